@@ -1,0 +1,20 @@
+"""RMAAT: transformers on very long sequences in the memory of one short segment.
+
+Names are imported when first used, so that the command line's help does not wait for PyTorch. Importing any of the model
+classes registers them with the Auto classes of transformers.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rmaat.models import RmaatConfig, RmaatForSequenceClassification
+
+__version__ = "0.1.0"
+__all__ = ["RmaatConfig", "RmaatForSequenceClassification"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("rmaat.models"), name)
+    raise AttributeError(f"module 'rmaat' has no attribute '{name}'")
