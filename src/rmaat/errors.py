@@ -12,8 +12,11 @@ class UserError(ValueError):
     """
 
 
+LONGEST_LISTING = 20
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A clause naming the nearest known word and all known words, for the end of an error message.
+    """A clause naming the nearest known word and, where they are few or none is near, all known words.
 
     >>> did_you_mean("astra", ["astro", "softmax"])
     "did you mean 'astro'? known: astro, softmax"
@@ -21,4 +24,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     listing = f"known: {', '.join(names)}"
-    return f"did you mean '{near[0]}'? {listing}" if near else listing
+    if not near:
+        return listing
+    question = f"did you mean '{near[0]}'?"
+    return question if len(names) > LONGEST_LISTING else f"{question} {listing}"

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jsonargparse import ArgumentParser
-
 from rmaat.errors import UserError, did_you_mean
 
 VERBS = {
@@ -24,14 +22,6 @@ VERBS = {
 
 USER_MISTAKE = 2
 """Exit status for mistakes of the user."""
-
-
-class Parser(ArgumentParser):
-    """A jsonargparse parser whose errors are `UserError`, to be printed in one place."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message as a `UserError`."""
-        raise UserError(" ".join(str(message).split()))
 
 
 def _overview() -> str:
@@ -61,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             raise UserError(f"unknown command '{verb}'; {did_you_mean(verb, VERBS)}")
         module = importlib.import_module(f"rmaat.cli.{verb}")
+        from rmaat.cli.parser import Parser
+
         parser = Parser(prog=f"rmaat {verb}", description=module.__doc__)
         module.add_arguments(parser)
         module.run(parser.parse_args(rest))

@@ -1,0 +1,14 @@
+"""Full backpropagation through time."""
+
+from dataclasses import dataclass
+
+from rmaat.backprop.base import Recurrence, Tensors
+
+
+@dataclass(frozen=True)
+class Full:
+    """Ordinary autograd over all segments: the exact gradient, fastest, in memory that grows with the segments."""
+
+    def __call__(self, recurrence: Recurrence) -> Tensors:
+        """The final state, every segment's activations kept for the backward pass."""
+        return recurrence.run(0, recurrence.total, recurrence.state)

@@ -1,0 +1,156 @@
+"""AMRB: backpropagation that keeps the states between segments and computes each segment again on the way back."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rmaat.backprop.base import Recurrence, Tensors
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The exact gradient in the memory of one segment [P; the same as Memformer's MRBP, M].
+
+    The forward pass keeps the states between segments and no activations. The backward pass takes the segments from the last
+    to the first: it computes one again from its stored state, with gradients, sends the incoming gradient through it, and
+    drops its activations. The last segment is kept alive instead, since it would be replayed at once.
+
+    The result's backward is one node of the graph: parameters, shared tensors and states are its inputs, and their gradients are
+    summed inside and returned, so whatever hangs on a leaf's gradient (DDP, accumulation, scaling) sees it once.
+    """
+
+    def __call__(self, recurrence: Recurrence) -> Tensors:
+        """The final state, with the activations of its last segment and nothing of the others."""
+        replayed = max(recurrence.total - 1, 0)
+        state = recurrence.state
+        if replayed and torch.is_grad_enabled():
+            state = _replay(recurrence, replayed)
+            return recurrence.run(replayed, recurrence.total, state)
+        return recurrence.run(0, recurrence.total, state)
+
+
+def _replay(recurrence: Recurrence, count: int) -> Tensors:
+    groups = (recurrence.parameters, recurrence.shared, recurrence.segments, recurrence.state)
+    plan = _Plan(recurrence, count, tuple(map(len, groups)), _AutocastState.of(recurrence.state[0].device.type))
+    return _ReplayFunction.apply(plan, *(x for group in groups for x in group))
+
+
+@dataclass(frozen=True)
+class _AutocastState:
+    device_type: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(device_type: str) -> "_AutocastState":
+        return _AutocastState(
+            device_type, torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
+        )
+
+    def restored(self) -> torch.autocast:
+        # Uncached: a weight cast while gradients are off would be reused, cut from its graph, where they are on.
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the backward pass needs beside tensors; `sizes` are those of parameters, shared, segments and state."""
+
+    recurrence: Recurrence
+    count: int
+    sizes: tuple[int, ...]
+    autocast: _AutocastState
+
+    def split(self, flat: Tensors) -> list[Tensors]:
+        groups, start = [], 0
+        for size in self.sizes:
+            groups.append(flat[start : start + size])
+            start += size
+        return groups
+
+
+class _ReplayFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *flat: Tensor) -> Tensors:
+        _, _, _, state = plan.split(flat)
+        states = list(state)
+        with plan.autocast.restored():
+            for index in range(plan.count):
+                state = plan.recurrence.run(index, index + 1, state)
+                states.extend(state)
+        # The recurrence in the plan must not hold tensors: those are saved, so that freeing and version checks see them.
+        ctx.plan = replace(plan, recurrence=replace(plan.recurrence, parameters=(), shared=(), segments=(), state=()))
+        ctx.save_for_backward(*flat, *states[len(state) : -len(state)])
+        return state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_state: Tensor) -> tuple[Tensor | None, ...]:
+        plan: _Plan = ctx.plan
+        saved = ctx.saved_tensors
+        flat, later = saved[: sum(plan.sizes)], saved[sum(plan.sizes) :]
+        parameters, shared, segments, first_state = plan.split(flat)
+        needs_parameters, needs_shared, needs_segments, _ = plan.split(ctx.needs_input_grad[1:])
+        width = len(first_state)
+        states = [first_state, *(later[i : i + width] for i in range(0, len(later), width))]
+        sums = _GradientSums((*parameters, *shared), (*needs_parameters, *needs_shared))
+        segment_grads = [torch.zeros_like(x) if need else None for x, need in zip(segments, needs_segments, strict=True)]
+        grads: Tensors = grad_state
+        for index in reversed(range(plan.count)):
+            with torch.enable_grad(), plan.autocast.restored():
+                state_in = tuple(_leaf(x, x.is_floating_point()) for x in states.pop())
+                shared_in = tuple(map(_leaf, shared, needs_shared))
+                given = tuple(_leaf(x[index], need) for x, need in zip(segments, needs_segments, strict=True))
+                state_out = plan.recurrence.step(index, shared_in, given, state_in)
+            wanted = [*parameters, *shared_in, *given, *state_in]
+            found = _gradients(state_out, grads, wanted)
+            sums.add(found[: len(parameters) + len(shared)])
+            for total, grad in zip(segment_grads, found[-len(given) - width : -width], strict=True):
+                if total is not None and grad is not None:
+                    total[index] = grad
+            grads = tuple(
+                torch.zeros_like(x) if grad is None else grad for x, grad in zip(state_in, found[-width:], strict=True)
+            )
+        return (None, *sums.result(), *segment_grads, *grads)
+
+
+def _leaf(x: Tensor, requires_grad: bool) -> Tensor:
+    return x.detach().requires_grad_(requires_grad)
+
+
+def _gradients(outputs: Tensors, grads: Tensors, inputs: list[Tensor]) -> list[Tensor | None]:
+    """One gradient an input, None where an input does not require or does not reach one."""
+    pairs = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
+    places = [i for i, x in enumerate(inputs) if x.requires_grad]
+    result: list[Tensor | None] = [None] * len(inputs)
+    if pairs and places:
+        heads, head_grads = zip(*pairs, strict=True)
+        found = torch.autograd.grad(heads, [inputs[i] for i in places], head_grads, allow_unused=True)
+        for place, grad in zip(places, found, strict=True):
+            result[place] = grad
+    return result
+
+
+class _GradientSums:
+    """Sums over segments, in at least float32: hundreds of bfloat16 terms would lose the small ones."""
+
+    def __init__(self, like: Tensors, needed: tuple[bool, ...]) -> None:
+        self._like = like
+        self._needed = needed
+        self._sums: list[Tensor | None] = [None] * len(like)
+
+    def add(self, grads: list[Tensor | None]) -> None:
+        for i, grad in enumerate(grads):
+            if grad is None or not self._needed[i]:
+                continue
+            total = self._sums[i]
+            if total is None:
+                self._sums[i] = grad.to(torch.promote_types(grad.dtype, torch.float32), copy=True)
+            else:
+                total.add_(grad)
+
+    def result(self) -> list[Tensor | None]:
+        return [None if total is None else total.to(x.dtype) for x, total in zip(self._like, self._sums, strict=True)]

@@ -1,0 +1,26 @@
+"""Train a model on a task. Settings come from a YAML run config and from --key value, the latter winning."""
+
+from dataclasses import fields
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rmaat.training.config import RunConfig
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """One flag a setting, with its type and help from the run config itself."""
+    parser.add_argument("--config", action="config", help="YAML file of settings, see configs/")
+    parser.add_class_arguments(RunConfig)
+
+
+def run(arguments: Namespace) -> None:
+    """Train, and print where the results are."""
+    config = RunConfig(**{f.name: getattr(arguments, f.name) for f in fields(RunConfig)})
+    from rmaat.training.run import train
+
+    result = train(config)
+    metrics, folder = result.metrics, result.output_dir
+    print(f"\ntest accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({metrics['lengths']['test']['examples']} examples)")
+    print(f"always the commonest     {100 * metrics['test_majority_accuracy']:6.2f}%")
+    print(f"curves                   {folder / 'curves.png'}")
+    print(f"metrics                  {folder / 'metrics.json'}")

@@ -1,0 +1,18 @@
+"""Modules on the positions of one segment, x_BND -> x_BND. They know nothing of segments or of memory."""
+
+from rmaat.layers.block import EncoderBlock
+from rmaat.layers.dropout import apply_dropout, draw_keep_masks
+from rmaat.layers.embedding import TokenEmbedding, sinusoidal_positions
+from rmaat.layers.mixers import MIXERS, Mixer
+from rmaat.layers.readout import READOUT_SUMS
+
+__all__ = [
+    "MIXERS",
+    "READOUT_SUMS",
+    "EncoderBlock",
+    "Mixer",
+    "TokenEmbedding",
+    "apply_dropout",
+    "draw_keep_masks",
+    "sinusoidal_positions",
+]

@@ -1,0 +1,32 @@
+"""Tokens and positions to vectors. Axes: B batch, S positions of a segment, D width."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal_positions(length: int, width: int, like: Tensor) -> Tensor:
+    """Sines and cosines of geometric wavelengths from 2 pi to 10,000 * 2 pi, (length, width), on the device of `like`.
+
+    Feature 2i is sin(p / 10000^(2i / width)), feature 2i + 1 its cosine; `width` must be even. Computed in float64, returned in
+    the dtype of `like`.
+    """
+    assert width % 2 == 0
+    position_S1 = torch.arange(length, dtype=torch.float64)[:, None]
+    rate_D = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000.0) / width))
+    angle = position_S1 * rate_D
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).to(like)
+
+
+class TokenEmbedding(nn.Module):
+    """Token ids (B, S) and positions (S, D) to vectors (B, S, D)."""
+
+    def __init__(self, vocab_size: int, width: int, std: float) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocab_size, width)
+        self.std = std
+
+    def forward(self, ids_BS: Tensor, positions_SD: Tensor) -> Tensor:
+        """The sum of both, (B, S, D)."""
+        return self.tokens(ids_BS) + positions_SD

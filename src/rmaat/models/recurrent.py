@@ -1,0 +1,161 @@
+"""The recurrence over segments: from token ids to memory and readout.
+
+Axes: B batch, N tokens, T segments, S tokens of a segment, M memory tokens, D width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from rmaat.astrocyte import retention_factors
+from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
+from rmaat.layers.embedding import TokenEmbedding
+from rmaat.layers.mixers import AstromorphicMixer
+from rmaat.models.checks import Place, check_state, place_segments, row_lengths
+from rmaat.models.configuration import RmaatConfig
+from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
+
+SEED_STRIDE = 0x9E3779B97F4A7C15
+"""Odd, so that the seeds of a call's segments all differ."""
+
+
+@dataclass
+class RmaatOutput(ModelOutput):
+    """Result of `RmaatModel`.
+
+    Attributes:
+        pooled: (B, D), the mean that the head reads.
+        memory: (B, M, D), what the next segment would be given.
+        readout: (B, D + 1), the running sum and count behind `pooled`.
+    """
+
+    pooled: Tensor | None = None
+    memory: Tensor | None = None
+    readout: Tensor | None = None
+
+
+class RmaatPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know to build, load and initialise the models."""
+
+    config_class = RmaatConfig
+    base_model_prefix = "rmaat"
+    main_input_name = "input_ids"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, TokenEmbedding):
+            init.normal_(module.tokens.weight, std=module.std)
+        elif isinstance(module, AstromorphicMixer):
+            # Variance N^(-2/3) makes R of order 1 [C].
+            init.normal_(module.basis, std=module.basis.shape[-1] ** (-1 / 3))
+        elif isinstance(module, RmaatModel):
+            init.normal_(module.first_memory, std=0.02)
+
+
+class RmaatModel(RmaatPreTrainedModel):
+    """Segments with memory tokens passed between them, without a head."""
+
+    def __init__(self, config: RmaatConfig) -> None:
+        super().__init__(config)
+        self.encoder = SegmentEncoder(config)
+        self.first_memory = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
+        self.post_init()
+
+    @property
+    def backprop(self) -> Backprop:
+        """The way back over segments that the config asks for."""
+        if self.config.truncated_segments is not None:
+            return Truncated(self.config.truncated_segments)
+        return Replay() if self.config.memory_replay_backprop else Full()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        readout: Tensor | None = None,
+        segment_offset: int | Tensor = 0,
+        total_segments: int | Tensor | None = None,
+    ) -> RmaatOutput:
+        """Run all segments.
+
+        Args:
+            input_ids: (B, N) int64. Padded to whole segments here; what lies under a zero mask is never read.
+            attention_mask: (B, N), ones then zeros in each row; None means all ones. T is each row's own.
+            memory: (B, M, D) from a call over what came before; None begins with the learned first memory.
+            readout: (B, D + 1) from that call; needed where the readout adds up over segments, and by rows without a token.
+            segment_offset: segments before this call, one number or (B,).
+            total_segments: T of the whole sequence, one number or (B,); None means offset plus own segments.
+
+        Returns:
+            `RmaatOutput`. In a row without a token the state comes out as it went in.
+
+        Raises:
+            ValueError: where inputs do not fit; see `rmaat.models.checks`.
+        """
+        config = self.config
+        lengths = row_lengths(input_ids, attention_mask, config.vocab_size)
+        place = place_segments(lengths, config.segment_length, segment_offset, total_segments, memory is not None)
+        batch = len(lengths)
+        check_state("memory", memory, (batch, config.num_memory_tokens, config.hidden_size))
+        check_state("readout", readout, (batch, config.hidden_size + 1))
+        if memory is None:
+            memory = self.first_memory.expand(batch, -1, -1)
+        # Contiguous from the first segment on, so that a compiled step meets one set of strides.
+        memory = memory.to(self.first_memory.dtype).contiguous()
+        if readout is None:
+            readout = memory.new_zeros(batch, config.hidden_size + 1)
+        final = self._run(self._cut(input_ids, attention_mask, place), SegmentState(memory, readout), place)
+        pooled = final.readout[:, :-1] / final.readout[:, -1:].clamp_min(1)
+        return RmaatOutput(pooled=pooled, memory=final.memory, readout=final.readout)
+
+    def _cut(self, input_ids: Tensor, attention_mask: Tensor | None, place: Place) -> SegmentInputs:
+        """Cut (B, N) into segments, padding with 0 under a zero mask, or dropping columns that no row uses."""
+        total, size = max(place.segments, default=0), self.config.segment_length
+        mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+
+        def to_segments(x_BN: Tensor) -> Tensor:
+            x_BN = pad(x_BN, (0, max(total * size - x_BN.shape[1], 0)))[:, : total * size]
+            return x_BN.unflatten(1, (total, size)).transpose(0, 1).contiguous()
+
+        segments_B = torch.tensor(place.segments, device=input_ids.device)
+        active_TB = torch.arange(total, device=input_ids.device)[:, None] < segments_B
+        mask_TBS = to_segments(mask)
+        ids_TBS = to_segments(input_ids).masked_fill(~mask_TBS, 0)
+        return SegmentInputs(ids_TBS, mask_TBS, active_TB, self._factors(place))
+
+    def _factors(self, place: Place) -> Tensor:
+        """RF of each row's segments, (T, B), 1 past a row's end, where it is not used."""
+        factors_TB = np.ones((max(place.segments, default=0), len(place.segments)))
+        for row, (own, offset, total) in enumerate(zip(*place, strict=True)):
+            if own:
+                factors_TB[:own, row] = retention_factors(total, self.config.schedule)[offset : offset + own]
+        return torch.from_numpy(factors_TB).to(self.first_memory)
+
+    def _run(self, inputs: SegmentInputs, state: SegmentState, place: Place) -> SegmentState:
+        encoder, batch = self.encoder, len(place.segments)
+        # Drawn once, here: what is computed again in the backward pass must not depend on the mode the model is in by then.
+        base = int(torch.randint(2**62, ())) if self.training and self.config.hidden_dropout_prob else None
+
+        def step(index: int, shared: Tensors, segment: Tensors, state: Tensors) -> Tensors:
+            keep = None
+            if base is not None:
+                keep = encoder.keep_masks((base + index * SEED_STRIDE) % 2**63, batch, state[0].device)
+            return encoder(shared, SegmentInputs(*segment), SegmentState(*state), keep)
+
+        parameters = tuple(p for p in encoder.parameters() if p.requires_grad)
+        recurrence = Recurrence(step, parameters, encoder.shared(), inputs, state, place.segments)
+        return SegmentState(*self.backprop(recurrence))

@@ -1,0 +1,121 @@
+"""The segment step: the one pure function that training, replay, streaming and evaluation all call.
+
+Axes: B batch, S tokens of a segment, M memory tokens, N = M + S positions, D width, L layers, T segments.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rmaat.layers import (
+    READOUT_SUMS,
+    EncoderBlock,
+    TokenEmbedding,
+    apply_dropout,
+    draw_keep_masks,
+    sinusoidal_positions,
+)
+from rmaat.models.configuration import RmaatConfig
+from rmaat.ops.precision import at_least_float32
+
+
+class SegmentInputs(NamedTuple):
+    """What the segments are given, each with a leading axis T (or, for one segment, without it).
+
+    Attributes:
+        ids: (T, B, S) int64 token ids.
+        mask: (T, B, S) bool, True where there is a token.
+        active: (T, B) bool, True where the row still has tokens; elsewhere its state passes through untouched.
+        factor: (T, B) retention factors on the memory that the segment hands on.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    active: Tensor
+    factor: Tensor
+
+
+class SegmentState(NamedTuple):
+    """What is carried from segment to segment.
+
+    Attributes:
+        memory: (B, M, D), after the retention factor.
+        readout: (B, D + 1), the sum of what the head reads and, last, the number of positions in that sum.
+    """
+
+    memory: Tensor
+    readout: Tensor
+
+
+class SegmentEncoder(nn.Module):
+    """Embedding and layers on one segment with its memory; its forward is the segment step."""
+
+    def __init__(self, config: RmaatConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = TokenEmbedding(config.vocab_size, config.hidden_size, config.embedding_std)
+        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_hidden_layers))
+        self.final_norm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
+        )
+        self._readout_sum = READOUT_SUMS[config.readout]
+        self._readout_adds_up = config.readout == "running_mean"
+
+    def shared(self) -> tuple[Tensor, ...]:
+        """What depends on parameters alone: positions (S, D), then each layer's own, where it has any."""
+        positions = sinusoidal_positions(
+            self.config.segment_length, self.config.hidden_size, self.embedding.tokens.weight
+        )
+        own = (block.mixer.shared() for block in self.blocks)
+        return (positions, *(x for x in own if x is not None))
+
+    def keep_masks(self, seed: int, batch: int, device: torch.device) -> Tensor:
+        """The dropout masks of one segment, (1 + 2 L, B, N, D) bool, a function of the seed."""
+        sites = 1 + len(self.blocks) * EncoderBlock.DROPOUT_SITES
+        positions = self.config.num_memory_tokens + self.config.segment_length
+        shape = (sites, batch, positions, self.config.hidden_size)
+        return draw_keep_masks(seed, shape, self.config.hidden_dropout_prob, device)
+
+    def forward(
+        self, shared: tuple[Tensor, ...], inputs: SegmentInputs, state: SegmentState, keep: Tensor | None
+    ) -> SegmentState:
+        """One segment: memory and tokens through all layers, then what stands at the memory positions, scaled, is handed on.
+
+        h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C].
+
+        Args:
+            shared: as `shared()` gives it.
+            inputs: those of one segment, without the leading axis.
+            state: the state before the segment.
+            keep: as `keep_masks()` gives it, or None to drop nothing.
+
+        Returns:
+            The state after the segment; unchanged in rows that are not active.
+        """
+        positions_SD, *layer_shared = shared
+        num_memory = self.config.num_memory_tokens
+        tokens_BSD = self.embedding(inputs.ids, positions_SD)
+        if keep is not None:
+            tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.config.hidden_dropout_prob)
+        x_BND = torch.cat([state.memory.to(tokens_BSD.dtype), tokens_BSD], dim=1)
+        always_BM = inputs.mask.new_ones(inputs.mask.shape[0], num_memory)
+        mask_BN = torch.cat([always_BM, inputs.mask], dim=1)
+        per_layer = iter(layer_shared)
+        for index, block in enumerate(self.blocks):
+            first_site = 1 + index * EncoderBlock.DROPOUT_SITES
+            keep_block = None if keep is None else keep[first_site : first_site + EncoderBlock.DROPOUT_SITES]
+            x_BND = block(x_BND, mask_BN, next(per_layer, None), keep_block)
+        x_BND = self.final_norm(x_BND)
+
+        memory = (x_BND[:, :num_memory] * inputs.factor[:, None, None]).to(state.memory.dtype)
+        read_BN = self._readout_sum(mask_BN, num_memory)
+        x_BND = at_least_float32(x_BND).masked_fill(~read_BN[..., None], 0)
+        count_B1 = read_BN.sum(1, keepdim=True).to(x_BND.dtype)
+        readout = torch.cat([x_BND.sum(1), count_B1], dim=1).to(state.readout.dtype)
+        if self._readout_adds_up:
+            readout = state.readout + readout
+        active_B1 = inputs.active[:, None]
+        return SegmentState(
+            torch.where(active_B1[..., None], memory, state.memory), torch.where(active_B1, readout, state.readout)
+        )

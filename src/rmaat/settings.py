@@ -1,0 +1,124 @@
+"""The settings of a model, in one place: the run config and the model's config both inherit them. Knows nothing of torch."""
+
+from dataclasses import dataclass
+
+from rmaat.errors import UserError, did_you_mean
+
+ATTENTION_TYPES = ("astro", "softmax")
+RETENTION_SCHEDULES = ("plateau", "none")
+READOUTS = ("mean", "first", "memory", "running_mean")
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise `UserError` unless the value is allowed."""
+    if value not in allowed:
+        raise UserError(f"{name} '{value}' is not one of its values; {did_you_mean(str(value), allowed)}")
+
+
+@dataclass(kw_only=True)
+class ModelSettings:
+    """What a model is, apart from its vocabulary and labels.
+
+    Args:
+        max_seq_len: longest sequence, in tokens; with num_segments it sets the segment length [P].
+        num_segments: segments that max_seq_len is cut into, any divisor of it [P: 2, 4, 8, 16].
+        num_memory_tokens: memory tokens M put before each segment and handed to the next [P: 1 by default].
+        attention_type: 'astro' (linear, astromorphic) or 'softmax' [P].
+        memory_replay_backprop: train by replaying segments (AMRB) instead of keeping all activations [P].
+        truncated_segments: let gradients reach back this many segments only; needs memory_replay_backprop off.
+        astro_mem: scale the memory by retention factors; false means the schedule 'none' [P].
+        retention_schedule: how the retention factors of segments are set.
+        calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
+        hebbian_scale: what the Hebbian weights are divided by; null means the width of a head [P].
+        position_decay: scale of exp(-scale |i - j|) in the astrocyte's relative positions [C].
+        hidden_size: width D of tokens and memory.
+        num_hidden_layers: encoder layers.
+        num_attention_heads: heads; must divide hidden_size.
+        intermediate_size: width inside the feed-forward part.
+        hidden_act: activation of the feed-forward part, a name known to transformers.
+        hidden_dropout_prob: dropout on embeddings and after attention and feed-forward.
+        layer_norm_eps: epsilon of layer normalisation.
+        norm_first: normalise before attention and feed-forward (pre-norm) instead of after [C; P draws post-norm].
+        readout: what the classifier reads of the last segment: 'mean' over tokens and memory, its 'first' token, its
+            'memory', or the 'running_mean' over all tokens of all segments [C].
+        embedding_std: standard deviation of token embeddings at the start; sinusoids beside them have amplitude 1 [C].
+    """
+
+    max_seq_len: int = 4096
+    num_segments: int = 8
+    num_memory_tokens: int = 1
+    attention_type: str = "astro"
+    memory_replay_backprop: bool = True
+    truncated_segments: int | None = None
+    astro_mem: bool = True
+    retention_schedule: str = "plateau"
+    calcium_exponent: float = 0.25
+    hebbian_scale: float | None = None
+    position_decay: float = 0.1
+    hidden_size: int = 128
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 4
+    intermediate_size: int = 256
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    layer_norm_eps: float = 1e-5
+    norm_first: bool = False
+    readout: str = "mean"
+    embedding_std: float = 1.0
+
+    @property
+    def segment_length(self) -> int:
+        """N_seg, the tokens of one segment."""
+        return self.max_seq_len // self.num_segments
+
+    @property
+    def schedule(self) -> str:
+        """The retention schedule in force: 'none' where astro_mem is false."""
+        return self.retention_schedule if self.astro_mem else "none"
+
+    def check_model(self) -> None:
+        """Raise `UserError` where the settings contradict themselves or leave their ranges."""
+        for name in ("max_seq_len", "num_segments", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("intermediate_size", self.intermediate_size, 1)
+        _at_least("num_memory_tokens", self.num_memory_tokens, 0)
+        if self.max_seq_len % self.num_segments:
+            divisors = [n for n in range(1, min(self.max_seq_len, 64) + 1) if self.max_seq_len % n == 0]
+            near = sorted(divisors, key=lambda n: abs(n - self.num_segments))[:4]
+            raise UserError(
+                f"num_segments {self.num_segments} does not divide max_seq_len {self.max_seq_len}; "
+                f"near divisors: {', '.join(map(str, sorted(near)))}"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"num_attention_heads {self.num_attention_heads} does not divide hidden_size {self.hidden_size}"
+            )
+        if self.hidden_size % 2:
+            raise UserError(f"hidden_size {self.hidden_size} must be even: positions come in sine and cosine pairs")
+        if self.num_memory_tokens == 0 and self.readout == "memory":
+            raise UserError("readout 'memory' needs num_memory_tokens >= 1")
+        if not 0 <= self.hidden_dropout_prob < 1:
+            raise UserError(f"hidden_dropout_prob must be in [0, 1), not {self.hidden_dropout_prob}")
+        for name in ("calcium_exponent", "layer_norm_eps", "embedding_std"):
+            _positive(name, getattr(self, name))
+        if self.hebbian_scale is not None:
+            _positive("hebbian_scale", self.hebbian_scale)
+        if not self.position_decay >= 0:
+            raise UserError(f"position_decay must be >= 0, not {self.position_decay}")
+        if self.truncated_segments is not None:
+            _at_least("truncated_segments", self.truncated_segments, 1)
+            if self.memory_replay_backprop:
+                raise UserError("truncated_segments needs memory_replay_backprop: false; they are two ways to go back")
+        one_of("attention_type", self.attention_type, ATTENTION_TYPES)
+        one_of("retention_schedule", self.retention_schedule, RETENTION_SCHEDULES)
+        one_of("readout", self.readout, READOUTS)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise UserError(f"{name} must be a whole number >= {least}, not {value!r}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UserError(f"{name} must be positive and finite, not {value}")

@@ -1,0 +1,158 @@
+"""The run config: one flat set of typed settings, from YAML and `--key value`. Knows nothing of torch."""
+
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rmaat.errors import UserError, did_you_mean
+from rmaat.settings import ModelSettings, one_of
+
+LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
+
+
+@dataclass(kw_only=True)
+class RunConfig(ModelSettings):
+    """One training run: the model's settings and these.
+
+    Args:
+        dataset: the task, one of `rmaat list tasks`.
+        data_dir: folder of the data; null means the environment's RMAAT_DATA, else 'datasets'.
+        data_seed: seed of generated data and of the part held out for validation.
+        output_dir: folder of the run, made if need be.
+        overwrite: begin anew in an output_dir that already holds a run.
+        resume: go on from the last whole checkpoint in output_dir.
+        seed: seed of initial weights, order of examples and dropout.
+        max_steps: optimiser steps; 0 means as many as num_train_epochs has.
+        num_train_epochs: passes over the training part, where max_steps is 0.
+        per_device_train_batch_size: examples of one step on one device.
+        per_device_eval_batch_size: examples of one batch in evaluation.
+        gradient_accumulation_steps: batches whose gradients make one step.
+        learning_rate: the highest rate, reached after the warm-up.
+        lr_scheduler_type: how it falls: 'linear', 'cosine' or 'constant_with_warmup'.
+        warmup_steps: steps over which the rate rises from 0.
+        weight_decay: AdamW's weight decay.
+        max_grad_norm: norm to which gradients are clipped; 0 leaves them.
+        bf16: bfloat16 autocast, on CPU or GPU.
+        fp16: float16 autocast with gradient scaling, on GPU.
+        torch_compile: compile the segment step.
+        eval_steps: steps between evaluations on the validation part, each followed by a checkpoint.
+        eval_examples: examples of the validation part used during training; 0 means all.
+        logging_steps: steps between reports of the training loss.
+        save_total_limit: checkpoints kept, the best among them.
+        dataloader_num_workers: processes that load data.
+        wandb: report to Weights & Biases beside tensorboard.
+        wandb_run_name: name of the run there; null means output_dir's.
+    """
+
+    dataset: str = "listops"
+    data_dir: str | None = None
+    data_seed: int = 0
+    output_dir: str = "runs/run"
+    overwrite: bool = False
+    resume: bool = False
+    seed: int = 0
+    max_steps: int = 0
+    num_train_epochs: float = 1.0
+    per_device_train_batch_size: int = 32
+    per_device_eval_batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 1e-3
+    lr_scheduler_type: str = "linear"
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    bf16: bool = False
+    fp16: bool = False
+    torch_compile: bool = False
+    eval_steps: int = 500
+    eval_examples: int = 0
+    logging_steps: int = 50
+    save_total_limit: int = 2
+    dataloader_num_workers: int = 0
+    wandb: bool = False
+    wandb_run_name: str | None = None
+
+    def check(self) -> None:
+        """Raise `UserError` where settings contradict themselves or leave their ranges."""
+        self.check_model()
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be >= 1, not {getattr(self, name)}")
+        for name in ("eval_steps", "logging_steps", "save_total_limit"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be >= 1, not {getattr(self, name)}")
+        for name in (
+            "max_steps",
+            "warmup_steps",
+            "weight_decay",
+            "max_grad_norm",
+            "eval_examples",
+            "dataloader_num_workers",
+            "seed",
+        ):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} must be >= 0, not {getattr(self, name)}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UserError(f"learning_rate must be positive and finite, not {self.learning_rate}")
+        if self.max_steps == 0 and not self.num_train_epochs > 0:
+            raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
+        if self.bf16 and self.fp16:
+            raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
+        if self.resume and self.overwrite:
+            raise UserError("resume and overwrite exclude each other: one goes on, the other begins anew")
+        one_of("lr_scheduler_type", self.lr_scheduler_type, LR_SCHEDULES)
+
+    def model_settings(self) -> dict[str, Any]:
+        """The settings that make the model, for `RmaatConfig`."""
+        return {f.name: getattr(self, f.name) for f in fields(ModelSettings)}
+
+    def to_yaml(self) -> str:
+        """Every setting, resolved, as YAML that `from_yaml` reads."""
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> "RunConfig":
+        """Read a YAML file as `to_yaml` writes it; types are those of the file.
+
+        Raises:
+            UserError: where the file is missing, is not YAML, or holds an unknown key.
+        """
+        return cls(**read_settings(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The keys and values of a run config file, each key known.
+
+    Raises:
+        UserError: naming the file, and the line or the key.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UserError(f"cannot read the run config '{path}': {error.strerror}") from error
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"'{path}'{line} is not YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"'{path}' must be lines of 'key: value'")
+    for key in settings:
+        check_key(str(key), f"'{path}'")
+    return settings
+
+
+def check_key(key: str, where: str) -> None:
+    """Raise `UserError` naming the nearest setting unless `key` is one."""
+    known = [f.name for f in fields(RunConfig)]
+    if key not in known:
+        raise UserError(f"{where} has no setting '{key}'; {did_you_mean(key, known)}")
+
+
+def default_data_dir() -> Path:
+    """RMAAT_DATA of the environment, else 'datasets'."""
+    return Path(os.environ.get("RMAAT_DATA") or "datasets")

@@ -1,0 +1,38 @@
+"""The picture of a run: loss and accuracy over steps."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def draw_curves(history: list[dict[str, Any]], majority: float, title: str, path: Path) -> None:
+    """Write a PNG of training loss, validation loss and validation accuracy.
+
+    Args:
+        history: the trainer's log, one dict a report.
+        majority: accuracy of always guessing the commonest class, drawn as a line.
+        title: what the run was.
+        path: where the picture goes.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, accuracy = figure.subplots(1, 2)
+    for key, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o-")):
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            loss.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+    loss.set(xlabel="step", ylabel="cross-entropy (nats)", title="Loss")
+    loss.legend(frameon=False)
+    points = [(entry["step"], 100 * entry["eval_accuracy"]) for entry in history if "eval_accuracy" in entry]
+    if points:
+        accuracy.plot(*zip(*points, strict=True), "o-", color="C1", markersize=4, label="validation")
+    accuracy.axhline(100 * majority, color="grey", linestyle="--", label="commonest class")
+    accuracy.set(xlabel="step", ylabel="accuracy (%)", title="Accuracy")
+    accuracy.legend(frameon=False)
+    for axes in (loss, accuracy):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)

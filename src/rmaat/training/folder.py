@@ -1,0 +1,77 @@
+"""The run's folder: what lies in it, and whether it can be written before hours are spent."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from rmaat.errors import UserError
+
+RUN_CONFIG = "run.yaml"
+METRICS = "metrics.json"
+CURVES = "curves.png"
+CHECKPOINT_PREFIX = "checkpoint-"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is either whole or not there."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    Path(name).chmod(0o644)
+    Path(name).replace(path)
+
+
+def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -> None:
+    """Make the run's folder ready, or say why it cannot be.
+
+    Args:
+        folder: the output_dir.
+        bytes_needed: what the run will write at most at one time.
+        overwrite: remove the run that is there.
+        resume: leave the run that is there.
+
+    Raises:
+        UserError: where it cannot be written, its disk is too full, or it holds a run and neither is asked for.
+    """
+    existing = folder / RUN_CONFIG
+    if existing.exists() and not (overwrite or resume):
+        raise UserError(f"output_dir '{folder}' already holds a run; give another, or --resume true, or --overwrite true")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0" * 4096)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(f"output_dir '{folder}' cannot be written: {error.strerror}; give another folder") from error
+    if free < bytes_needed:
+        raise UserError(
+            f"output_dir '{folder}' has {free / 2**20:.0f} MiB free, the run needs about {bytes_needed / 2**20:.0f} MiB "
+            "for its checkpoints; free some, lower save_total_limit, or give another folder"
+        )
+    if overwrite and existing.exists():
+        for name in (RUN_CONFIG, METRICS, CURVES, "config.json", "model.safetensors"):
+            (folder / name).unlink(missing_ok=True)
+        for checkpoint in folder.glob(f"{CHECKPOINT_PREFIX}*"):
+            shutil.rmtree(checkpoint)
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose writing was finished; the unfinished newer ones are removed.
+
+    The trainer writes `trainer_state.json` last, so a checkpoint is whole where that file can be read.
+    """
+    numbered = sorted(
+        (path for path in folder.glob(f"{CHECKPOINT_PREFIX}*") if path.name.removeprefix(CHECKPOINT_PREFIX).isdigit()),
+        key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)),
+        reverse=True,
+    )
+    for path in numbered:
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            return path
+    return None

@@ -1,0 +1,53 @@
+"""What a person sees while a run trains: one bar, and one line a report."""
+
+import sys
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class Progress(TrainerCallback):
+    """A progress bar over steps, and lines for losses and accuracies above it."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar where the run begins or goes on."""
+        if state.is_world_process_zero:
+            self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", file=sys.stderr, ncols=88)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print a report above the bar."""
+        if self._bar is None or not logs:
+            return
+        if "eval_accuracy" in logs:
+            told = f"validation loss {logs['eval_loss']:.4f}  accuracy {100 * logs['eval_accuracy']:.2f}%"
+        elif "loss" in logs:
+            told = f"training loss {logs['loss']:.4f}  learning rate {logs['learning_rate']:.2e}"
+        else:
+            return
+        self._bar.write(f"step {state.global_step:>6}  {told}", file=sys.stderr)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,204 @@
+"""One training run, from its config to its result files."""
+
+import json
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import EvalPrediction
+
+from rmaat.errors import UserError
+from rmaat.models import RmaatConfig, RmaatForSequenceClassification
+from rmaat.tasks import TASKS, load
+from rmaat.tasks.base import TaskInfo
+from rmaat.tasks.collate import Collator, lengths
+from rmaat.training import folder as run_folder
+from rmaat.training.config import RunConfig, default_data_dir
+from rmaat.training.curves import draw_curves
+from rmaat.training.progress import Progress
+from rmaat.training.trainer import SegmentTrainer
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run reports: `metrics` as in metrics.json, and the folder it lies in."""
+
+    metrics: dict[str, Any]
+    output_dir: Path
+
+
+def train(run: RunConfig) -> Result:
+    """Train, keep the best checkpoint by validation accuracy, test it, and write the run's files.
+
+    The folder then holds config.json, model.safetensors, run.yaml, metrics.json and curves.png, and the trainer's checkpoints.
+
+    Raises:
+        UserError: for mistakes in the config, the data or the output folder, before training starts.
+        TrainingDiverged: where loss or a gradient stops being finite.
+    """
+    run.check()
+    info = TASKS[run.dataset].info
+    data = load(run.dataset, data_dir=data_dir(run), seed=run.data_seed, max_seq_len=run.max_seq_len)
+    output_dir = Path(run.output_dir)
+    set_seed(run.seed)
+    model = build_model(run, info)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    # A checkpoint holds the weights and Adam's two moments; the finished model is written once more.
+    bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
+    run_folder.prepare(output_dir, bytes_needed, overwrite=run.overwrite, resume=run.resume)
+    run_folder.write_atomically(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
+
+    trainer = build_trainer(run, model, data)
+    checkpoint = run_folder.last_whole_checkpoint(output_dir) if run.resume else None
+    if run.resume and checkpoint is None:
+        raise UserError(f"resume: output_dir '{output_dir}' holds no whole checkpoint; leave --resume out to begin anew")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.save_model(str(output_dir))
+
+    evaluation = measure(trainer, data["validation"], "eval")
+    test = measure(trainer, data["test"], "test")
+    majority = majority_accuracy(data["test"])
+    metrics = {
+        **test,
+        "test_majority_accuracy": majority,
+        **evaluation,
+        "steps": trainer.state.global_step,
+        "best_step": trainer.state.best_global_step,
+        "train_tokens": trainer.tokens_trained,
+        "train_seconds": round(trainer.seconds_trained, 1),
+        "train_tokens_per_second": round(trainer.tokens_trained / max(trainer.seconds_trained, 1e-9)),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "num_parameters": num_parameters,
+        "seed": run.seed,
+        "dataset": run.dataset,
+        "lengths": {part: length_summary(dataset, run.max_seq_len) for part, dataset in data.items()},
+    }
+    if trainer.is_world_process_zero():
+        run_folder.write_atomically(output_dir / run_folder.METRICS, json.dumps(metrics, indent=2) + "\n")
+        title = f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.segment_length}"
+        draw_curves(
+            trainer.state.log_history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES
+        )
+    return Result(metrics, output_dir)
+
+
+def data_dir(run: RunConfig) -> Path:
+    """The folder that the run reads its data from."""
+    return Path(run.data_dir) if run.data_dir else default_data_dir()
+
+
+def build_model(run: RunConfig, info: TaskInfo) -> RmaatForSequenceClassification:
+    """The model of a run for a task, at its initial weights."""
+    config = RmaatConfig(
+        vocab_size=info.vocab_size,
+        id2label=dict(enumerate(info.label_names)),
+        label2id={name: i for i, name in enumerate(info.label_names)},
+        **run.model_settings(),
+    )
+    return RmaatForSequenceClassification(config)
+
+
+def build_trainer(run: RunConfig, model: RmaatForSequenceClassification, data: DatasetDict) -> SegmentTrainer:
+    """The trainer of a run over the parts of its data."""
+    if run.torch_compile:
+        # The segment step alone: one graph serves all segments, where the whole loop would be unrolled.
+        model.rmaat.encoder.compile(dynamic=False)
+    cuda = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=run.output_dir,
+        seed=run.seed,
+        use_cpu=not cuda,
+        max_steps=run.max_steps or -1,
+        num_train_epochs=run.num_train_epochs,
+        per_device_train_batch_size=run.per_device_train_batch_size,
+        per_device_eval_batch_size=run.per_device_eval_batch_size,
+        gradient_accumulation_steps=run.gradient_accumulation_steps,
+        learning_rate=run.learning_rate,
+        lr_scheduler_type=run.lr_scheduler_type,
+        warmup_steps=run.warmup_steps,
+        weight_decay=run.weight_decay,
+        max_grad_norm=run.max_grad_norm,
+        bf16=run.bf16,
+        fp16=run.fp16,
+        eval_strategy="steps",
+        eval_steps=run.eval_steps,
+        save_strategy="steps",
+        save_steps=run.eval_steps,
+        save_total_limit=run.save_total_limit,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        logging_steps=run.logging_steps,
+        logging_nan_inf_filter=False,
+        dataloader_num_workers=run.dataloader_num_workers,
+        dataloader_pin_memory=cuda,
+        dataloader_drop_last=True,
+        remove_unused_columns=False,
+        report_to=["tensorboard", "wandb"] if run.wandb else ["tensorboard"],
+        run_name=run.wandb_run_name or Path(run.output_dir).name,
+        ddp_find_unused_parameters=False,
+    )
+    validation = data["validation"]
+    if run.eval_examples:
+        validation = validation.select(range(min(run.eval_examples, len(validation))))
+    trainer = SegmentTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data["train"].with_format("numpy"),
+        eval_dataset=longest_first(validation),
+        train_lengths=lengths(data["train"]),
+        data_collator=Collator(run.segment_length),
+        compute_metrics=accuracy,
+        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress())
+    return trainer
+
+
+def measure(trainer: SegmentTrainer, dataset: Dataset, part: str) -> dict[str, float]:
+    """Loss and accuracy on a part of the data, as `PART_loss` and `PART_accuracy`."""
+    found = trainer.evaluate(longest_first(dataset), metric_key_prefix=part)
+    return {f"{part}_{name}": found[f"{part}_{name}"] for name in ("accuracy", "loss")}
+
+
+def longest_first(dataset: Dataset) -> Dataset:
+    """The examples by falling length, so that a batch holds like lengths and memory runs out at once or never."""
+    return dataset.select(np.argsort(-lengths(dataset), kind="stable")).with_format("numpy")
+
+
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of right predictions, in 0 .. 1."""
+    return {"accuracy": float(np.mean(prediction.predictions == prediction.label_ids))}
+
+
+def majority_accuracy(dataset: Dataset) -> float:
+    """Accuracy of always guessing the commonest class of the part."""
+    labels = np.asarray(dataset.with_format("numpy")["labels"])
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def length_summary(dataset: Dataset, max_seq_len: int) -> dict[str, float]:
+    """Number of examples, their lengths in tokens, and how many fill max_seq_len (truncated ones among them)."""
+    found = lengths(dataset)
+    return {
+        "examples": len(found),
+        "median": float(np.median(found)),
+        "p95": float(np.percentile(found, 95)),
+        "max": int(found.max()),
+        "at_max_seq_len": int((found >= max_seq_len).sum()),
+    }
+
+
+def peak_memory_bytes() -> int:
+    """The most memory held at one time: the allocator's on a GPU, else the process's resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,59 @@
+"""The Trainer of transformers with this project's order of examples, counts and checks."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import Trainer
+
+from rmaat.training.batches import GroupedByLength
+
+
+class TrainingDiverged(RuntimeError):
+    """Loss or a gradient is no longer finite; the message says at which step and in which tensor."""
+
+
+class SegmentTrainer(Trainer):
+    """Trains on batches of like length, counts the tokens, and stops where loss or gradients are not finite."""
+
+    def __init__(self, *args: Any, train_lengths: NDArray[np.integer] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._train_lengths = train_lengths
+        self.tokens_trained = 0
+        self.seconds_trained = 0.0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        assert self._train_lengths is not None
+        batch = self.args.train_batch_size * self.args.world_size
+        return GroupedByLength(self._train_lengths, batch, self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
+        return SequentialSampler(eval_dataset)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """One batch forward and backward, timed and checked."""
+        started = time.perf_counter()
+        tokens = int(inputs["attention_mask"].sum())
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        # float16's scaler meets infinities on purpose and skips those steps.
+        if not self.args.fp16:
+            self._check_finite(model, loss)
+        self.tokens_trained += tokens
+        self.seconds_trained += time.perf_counter() - started
+        return loss
+
+    def _check_finite(self, model: nn.Module, loss: Tensor) -> None:
+        graded = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+        sums = torch.stack([loss.detach().float(), *(grad.sum().float() for _, grad in graded)])
+        finite = torch.isfinite(sums).tolist()
+        if all(finite):
+            return
+        broken = "the loss" if not finite[0] else f"the gradient of {graded[finite[1:].index(False)][0]}"
+        raise TrainingDiverged(
+            f"{broken} is not finite at step {self.state.global_step + 1}; lower learning_rate, raise warmup_steps, or set "
+            "max_grad_norm; the last checkpoint is whole"
+        )
