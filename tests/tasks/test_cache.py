@@ -99,7 +99,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
 def test_two_processes_build_once(tmp_path: Path) -> None:
     put(tmp_path)
     log = tmp_path / "log"
-    processes = [start(SLOW_LOADER, tmp_path, log, 1.5) for _ in range(2)]
+    processes = [start(SLOW_LOADER, tmp_path, log, 1) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert [out for out, _ in outputs] == ["0\n", "0\n"]
