@@ -1,0 +1,107 @@
+"""Putting generated files into place: all of them, from one setting, or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from rmaat.errors import UserError
+from rmaat.tasks.base import Counts, GeneratedTask, Progress
+
+SETTINGS = "settings.json"
+"""Beside the files: what they were made from."""
+
+
+def generate(
+    task: GeneratedTask,
+    data_dir: Path,
+    seed: int,
+    counts: Counts,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Progress = lambda done: None,
+) -> bool:
+    """Make the task's files in `<data_dir>/<task>`; returns whether they were made or were there already.
+
+    Files of the same settings are left alone. `workers` (default: one a core) does not change the files. Raises
+    `UserError`, before the work, where files of other settings are there and `overwrite` is false, or where the folder
+    cannot be written or its disk is too full.
+    """
+    folder = data_dir / task.info.name
+    settings = {
+        "task": task.info.name,
+        "generator_version": task.generator_version,
+        "seed": seed,
+        "counts": asdict(counts),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if not overwrite and _is_there(task, folder, settings):
+                return False
+            _check_room(folder, task.bytes_per_example * counts.total())
+            _write(task, folder, settings, seed, counts, workers or os.cpu_count() or 1, progress)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose another --data_dir") from error
+    return True
+
+
+def _is_there(task: GeneratedTask, folder: Path, settings: dict[str, Any]) -> bool:
+    present = [name for name in task.file_names if (folder / name).is_file()]
+    if not present:
+        return False
+    made_from = _read_settings(folder)
+    if len(present) == len(task.file_names) and made_from == settings:
+        return True
+    if made_from is None:
+        reason = f"files of unknown or incomplete making ({', '.join(present)})"
+    else:
+        changed = [f"{key} {made_from.get(key)} there, {value} asked for" for key, value in settings.items()
+                   if made_from.get(key) != value]  # fmt: skip
+        reason = f"other data ({'; '.join(changed)})" if changed else f"only {', '.join(present)}"
+    raise UserError(f"{folder} holds {reason}; give --overwrite true to replace it, or another --data_dir")
+
+
+def _read_settings(folder: Path) -> dict[str, Any] | None:
+    try:
+        settings = json.loads((folder / SETTINGS).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(f"{folder} needs about {needed / 1e6:,.0f} MB, but its disk has {free / 1e6:,.0f} MB free")
+
+
+def _write(
+    task: GeneratedTask,
+    folder: Path,
+    settings: dict[str, Any],
+    seed: int,
+    counts: Counts,
+    workers: int,
+    progress: Progress,
+) -> None:
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left; this one holds the lock
+    partial.mkdir()
+    try:
+        task.write(partial, seed, counts, workers, progress)
+        (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        # All old files go before the first new one comes: wherever this is cut off, no mixture is left to be read.
+        names = (*task.file_names, SETTINGS)
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        for name in names:
+            (partial / name).replace(folder / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

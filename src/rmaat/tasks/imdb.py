@@ -1,0 +1,211 @@
+"""Sentiment of IMDb reviews, byte by byte (Maas et al., ACL 2011; the Long Range Arena's Text task).
+
+The Long Range Arena validates on the test part. Here a tenth of the train part is held out for validation instead, the
+same number of either label, chosen by the seed, and the test part is used whole and for testing only. Reviews of the
+train part that repeat a review of the test part, or an earlier one of the train part, are dropped before that.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmaat.errors import UserError
+from rmaat.tasks.arrow import to_dataset
+from rmaat.tasks.base import Task, TaskInfo, TokenIds
+from rmaat.tasks.text import VOCAB_SIZE, decode_bytes, encode_bytes
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+LABELS = {"neg": 0, "pos": 1}
+"""The official folders and what they stand for."""
+
+HELD_OUT = 10
+"""One review in so many of the train part is for validation."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """One review; `text` is UTF-8."""
+
+    text: bytes
+    label: int
+
+
+class Imdb(Task):
+    """IMDb reviews of more than `longer_than` bytes, cut to `max_seq_len`."""
+
+    def __init__(
+        self, name: str, summary: str, max_seq_len: int, sizes: tuple[int, int, int], longer_than: int = 0
+    ) -> None:
+        self.info = TaskInfo(
+            name=name,
+            summary=summary,
+            kind="text",
+            vocab_size=VOCAB_SIZE,
+            label_names=("negative", "positive"),
+            max_seq_len=max_seq_len,
+            sizes=sizes,
+            source="Large Movie Review Dataset: imdb_{train,test}.jsonl.xz, or the folder aclImdb",
+            seeded=True,
+        )
+        self.longer_than = longer_than
+
+    def sources(self, data_dir: Path) -> tuple[Path, ...]:
+        """The two compact files, else every review of the official folder, ordered by part, number and label."""
+        compact = tuple(data_dir / f"imdb_{part}.jsonl.xz" for part in ("train", "test"))
+        if all(path.is_file() for path in compact):
+            return compact
+        folders = [data_dir / "aclImdb" / part / label for part in ("train", "test") for label in LABELS]
+        missing = next((folder for folder in folders if not folder.is_dir()), None)
+        if missing is not None:
+            lacking = next(path for path in compact if not path.is_file())
+            raise UserError(
+                f"{lacking} is missing (looked in {data_dir}), and so is the folder {missing}; "
+                f"unpack aclImdb_v1.tar.gz into {data_dir}"
+            )
+        return tuple(path for part in ("train", "test") for path in _official_files(data_dir / "aclImdb" / part))
+
+    def build(self, data_dir: Path, seed: int, max_seq_len: int) -> DatasetDict:
+        """Read, drop repetitions, hold out the validation part, cut."""
+        from datasets import DatasetDict
+
+        sources = self.sources(data_dir)
+        train, test = ([r for r in part if len(r.text) > self.longer_than] for part in _read_parts(sources))
+        train_notes, (train, validation) = _held_out(train, test, seed)
+
+        def dataset(reviews: list[Review], notes: Sequence[str] = ()) -> Dataset:
+            if not reviews:
+                raise UserError(f"{data_dir}: too few reviews for train, validation and test parts of {self.info.name}")
+            texts = [review.text for review in reviews]
+            labels = [review.label for review in reviews]
+            return to_dataset(self.info, {"input_ids": texts}, labels, max_seq_len, notes)
+
+        return DatasetDict(train=dataset(train, train_notes), validation=dataset(validation), test=dataset(test))
+
+    def encode(self, text: str) -> NDArray[np.uint8]:
+        """UTF-8 bytes (N,)."""
+        return encode_bytes(text)
+
+    def decode(self, ids: Sequence[int] | TokenIds) -> str:
+        """The text; a character cut at the end becomes the replacement character."""
+        return decode_bytes(ids)
+
+
+def _held_out(
+    train: list[Review], test: list[Review], seed: int
+) -> tuple[list[str], tuple[list[Review], list[Review]]]:
+    """Drop repetitions from the train part, then split it; the original order is kept in both parts."""
+    in_test = {review.text for review in test}
+    new = [review for review in train if review.text not in in_test]
+    distinct = list({review.text: review for review in reversed(new)}.values())[::-1]
+    notes = [
+        f"dropped {len(train) - len(new)} reviews that are in test too "
+        f"and {len(new) - len(distinct)} that repeat another of train"
+    ]
+    rng = np.random.default_rng(seed)
+    per_label = len(train) // (HELD_OUT * len(LABELS))
+    chosen: set[int] = set()
+    for label in LABELS.values():
+        candidates = [i for i, review in enumerate(distinct) if review.label == label]
+        chosen.update(rng.permutation(candidates)[:per_label].tolist())
+    kept = [review for i, review in enumerate(distinct) if i not in chosen]
+    return notes, (kept, [distinct[i] for i in sorted(chosen)])
+
+
+def _read_parts(sources: tuple[Path, ...]) -> tuple[list[Review], list[Review]]:
+    if len(sources) == 2 and all(path.suffix == ".xz" for path in sources):
+        return _read_compact(sources[0]), _read_compact(sources[1])
+    parts: dict[str, list[Review]] = {"train": [], "test": []}
+    for path in sources:
+        parts[path.parent.parent.name].append(_read_official(path))
+    return parts["train"], parts["test"]
+
+
+def _official_files(folder: Path) -> list[Path]:
+    """The reviews `NUMBER_RATING.txt` of a part, by number, negative before positive, as in the compact files."""
+    named: list[tuple[int, str, Path]] = []
+    for label in LABELS:
+        for path in (folder / label).iterdir():
+            match = re.fullmatch(r"(\d+)_\d+\.txt", path.name)
+            if match is None:
+                raise UserError(f"{path}: not a review; the files of this folder are named NUMBER_RATING.txt")
+            named.append((int(match[1]), label, path))
+    if not named:
+        raise UserError(f"{folder} has no reviews; unpack aclImdb_v1.tar.gz again")
+    return [path for _, _, path in sorted(named)]
+
+
+def _read_official(path: Path) -> Review:
+    text = path.read_bytes()
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8") from error
+    if not text:
+        raise UserError(f"{path}: the review is empty")
+    return Review(text, LABELS[path.parent.name])
+
+
+def _read_compact(path: Path) -> list[Review]:
+    reviews = [_parsed(path, number, line) for number, line in enumerate(_lines(path), start=1)]
+    if not reviews:
+        raise UserError(f"{path} has no reviews")
+    return reviews
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with lzma.open(path) as file:
+            yield from file
+    except (lzma.LZMAError, EOFError) as error:
+        raise UserError(f"{path} is not a whole .xz file ({error}); fetch it again") from error
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Review:
+    where = f"{path}, line {number}"
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not a JSON object ({error})") from error
+    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+        raise UserError(f"{where}: expected a JSON object with a string 'text' and a 'label' of 0 or 1")
+    label = record.get("label")
+    if type(label) is not int or label not in LABELS.values():
+        raise UserError(f"{where}: 'label' must be 0 (negative) or 1 (positive), found {json.dumps(label)}")
+    try:
+        return Review(encode_bytes(record["text"]).tobytes(), label)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+IMDB_LRA = Imdb(
+    name="imdb_lra",
+    summary="sentiment of a film review from its first 4,096 bytes [LRA]",
+    max_seq_len=4096,
+    sizes=(22_281, 2_500, 25_000),
+)
+
+IMDB = Imdb(
+    name="imdb",
+    summary="sentiment of a film review from its first 1,024 bytes",
+    max_seq_len=1024,
+    sizes=(22_281, 2_500, 25_000),
+)
+
+IMDB_LONG = Imdb(
+    name="imdb_long",
+    summary="sentiment of film reviews over 1,024 bytes, from their first 4,096",
+    max_seq_len=4096,
+    sizes=(10_492, 1_174, 11_513),
+    longer_than=1024,
+)

@@ -1,0 +1,93 @@
+"""`rmaat data` and `rmaat list tasks`: what they print, and one line for every mistake."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rmaat.cli.main import main
+
+SMALL = ("--num_train", "20", "--num_val", "5", "--num_test", "5")
+
+
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RMAAT_DATA", raising=False)
+    monkeypatch.setenv("RMAAT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def test_generate_again_and_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["data", "listops_short", "--data_dir", str(tmp_path), *SMALL]
+    assert main([*command, "--show", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "20 / 5 / 5 examples from seed 0, generated" in out
+    assert out.count("sha256") == 3
+    assert out.count(" tokens)  [") == 2
+    assert main(command) == 0
+    assert "there already" in capsys.readouterr().out
+    assert main([*command, "--seed", "1"]) == 2
+    assert "--overwrite true" in capsys.readouterr().err
+    assert main([*command, "--seed", "1", "--overwrite", "true"]) == 0
+    settings = json.loads((tmp_path / "listops_short" / "settings.json").read_text())
+    assert settings["seed"] == 1
+    assert settings["counts"] == {"train": 20, "validation": 5, "test": 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["lisstops"], "did you mean 'listops'"),
+        (["imdb", "--num_train", "5"], "are for generated tasks; imdb reads files"),
+        (["imdb"], "imdb_train.jsonl.xz is missing"),
+        (["listops", "--num_train", "0"], "train part needs at least 1"),
+        (["listops", "--num_train", "many"], "num_train"),
+        (["listops", "--seed", "-1"], "--seed must not be negative"),
+        (["listops", "--show", "-1"], "--show must not be negative"),
+        (["listops", "--nonsense", "1"], "nonsense"),
+    ],
+)
+def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], word: str) -> None:
+    assert main(["data", *arguments, "--data_dir", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("rmaat: error: ")
+    assert captured.err.count("\n") == 1
+    assert word in captured.err
+
+
+def test_folder_of_many_files_gets_one_checksum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("train", "test"):
+        for label in ("neg", "pos"):
+            folder = tmp_path / "aclImdb" / part / label
+            folder.mkdir(parents=True)
+            for i in range(4):
+                (folder / f"{i}_5.txt").write_text("text")
+    assert main(["data", "imdb", "--data_dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "0_5.txt and 15 more  64 bytes  sha256 of all " in out
+    assert out.count("\n") == 1
+
+
+def test_list_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "listops_short", "--data_dir", str(tmp_path), *SMALL])
+    capsys.readouterr()
+    assert main(["list", "tasks", "--data_dir", str(tmp_path)]) == 0
+    rows = {
+        line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "found" in line or "missi" in line
+    }
+    assert "found" in rows["listops_short"]
+    assert "missing" in rows["listops"]
+    assert "missing" in rows["imdb_lra"]
+    assert "4,096" in rows["imdb_lra"]
+    assert main(["list", "taks"]) == 2
+
+
+def test_help_is_immediate() -> None:
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "rmaat", "data", "--help"], capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 1.5  # 0.3 s on an idle machine
+    assert "listops_short" in done.stdout

@@ -1,0 +1,170 @@
+"""The cache: built once, by content, shared by processes, and whole whenever a process is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rmaat.errors import UserError
+from rmaat.tasks import data_folder, load
+from rmaat.tasks.cache import cache_folder
+from rmaat.tasks.listops import LISTOPS_SHORT
+
+GOOD = "Source\tTarget\n[MIN 3 4 ]\t3\n[SM 9 [MED 1 2 ] ]\t0\n"
+BAD = "Source\tTarget\nnonsense\n"
+
+SLOW_LOADER = """
+import sys, time, pathlib
+from rmaat.tasks import load
+from rmaat.tasks.listops import ListOps
+build, log = ListOps.build, pathlib.Path(sys.argv[2])
+def slow_build(self, *arguments):
+    with log.open("a") as file:
+        file.write("built\\n")
+    time.sleep(float(sys.argv[3]))
+    return build(self, *arguments)
+ListOps.build = slow_build
+print(load("listops_short", sys.argv[1])["train"][1]["labels"])
+"""
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+import datasets
+from rmaat.tasks import load
+save = datasets.DatasetDict.save_to_disk
+def save_half(self, path):
+    save(datasets.DatasetDict(train=self["train"]), path)
+    os.kill(os.getpid(), signal.SIGKILL)
+datasets.DatasetDict.save_to_disk = save_half
+load("listops_short", sys.argv[1])
+"""
+
+
+def put(data_dir: Path, text: str = GOOD) -> Path:
+    folder = data_dir / "listops_short"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in LISTOPS_SHORT.file_names:
+        (folder / name).write_text(text)
+    return data_dir
+
+
+def built(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name != "checksums")
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_built_once_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path)
+    first = load("listops_short", tmp_path)
+    monkeypatch.setattr(LISTOPS_SHORT, "build", None)
+    assert load("listops_short", tmp_path)["train"].to_dict() == first["train"].to_dict()
+    # ListOps has its own validation file, so the seed is no part of the key.
+    assert load("listops_short", tmp_path, seed=5)["train"].cache_files == first["train"].cache_files
+    assert len(built(tmp_path / ".rmaat_cache")) == 1
+
+
+def test_changed_files_are_never_served_stale(tmp_path: Path) -> None:
+    put(tmp_path)
+    assert load("listops_short", tmp_path)["train"][0]["labels"] == 3
+    put(tmp_path, GOOD.replace("[MIN 3 4 ]\t3", "[MAX 3 4 ]\t4"))
+    assert load("listops_short", tmp_path)["train"][0]["labels"] == 4
+    assert len(built(tmp_path / ".rmaat_cache")) == 2
+
+
+def test_touched_but_equal_files_are_not_built_again(tmp_path: Path) -> None:
+    put(tmp_path)
+    load("listops_short", tmp_path)
+    for path in (tmp_path / "listops_short").iterdir():
+        os.utime(path, (1, 1))
+    load("listops_short", tmp_path)
+    assert len(built(tmp_path / ".rmaat_cache")) == 1
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    put(tmp_path, BAD)
+    with pytest.raises(UserError, match="line 2"):
+        load("listops_short", tmp_path)
+    assert built(tmp_path / ".rmaat_cache") == []
+
+
+def test_two_processes_build_once(tmp_path: Path) -> None:
+    put(tmp_path)
+    log = tmp_path / "log"
+    processes = [start(SLOW_LOADER, tmp_path, log, 1) for _ in range(2)]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert [out for out, _ in outputs] == ["0\n", "0\n"]
+    assert log.read_text() == "built\n"
+
+
+def test_killed_while_building(tmp_path: Path) -> None:
+    put(tmp_path)
+    log = tmp_path / "log"
+    process = start(SLOW_LOADER, tmp_path, log, 60)
+    while not log.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert built(tmp_path / ".rmaat_cache") == []
+    assert len(load("listops_short", tmp_path)["test"]) == 2
+
+
+def test_killed_while_saving(tmp_path: Path) -> None:
+    put(tmp_path)
+    process = start(KILLED_WHILE_SAVING, tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, errors
+    root = tmp_path / ".rmaat_cache"
+    assert [Path(name).suffix for name in built(root)] == [".partial"]
+    assert set(load("listops_short", tmp_path)) == {"train", "validation", "test"}
+    assert [Path(name).suffix for name in built(root)] == [""]
+
+
+def test_cache_folder_by_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    assert cache_folder(data_dir) == data_dir / ".rmaat_cache"
+    data_dir.chmod(0o555)
+    assert cache_folder(data_dir) == Path.home() / ".cache" / "rmaat"
+    monkeypatch.setenv("RMAAT_CACHE", str(tmp_path / "chosen"))
+    assert cache_folder(data_dir) == tmp_path / "chosen"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RMAAT_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(UserError, match=r"cannot be made .*RMAAT_CACHE"):
+        cache_folder(data_dir)
+
+
+def test_data_folder_by_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert data_folder() == Path("datasets")
+    monkeypatch.setenv("RMAAT_DATA", "elsewhere")
+    assert data_folder() == Path("elsewhere")
+    assert data_folder("given") == Path("given")
+
+
+def test_mistakes_in_the_call(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'listops'"):
+        load("listop", tmp_path)
+    with pytest.raises(UserError, match="max_seq_len must be at least 1, got 0"):
+        load("listops", tmp_path, max_seq_len=0)
+    with pytest.raises(UserError, match="seed must not be negative"):
+        load("listops", tmp_path, seed=-1)
+
+
+def test_naming_tasks_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, rmaat.tasks, rmaat.cli.data, rmaat.cli.list\n"
+        "rmaat.tasks.TASKS.names()\n"
+        "print([name for name in ('torch', 'datasets', 'numba', 'pyarrow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
