@@ -1,13 +1,15 @@
 """AMRB: backpropagation that keeps the states between segments and computes each segment again on the way back."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rmaat.backprop.base import Recurrence, Tensors
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class _Plan:
     sizes: tuple[int, ...]
     autocast: _AutocastState
 
-    def split(self, flat: Tensors) -> list[Tensors]:
+    def split(self, flat: tuple[T, ...]) -> list[tuple[T, ...]]:
         groups, start = [], 0
         for size in self.sizes:
             groups.append(flat[start : start + size])
@@ -97,7 +99,9 @@ class _ReplayFunction(torch.autograd.Function):
         width = len(first_state)
         states = [first_state, *(later[i : i + width] for i in range(0, len(later), width))]
         sums = _GradientSums((*parameters, *shared), (*needs_parameters, *needs_shared))
-        segment_grads = [torch.zeros_like(x) if need else None for x, need in zip(segments, needs_segments, strict=True)]
+        segment_grads = [
+            torch.zeros_like(x) if need else None for x, need in zip(segments, needs_segments, strict=True)
+        ]
         grads: Tensors = grad_state
         for index in reversed(range(plan.count)):
             with torch.enable_grad(), plan.autocast.restored():

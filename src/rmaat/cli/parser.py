@@ -17,7 +17,7 @@ class Parser(ArgumentParser):
         """Raise the message as a `UserError`."""
         raise UserError(" ".join(str(message).split()))
 
-    def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:  # type: ignore[override]
+    def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:
         """Parse after checking the names of flags and of the keys in a config file."""
         given = list(args or [])
         options = {option: action for action in self._actions for option in action.option_strings}

@@ -20,7 +20,8 @@ def run(arguments: Namespace) -> None:
 
     result = train(config)
     metrics, folder = result.metrics, result.output_dir
-    print(f"\ntest accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({metrics['lengths']['test']['examples']} examples)")
+    examples = metrics["lengths"]["test"]["examples"]
+    print(f"\ntest accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples} examples)")
     print(f"always the commonest     {100 * metrics['test_majority_accuracy']:6.2f}%")
     print(f"curves                   {folder / 'curves.png'}")
     print(f"metrics                  {folder / 'metrics.json'}")

@@ -3,7 +3,7 @@
 Axes: B batch, S tokens of a segment, M memory tokens, N = M + S positions, D width, L layers, T segments.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,12 +62,16 @@ class SegmentEncoder(nn.Module):
         self._readout_sum = READOUT_SUMS[config.readout]
         self._readout_adds_up = config.readout == "running_mean"
 
+    def layers(self) -> list[EncoderBlock]:
+        """The layers, first to last."""
+        return [cast(EncoderBlock, block) for block in self.blocks]
+
     def shared(self) -> tuple[Tensor, ...]:
         """What depends on parameters alone: positions (S, D), then each layer's own, where it has any."""
         positions = sinusoidal_positions(
             self.config.segment_length, self.config.hidden_size, self.embedding.tokens.weight
         )
-        own = (block.mixer.shared() for block in self.blocks)
+        own = (block.mixer.shared() for block in self.layers())
         return (positions, *(x for x in own if x is not None))
 
     def keep_masks(self, seed: int, batch: int, device: torch.device) -> Tensor:
@@ -102,7 +106,7 @@ class SegmentEncoder(nn.Module):
         always_BM = inputs.mask.new_ones(inputs.mask.shape[0], num_memory)
         mask_BN = torch.cat([always_BM, inputs.mask], dim=1)
         per_layer = iter(layer_shared)
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
             keep_block = None if keep is None else keep[first_site : first_site + EncoderBlock.DROPOUT_SITES]
             x_BND = block(x_BND, mask_BN, next(per_layer, None), keep_block)

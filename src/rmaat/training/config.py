@@ -1,6 +1,5 @@
 """The run config: one flat set of typed settings, from YAML and `--key value`. Knows nothing of torch."""
 
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -151,8 +150,3 @@ def check_key(key: str, where: str) -> None:
     known = [f.name for f in fields(RunConfig)]
     if key not in known:
         raise UserError(f"{where} has no setting '{key}'; {did_you_mean(key, known)}")
-
-
-def default_data_dir() -> Path:
-    """RMAAT_DATA of the environment, else 'datasets'."""
-    return Path(os.environ.get("RMAAT_DATA") or "datasets")

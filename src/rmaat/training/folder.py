@@ -37,7 +37,9 @@ def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -
     """
     existing = folder / RUN_CONFIG
     if existing.exists() and not (overwrite or resume):
-        raise UserError(f"output_dir '{folder}' already holds a run; give another, or --resume true, or --overwrite true")
+        raise UserError(
+            f"output_dir '{folder}' already holds a run; give another, or --resume true, or --overwrite true"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:

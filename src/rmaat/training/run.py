@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalPrediction
+from transformers.utils.logging import disable_progress_bar
 
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
@@ -19,7 +20,7 @@ from rmaat.tasks import TASKS, load
 from rmaat.tasks.base import TaskInfo
 from rmaat.tasks.collate import Collator, lengths
 from rmaat.training import folder as run_folder
-from rmaat.training.config import RunConfig, default_data_dir
+from rmaat.training.config import RunConfig
 from rmaat.training.curves import draw_curves
 from rmaat.training.progress import Progress
 from rmaat.training.trainer import SegmentTrainer
@@ -40,11 +41,12 @@ def train(run: RunConfig) -> Result:
 
     Raises:
         UserError: for mistakes in the config, the data or the output folder, before training starts.
-        TrainingDiverged: where loss or a gradient stops being finite.
+        TrainingDivergedError: where loss or a gradient stops being finite.
     """
     run.check()
+    disable_progress_bar()
     info = TASKS[run.dataset].info
-    data = load(run.dataset, data_dir=data_dir(run), seed=run.data_seed, max_seq_len=run.max_seq_len)
+    data = load(run.dataset, data_dir=run.data_dir, seed=run.data_seed, max_seq_len=run.max_seq_len)
     output_dir = Path(run.output_dir)
     set_seed(run.seed)
     model = build_model(run, info)
@@ -57,7 +59,9 @@ def train(run: RunConfig) -> Result:
     trainer = build_trainer(run, model, data)
     checkpoint = run_folder.last_whole_checkpoint(output_dir) if run.resume else None
     if run.resume and checkpoint is None:
-        raise UserError(f"resume: output_dir '{output_dir}' holds no whole checkpoint; leave --resume out to begin anew")
+        raise UserError(
+            f"resume: output_dir '{output_dir}' holds no whole checkpoint; leave --resume out to begin anew"
+        )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(output_dir))
 
@@ -86,11 +90,6 @@ def train(run: RunConfig) -> Result:
             trainer.state.log_history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES
         )
     return Result(metrics, output_dir)
-
-
-def data_dir(run: RunConfig) -> Path:
-    """The folder that the run reads its data from."""
-    return Path(run.data_dir) if run.data_dir else default_data_dir()
 
 
 def build_model(run: RunConfig, info: TaskInfo) -> RmaatForSequenceClassification:
@@ -137,7 +136,6 @@ def build_trainer(run: RunConfig, model: RmaatForSequenceClassification, data: D
         logging_nan_inf_filter=False,
         dataloader_num_workers=run.dataloader_num_workers,
         dataloader_pin_memory=cuda,
-        dataloader_drop_last=True,
         remove_unused_columns=False,
         report_to=["tensorboard", "wandb"] if run.wandb else ["tensorboard"],
         run_name=run.wandb_run_name or Path(run.output_dir).name,

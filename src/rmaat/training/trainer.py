@@ -13,7 +13,7 @@ from transformers import Trainer
 from rmaat.training.batches import GroupedByLength
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDivergedError(RuntimeError):
     """Loss or a gradient is no longer finite; the message says at which step and in which tensor."""
 
 
@@ -53,7 +53,7 @@ class SegmentTrainer(Trainer):
         if all(finite):
             return
         broken = "the loss" if not finite[0] else f"the gradient of {graded[finite[1:].index(False)][0]}"
-        raise TrainingDiverged(
+        raise TrainingDivergedError(
             f"{broken} is not finite at step {self.state.global_step + 1}; lower learning_rate, raise warmup_steps, or set "
             "max_grad_norm; the last checkpoint is whole"
         )
