@@ -1,7 +1,8 @@
 """The constants of Pathfinder32, and its three difficulties.
 
 Sources: the settings that Long Range Arena states for Pathfinder32 (`lra_benchmarks/data/pathfinder.py`), and for
-everything else the defaults of the data set's own generator (`snakes2.py` of drewlinsley/pathfinder). Lengths are in pixels.
+everything else the defaults of the data set's own generator (`snakes2.py` of drewlinsley/pathfinder). Lengths are in
+pixels.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ DISTRACTOR_RETRIES: Final = 4
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How long the curves are, in paddles: `contour_length` for the two marked ones, `distractor_length` for the others."""
+    """How long the curves are, in paddles: `contour_length` for the two long ones, `distractor_length` for the others."""
 
     contour_length: int
     distractor_length: int

@@ -40,11 +40,11 @@ PADDLE: Final = np.dtype(
         ("orientation", np.float64),
     ]
 )
-"""One paddle. It is drawn from the pixel `start` along `stroke`, which counts half pixels. A curve's first paddle starts at
-its outer tip and the others too, so that those are drawn against the direction of growth.
+"""One paddle, drawn from the pixel `start` along `stroke`, which counts half pixels.
 
-`snake` is 0 or 1 for the two long curves, 2 and more for distractors, ABSENT in rows left over. `pivot` and `orientation`
-say where the next paddle of the curve may lie."""
+A curve's first paddle starts at its tail and is drawn forwards, the others start at their far tips and are drawn back.
+`snake` is 0 or 1 for the two long curves, 2 and more for distractors, ABSENT in rows left over. `pivot` and
+`orientation` say where the next paddle of the curve may lie."""
 ABSENT: Final = -1
 
 STEP: Final = PADDLE_LENGTH + PADDLE_MARGIN
@@ -67,10 +67,7 @@ def _below(rng: np.random.Generator, count: int) -> int:
 
 @njit
 def _translate(y: int, x: int, orientation: float, distance: float) -> tuple[int, int]:
-    return (
-        int(math.ceil(y + distance * math.sin(orientation))),
-        int(math.ceil(x + distance * math.cos(orientation))),
-    )
+    return math.ceil(y + distance * math.sin(orientation)), math.ceil(x + distance * math.cos(orientation))
 
 
 @njit
@@ -92,7 +89,7 @@ def _stroke(orientation: float) -> tuple[int, int]:
 
 @njit
 def _window(y: int, x: int) -> tuple[int, int, int, int]:
-    """The part of a stamp round (y, x) that lies in the image: first and last-but-one row, then column, of the image."""
+    """The rows, then the columns, of the image under a stamp round (y, x): first ones and ends."""
     return max(y - STAMP_HALF, 0), min(y + STAMP_HALF + 1, SIZE), max(x - STAMP_HALF, 0), min(x + STAMP_HALF + 1, SIZE)
 
 
@@ -185,8 +182,8 @@ def _seed_at_distance(rng: np.random.Generator, first: Any, paddle: Any) -> bool
     for _ in range(PADDLE_RETRIES + 1):
         orientation = (_below(rng, 360) - 180) * math.pi / 180
         bearing = _below(rng, 360) * math.pi / 180
-        tail_y = int(round(first.start_y + SEED_DISTANCE * math.sin(bearing)))
-        tail_x = int(round(first.start_x + SEED_DISTANCE * math.cos(bearing)))
+        tail_y = round(first.start_y + SEED_DISTANCE * math.sin(bearing))
+        tail_x = round(first.start_x + SEED_DISTANCE * math.cos(bearing))
         if _first_paddle(paddle, 1, tail_y, tail_x, orientation):
             return True
     return False
@@ -244,8 +241,9 @@ def _try_targets(
     rng: np.random.Generator, mask: Mask, stamps: Stamps, circle: NDArray[np.int64], length: int, paddles: Paddles
 ) -> bool:
     """Grow the two long curves from an empty mask, in turn: their paddles alternate in the records."""
-    mask[:] = 1.0
-    mask[PADDING : SIZE - PADDING, PADDING : SIZE - PADDING] = 0.0
+    for y in range(SIZE):
+        for x in range(SIZE):
+            mask[y, x] = 1.0 if min(y, x) < PADDING or max(y, x) >= SIZE - PADDING else 0.0
     if not _seed(rng, mask, 2 * SEED_DISTANCE, stamps, paddles[0], 0):
         return False
     if not _seed_at_distance(rng, paddles[0], paddles[1]):
@@ -273,6 +271,14 @@ def _try_distractor(
 
 
 @njit
+def _copy(source: Mask, target: Mask) -> None:
+    """`target[:] = source`, which takes seconds longer to compile."""
+    for y in range(SIZE):
+        for x in range(SIZE):
+            target[y, x] = source[y, x]
+
+
+@njit
 def _add_distractors(
     rng: np.random.Generator,
     mask: Mask,
@@ -283,14 +289,15 @@ def _add_distractors(
     paddles: Paddles,
 ) -> None:
     """Up to `wanted` short curves, numbered from 2; unused records are marked ABSENT."""
+    tried = mask.copy()
     used = 0
     for _ in range(wanted):
         for _ in range(DISTRACTOR_RETRIES + 1):
-            before = mask.copy()
-            if _try_distractor(rng, mask, stamps, circle, paddles[used * length : (used + 1) * length], 2 + used):
+            if _try_distractor(rng, tried, stamps, circle, paddles[used * length : (used + 1) * length], 2 + used):
+                _copy(tried, mask)
                 used += 1
                 break
-            mask[:] = before
+            _copy(mask, tried)
     for i in range(used * length, len(paddles)):
         paddles[i].snake = ABSENT
 
@@ -302,10 +309,17 @@ def _render(stamps: Stamps, paddles: Paddles, markers: NDArray[np.int64], image:
     for i in range(len(paddles)):
         if paddles[i].snake != ABSENT:
             _paste(canvas, stamps.ink, paddles[i], TARGET_CONTRAST if paddles[i].snake < 2 else DISTRACTOR_CONTRAST)
-    for i in range(len(markers)):
-        canvas = np.maximum(canvas, stamps.marker[markers[i, 0], markers[i, 1]])
-    darkest, brightest = canvas.min(), canvas.max()
-    image[:] = ((canvas - darkest) * (255.0 / (brightest - darkest)) + 0.5).astype(np.uint8)
+    darkest, brightest = np.inf, -np.inf
+    for y in range(SIZE):
+        for x in range(SIZE):
+            for i in range(len(markers)):
+                canvas[y, x] = max(canvas[y, x], stamps.marker[markers[i, 0], markers[i, 1], y, x])
+            darkest = min(darkest, canvas[y, x])
+            brightest = max(brightest, canvas[y, x])
+    scale = 255.0 / (brightest - darkest)
+    for y in range(SIZE):
+        for x in range(SIZE):
+            image[y, x] = int((canvas[y, x] - darkest) * scale + 0.5)
 
 
 @njit(nogil=True)
@@ -322,9 +336,9 @@ def fill_block(
 ) -> int:
     """Make one image for each label; returns how many attempts at a pair of long curves it took.
 
-    `labels` uint8 (n,) is given; `images` uint8 (n, 32, 32), `paddles` PADDLE (n, P) with P = 2 contour_length + room for
-    whole distractors, and `markers` int64 (n, 2, 2) are written. The two markers sit on the tail of one long curve, and on
-    the far tip of the same one (label 1) or of the other (label 0).
+    `labels` uint8 (n,) is given; `images` uint8 (n, 32, 32), `paddles` PADDLE (n, P) with P = 2 contour_length + room
+    for whole distractors, and `markers` int64 (n, 2, 2) are written. One marker sits on the tail of one long curve, the
+    other on the far tip of the same one (label 1) or of the other (label 0).
     """
     mask = np.empty((SIZE, SIZE))
     attempts = 0

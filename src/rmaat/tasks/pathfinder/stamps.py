@@ -32,9 +32,10 @@ SWEEP_HALF: Final = PADDLE_LENGTH + PADDLE_MARGIN
 class Stamps(NamedTuple):
     """Tables of small drawings, all read-only.
 
-    ink: float64 (9, 9, 9, 9), indexed by the stroke's rows and columns plus REACH: brightness 0..1 round the paddle's start.
-    footprint: float64 (9, 9, 9, 9), indexed likewise: the room that the paddle takes, 0..1.
-    sweep: bool (9, 9, 7, 7), indexed likewise: pixels round a first paddle's tail that must be free.
+    The first two axes of ink, footprint and sweep are the stroke's rows and columns, plus REACH.
+    ink: float64 (9, 9, 9, 9), brightness 0..1 round the paddle's start.
+    footprint: float64 (9, 9, 9, 9), the room that the paddle takes, 0..1.
+    sweep: bool (9, 9, 7, 7), pixels round a first paddle's tail that must be free.
     marker: float64 (32, 32, 32, 32), indexed by the centre's row and column: the whole image of one marker, 0..1.
     """
 
@@ -89,8 +90,8 @@ def stamps() -> Stamps:
     strokes = range(-REACH, REACH + 1)
     paddles = np.array([[_paddle(y, x) for x in strokes] for y in strokes])
     ink, footprint = paddles[:, :, 0], paddles[:, :, 1]
-    # The published generator keeps, of a footprint's stamp, the pixels that are fully covered, and cuts them to a window
-    # whose middle lies one pixel before the paddle's start. The shift is part of the data.
+    # The published generator keeps, of a footprint, the pixels that are fully covered, and cuts them to a window whose
+    # middle lies one pixel before the paddle's start. The shift is part of the data.
     window = 2 * SWEEP_HALF + 1
     sweep = footprint[:, :, :window, :window] == 255
     marker = np.array([[_marker(y, x) for x in range(SIZE)] for y in range(SIZE)])
