@@ -16,7 +16,7 @@ from rmaat.tasks.pathfinder.snakes import PADDLE, circle_offsets, fill_block
 from rmaat.tasks.pathfinder.stamps import stamps
 
 BLOCK: Final = 500
-"""Images that share one stream of random numbers: part of what a seed means, so not to be changed. Even, for balance."""
+"""Images that share one stream of random numbers: a part of what a seed means. Even, for balanced labels."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ DISTRACTOR_RETRIES: Final = 4
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How long the curves are, in paddles: `contour_length` for the two long ones, `distractor_length` for the others."""
+    """Lengths in paddles: `contour_length` of the two long curves, `distractor_length` of the short ones."""
 
     contour_length: int
     distractor_length: int
