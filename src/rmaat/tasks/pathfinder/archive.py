@@ -2,6 +2,7 @@
 
 import os
 import struct
+import tokenize
 import uuid
 import zipfile
 import zlib
@@ -25,11 +26,13 @@ _DAMAGES: Final = (
     KeyError,
     RuntimeError,
     MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
 )
-"""What zipfile and NumPy raise on altered bytes."""
+"""What zipfile and NumPy's reader of array headers raise on altered bytes."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,6 @@ def write_archive(path: Path, archive: PathfinderArchive) -> None:
 def _read_member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with file.open(f"{name}.npy") as member:
         array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-        # The checksum is compared only once the end is reached, which the array's exact size does not touch.
-        if member.read(1):
-            raise ValueError(f"'{name}' goes on after its end")
     return array
 
 
@@ -85,7 +85,7 @@ def _fault(arrays: dict[str, NDArray[Any]]) -> str | None:
     if arrays["version"].shape != () or arrays["version"] != VERSION:
         return f"version {arrays['version']} where this program reads {VERSION}"
     if difficulty not in DIFFICULTIES:
-        return f"unknown difficulty '{difficulty}', {did_you_mean(difficulty, DIFFICULTIES)}"
+        return f"unknown difficulty {difficulty!r}, {did_you_mean(difficulty, DIFFICULTIES)}"
     if arrays["seed"].shape != () or arrays["seed"].dtype.kind not in "iu":
         return "the seed is not a whole number"
     if images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE):
@@ -105,6 +105,10 @@ def read_archive(path: Path) -> PathfinderArchive:
     remedy = "delete it and generate it anew"
     try:
         with zipfile.ZipFile(path) as file:
+            # Before anything is parsed: readers of arrays stop short of the end, where zipfile compares checksums.
+            damaged = file.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged!r} does not match")
             names = ("images", "labels", "difficulty", "seed", "version")
             arrays = {name: _read_member(file, name) for name in names}
     except FileNotFoundError as error:
