@@ -143,15 +143,27 @@ def _first_paddle(paddle: Any, snake: int, tail_y: int, tail_x: int, orientation
 
 
 @njit
-def _is_free(mask: Mask, frame: int, sweep: NDArray[np.bool_], tail_y: int, tail_x: int) -> bool:
-    """Whether nothing lies in the way of a first paddle with this tail; a frame of that width counts as occupied."""
+def _offsets(sweep: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The pixels to be searched round a tail, (row, column), int64 (n, 2)."""
+    offsets = np.empty((sweep.size, 2), np.int64)
+    count = 0
     for i in range(2 * SWEEP_HALF + 1):
         for j in range(2 * SWEEP_HALF + 1):
-            y, x = tail_y + i - SWEEP_HALF, tail_x + j - SWEEP_HALF
-            if not (sweep[i, j] and _inside(y, x)):
-                continue
-            if min(y, x) < frame or max(y, x) >= SIZE - frame or mask[y, x] > OCCUPIED:
-                return False
+            if sweep[i, j]:
+                offsets[count, 0], offsets[count, 1] = i - SWEEP_HALF, j - SWEEP_HALF
+                count += 1
+    return offsets[:count]
+
+
+@njit
+def _is_free(mask: Mask, frame: int, offsets: NDArray[np.int64], tail_y: int, tail_x: int) -> bool:
+    """Whether nothing lies in the way of a first paddle with this tail; a frame of that width counts as occupied."""
+    for i in range(len(offsets)):
+        y, x = tail_y + offsets[i, 0], tail_x + offsets[i, 1]
+        if not _inside(y, x):
+            continue
+        if min(y, x) < frame or max(y, x) >= SIZE - frame or mask[y, x] > OCCUPIED:
+            return False
     return True
 
 
@@ -162,10 +174,10 @@ def _seed(rng: np.random.Generator, mask: Mask, frame: int, stamps: Stamps, padd
     for _ in range(PADDLE_RETRIES + 1):
         orientation = (_below(rng, 360) - 180) * math.pi / 180
         stroke_y, stroke_x = _stroke(orientation)
-        sweep = stamps.sweep[stroke_y + REACH, stroke_x + REACH]
+        offsets = _offsets(stamps.sweep[stroke_y + REACH, stroke_x + REACH])
         count = 0
         for place in range(SIZE * SIZE):
-            if _is_free(mask, frame, sweep, place // SIZE, place % SIZE):
+            if _is_free(mask, frame, offsets, place // SIZE, place % SIZE):
                 free[count] = place
                 count += 1
         if count == 0:
