@@ -117,11 +117,10 @@ def _fits(mask: Mask, footprint: NDArray[np.float64], paddle: Any) -> bool:
 
 @njit
 def _fill(
-    paddle: Any, snake: int, start_y: int, start_x: int, drawn: float, pivot_y: int, pivot_x: int, orientation: float
+    paddle: Any, start_y: int, start_x: int, drawn: float, pivot_y: int, pivot_x: int, orientation: float
 ) -> None:
-    """Write a record; `drawn` is the orientation of the stroke from its start."""
+    """Write a record, but for `snake`; `drawn` is the orientation of the stroke from its start."""
     stroke_y, stroke_x = _stroke(drawn)
-    paddle.snake = snake
     paddle.start_y = start_y
     paddle.start_x = start_x
     paddle.stroke_y = stroke_y
@@ -132,13 +131,13 @@ def _fill(
 
 
 @njit
-def _first_paddle(paddle: Any, snake: int, tail_y: int, tail_x: int, orientation: float) -> bool:
+def _first_paddle(paddle: Any, tail_y: int, tail_x: int, orientation: float) -> bool:
     """Write the record of a curve's first paddle; False where its head or pivot would lie outside the image."""
     head_y, head_x = _translate(tail_y, tail_x, orientation, PADDLE_LENGTH)
     pivot_y, pivot_x = _translate(head_y, head_x, _flip(orientation), STEP)
     if not (_inside(head_y, head_x) and _inside(pivot_y, pivot_x)):
         return False
-    _fill(paddle, snake, tail_y, tail_x, orientation, pivot_y, pivot_x, orientation)
+    _fill(paddle, tail_y, tail_x, orientation, pivot_y, pivot_x, orientation)
     return True
 
 
@@ -168,7 +167,7 @@ def _is_free(mask: Mask, frame: int, offsets: NDArray[np.int64], tail_y: int, ta
 
 
 @njit
-def _seed(rng: np.random.Generator, mask: Mask, frame: int, stamps: Stamps, paddle: Any, snake: int) -> bool:
+def _seed(rng: np.random.Generator, mask: Mask, frame: int, stamps: Stamps, paddle: Any) -> bool:
     """Begin a curve at a uniform free pixel, in a uniform direction of whole degrees."""
     free = np.empty(SIZE * SIZE, np.int64)
     for _ in range(PADDLE_RETRIES + 1):
@@ -183,7 +182,7 @@ def _seed(rng: np.random.Generator, mask: Mask, frame: int, stamps: Stamps, padd
         if count == 0:
             return False
         place = free[_below(rng, count)]
-        if _first_paddle(paddle, snake, place // SIZE, place % SIZE, orientation):
+        if _first_paddle(paddle, place // SIZE, place % SIZE, orientation):
             return True
     return False
 
@@ -196,7 +195,7 @@ def _seed_at_distance(rng: np.random.Generator, first: Any, paddle: Any) -> bool
         bearing = _below(rng, 360) * math.pi / 180
         tail_y = round(first.start_y + SEED_DISTANCE * math.sin(bearing))
         tail_x = round(first.start_x + SEED_DISTANCE * math.cos(bearing))
-        if _first_paddle(paddle, 1, tail_y, tail_x, orientation):
+        if _first_paddle(paddle, tail_y, tail_x, orientation):
             return True
     return False
 
@@ -241,9 +240,10 @@ def _extend(
             choice += 1
         y, x = circle[choice, 0], circle[choice, 1]
         orientation = math.atan2(y, x)
-        _fill(paddle, last.snake, pivot_y + y, pivot_x + x, _flip(orientation), pivot_y, pivot_x, orientation)
+        _fill(paddle, pivot_y + y, pivot_x + x, _flip(orientation), pivot_y, pivot_x, orientation)
         if _fits(mask, stamps.footprint, paddle):
             _paste(mask, stamps.footprint, last, 1.0)
+            paddle.snake = last.snake
             return True
     return False
 
@@ -256,10 +256,11 @@ def _try_targets(
     for y in range(SIZE):
         for x in range(SIZE):
             mask[y, x] = 1.0 if min(y, x) < PADDING or max(y, x) >= SIZE - PADDING else 0.0
-    if not _seed(rng, mask, 2 * SEED_DISTANCE, stamps, paddles[0], 0):
+    if not _seed(rng, mask, 2 * SEED_DISTANCE, stamps, paddles[0]):
         return False
     if not _seed_at_distance(rng, paddles[0], paddles[1]):
         return False
+    paddles[0].snake, paddles[1].snake = 0, 1
     for i in range(2, 2 * length):
         if not _extend(rng, mask, stamps, circle, paddles[i - 2], paddles[i]):
             return False
@@ -273,8 +274,9 @@ def _try_distractor(
     rng: np.random.Generator, mask: Mask, stamps: Stamps, circle: NDArray[np.int64], paddles: Paddles, snake: int
 ) -> bool:
     """Grow one short curve that fills `paddles`; a failure leaves the mask in disorder."""
-    if not _seed(rng, mask, PADDING, stamps, paddles[0], snake):
+    if not _seed(rng, mask, PADDING, stamps, paddles[0]):
         return False
+    paddles[0].snake = snake
     for i in range(1, len(paddles)):
         if not _extend(rng, mask, stamps, circle, paddles[i - 1], paddles[i]):
             return False
