@@ -1,0 +1,121 @@
+"""One compressed file of Pathfinder images and labels, with the settings that made them."""
+
+import os
+import struct
+import tokenize
+import uuid
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmaat.errors import UserError, did_you_mean
+from rmaat.tasks.pathfinder.settings import DIFFICULTIES, SIZE
+
+VERSION: Final = 1
+"""Raised when the same seed no longer gives the same images, or when the file's arrays change."""
+
+_DAMAGES: Final = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""What zipfile and NumPy's reader of array headers raise on altered bytes."""
+
+
+@dataclass(frozen=True)
+class PathfinderArchive:
+    """images uint8 (n, 32, 32), labels uint8 (n,) of 0 and 1, and the difficulty and seed that they were made from."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    difficulty: str
+    seed: int
+
+
+def write_archive(path: Path, archive: PathfinderArchive) -> None:
+    """Write an .npz file with the arrays images, labels, difficulty, seed and version.
+
+    The file appears whole or not at all: an interrupted call leaves what was there before. The same content gives the
+    same bytes. Raises `UserError` where the place cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(
+                file,
+                images=archive.images,
+                labels=archive.labels,
+                difficulty=np.array(archive.difficulty),
+                seed=np.array(archive.seed),
+                version=np.array(VERSION),
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose a folder that exists and has room"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with file.open(f"{name}.npy") as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+    return array
+
+
+def _fault(arrays: dict[str, NDArray[Any]]) -> str | None:
+    """What is wrong with an archive's arrays, or None."""
+    images, labels, difficulty = arrays["images"], arrays["labels"], str(arrays["difficulty"])
+    if arrays["version"].shape != () or arrays["version"] != VERSION:
+        return f"version {arrays['version']} where this program reads {VERSION}"
+    if difficulty not in DIFFICULTIES:
+        return f"unknown difficulty {difficulty!r}, {did_you_mean(difficulty, DIFFICULTIES)}"
+    if arrays["seed"].shape != () or arrays["seed"].dtype.kind not in "iu":
+        return "the seed is not a whole number"
+    if images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE):
+        return f"images are {images.dtype} {images.shape} where uint8 (n, {SIZE}, {SIZE}) is expected"
+    if labels.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        return f"labels are {labels.dtype} {labels.shape} where uint8 ({len(images)},) is expected"
+    if len(labels) == 0 or labels.max() > 1:
+        return "labels are not zeros and ones"
+    return None
+
+
+def read_archive(path: Path) -> PathfinderArchive:
+    """Read and check what `write_archive` wrote; nothing in the file is unpickled.
+
+    Raises `UserError`, naming the file, where it is missing, truncated, altered, or holds something else.
+    """
+    remedy = "delete it and generate it anew"
+    try:
+        with zipfile.ZipFile(path) as file:
+            # Before anything is parsed: readers of arrays stop short of the end, where zipfile compares checksums.
+            damaged = file.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged!r} does not match")
+            names = ("images", "labels", "difficulty", "seed", "version")
+            arrays = {name: _read_member(file, name) for name in names}
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; generate it first") from error
+    except _DAMAGES as error:
+        raise UserError(f"{path}: not a whole Pathfinder archive ({error}); {remedy}") from error
+    fault = _fault(arrays)
+    if fault is not None:
+        raise UserError(f"{path}: {fault}; {remedy}")
+    return PathfinderArchive(arrays["images"], arrays["labels"], str(arrays["difficulty"]), int(arrays["seed"]))

@@ -1,0 +1,121 @@
+"""A seed to arrays of Pathfinder images and labels, block by block, on all cores."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rmaat.errors import UserError, did_you_mean
+from rmaat.tasks.pathfinder.settings import DIFFICULTIES, SIZE
+from rmaat.tasks.pathfinder.snakes import PADDLE, circle_offsets, fill_block
+from rmaat.tasks.pathfinder.stamps import stamps
+
+BLOCK: Final = 500
+"""Images that share one stream of random numbers: a part of what a seed means. Even, for balanced labels."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What was drawn, for tests and figures.
+
+    paddles: `snakes.PADDLE` records (count, P); the two long curves alternate in the first 2 * contour_length.
+    markers: int64 (count, 2, 2), (row, column) of the two markers.
+    attempts: pairs of long curves that were begun, over all images.
+    """
+
+    paddles: NDArray[Any]
+    markers: NDArray[np.int64]
+    attempts: int
+
+
+Sample = tuple[NDArray[np.uint8], NDArray[np.uint8], Geometry]
+"""Images, labels, and what was drawn."""
+
+
+def _make_block(difficulty: str, seed: int, start: int, size: int) -> Sample:
+    settings = DIFFICULTIES[difficulty]
+    sequence = np.random.SeedSequence((seed, settings.contour_length), spawn_key=(start // BLOCK,))
+    rng = np.random.Generator(np.random.PCG64(sequence))
+    labels = rng.permutation(np.arange(size, dtype=np.uint8) % 2)
+    images = np.zeros((size, SIZE, SIZE), np.uint8)
+    most = 2 * settings.contour_length + settings.distractors * settings.distractor_length
+    paddles = np.zeros((size, most), PADDLE)
+    markers = np.zeros((size, 2, 2), np.int64)
+    attempts = fill_block(
+        rng,
+        stamps(),
+        circle_offsets(),
+        settings.contour_length,
+        settings.distractor_length,
+        labels,
+        images,
+        paddles,
+        markers,
+    )
+    return images, labels, Geometry(paddles, markers, attempts)
+
+
+def _check(difficulty: str, count: int, seed: int, workers: int) -> None:
+    if difficulty not in DIFFICULTIES:
+        raise UserError(f"unknown Pathfinder difficulty '{difficulty}'; {did_you_mean(difficulty, DIFFICULTIES)}")
+    for name, value, least in (("count", count, 1), ("seed", seed, 0), ("workers", workers, 1)):
+        if value < least:
+            raise UserError(f"Pathfinder's {name} must be at least {least}, not {value}")
+
+
+def generate_images(
+    difficulty: str, count: int, seed: int, *, workers: int | None = None, show_progress: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Make `count` images; the same ones for the same difficulty, count and seed, however many workers there are.
+
+    difficulty: "hard" (two curves of 14 paddles, the one of Long Range Arena), "intermediate" (9) or "easy" (6).
+    workers: threads, one for each core by default; the compiled code holds no lock of the interpreter.
+    show_progress: draw a bar on standard error.
+
+    Returns images uint8 (count, 32, 32) and labels uint8 (count,): 1 where both markers lie on one curve. Half of the
+    labels are 1, rounded down where count is odd, in random order. Two counts share their common blocks of 500 images.
+
+    Raises `UserError` where the difficulty is unknown or a number is too small.
+    """
+    workers = workers if workers is not None else os.cpu_count() or 1
+    _check(difficulty, count, seed, workers)
+    images = np.empty((count, SIZE, SIZE), np.uint8)
+    labels = np.empty(count, np.uint8)
+
+    def fill(start: int) -> int:
+        stop = min(start + BLOCK, count)
+        images[start:stop], labels[start:stop], _ = _make_block(difficulty, seed, start, stop - start)
+        return stop - start
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with (
+        Progress(*columns, console=Console(stderr=True), disable=not show_progress) as progress,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        bar = progress.add_task(f"pathfinder, {difficulty}", total=count)
+        futures = [pool.submit(fill, start) for start in range(0, count, BLOCK)]
+        try:
+            for future in as_completed(futures):
+                progress.advance(bar, future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return images, labels
+
+
+def generate_with_geometry(difficulty: str, count: int, seed: int) -> Sample:
+    """The same images and labels as `generate_images`, and what was drawn in them. Raises `UserError` likewise."""
+    _check(difficulty, count, seed, workers=1)
+    blocks = [_make_block(difficulty, seed, start, min(BLOCK, count - start)) for start in range(0, count, BLOCK)]
+    images, labels, drawn = zip(*blocks, strict=True)
+    geometry = Geometry(
+        np.concatenate([block.paddles for block in drawn]),
+        np.concatenate([block.markers for block in drawn]),
+        sum(block.attempts for block in drawn),
+    )
+    return np.concatenate(images), np.concatenate(labels), geometry
