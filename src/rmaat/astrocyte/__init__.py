@@ -1,5 +1,5 @@
 """The astrocyte: what its long-term process says of how much memory to keep. Knows nothing of torch."""
 
-from rmaat.astrocyte.retention import retention_factors
+from rmaat.astrocyte.model import LatchWarning, MacroModel
 
-__all__ = ["retention_factors"]
+__all__ = ["LatchWarning", "MacroModel"]
