@@ -11,12 +11,12 @@ from rmaat.astrocyte.model import MacroModel
 from rmaat.astrocyte.nonlinearity import NONLINEARITIES, Array
 from rmaat.errors import UserError
 
-RTOL = 1e-10
+RTOL = 1e-9
 """Relative tolerance of the solver."""
-ATOL = 1e-12
+ATOL = 1e-11
 """Absolute tolerance of the solver; the states are of order 1."""
-STIFF_RATIO = 2000.0
-"""Cycle over shortest time constant past which an implicit method is taken [C: where it becomes the faster one]."""
+STIFF_RATIO = 200.0
+"""Length of a piece over the shortest time constant past which an implicit method is taken [C: where it becomes the faster one]."""
 
 
 @dataclass(frozen=True)
@@ -83,26 +83,30 @@ def derivative(model: MacroModel) -> Callable[[Array, Array], Array]:
     State as `Layout` has it, drive of shape (num_pre + num_post,).
     """
     at = Layout(model.num_pre, model.num_post)
+    neurons, synapse, short_term, long_term = at.neurons, at.synapse, at.short_term, at.long_term
     theta, phi, psi, g, kappa = (
         NONLINEARITIES[name].function for name in (model.theta, model.phi, model.psi, model.g, model.kappa)
     )
     T = model.coupling_matrix
+    num_pre = model.num_pre
     grid = (model.num_pre, model.num_post)
+    decay, rate = np.empty(at.size), np.empty(at.size)
+    for part, name in ((neurons, "neuron"), (synapse, "synapse"), (short_term, "short"), (long_term, "long")):
+        decay[part] = getattr(model, f"decay_{name}")
+        rate[part] = 1.0 / getattr(model, f"tau_{name}")
 
     def right_hand_side(state: Array, drive: Array) -> Array:
-        neurons, s, short = state[at.neurons], state[at.synapse], state[at.short_term]
-        pre = neurons[: model.num_pre]
-        activity = theta(neurons)
-        hebbian = np.multiply.outer(activity[: model.num_pre], activity[model.num_pre :])
-        felt, calcium = psi(short), kappa(s)
+        pre, activity = state[:num_pre], theta(state[neurons])
+        s, felt = state[synapse], psi(state[short_term])
+        calcium = kappa(s)
 
-        change = np.empty_like(state)
-        change[at.neurons] = (drive - model.decay_neuron * neurons) / model.tau_neuron
-        change[model.num_pre : at.neurons.stop] += phi(pre) @ g(s).reshape(grid) / model.tau_neuron
-        change[at.synapse] = (hebbian.ravel() + felt - model.decay_synapse * s) / model.tau_synapse
-        change[at.short_term] = (T @ felt + calcium + model.input_short - model.decay_short * short) / model.tau_short
-        change[at.long_term] = (calcium - model.decay_long * state[at.long_term]) / model.tau_long
-        return change
+        gain = np.empty_like(state)
+        gain[neurons] = drive
+        gain[num_pre : neurons.stop] += phi(pre) @ g(s).reshape(grid)
+        gain[synapse] = np.multiply.outer(activity[:num_pre], activity[num_pre:]).ravel() + felt
+        gain[short_term] = T @ felt + calcium + model.input_short
+        gain[long_term] = calcium
+        return rate * (gain - decay * state)
 
     return right_hand_side
 
