@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -61,12 +62,12 @@ def _held_pieces(model: MacroModel, drive: ArrayLike, end: float) -> list[Piece]
     if samples.ndim != 2 or samples.shape[0] < 1 or samples.shape[1] != model.num_neurons:
         raise UserError(
             f"drive has shape {np.shape(drive)}; allowed are (samples,) for all neurons alike or "
-            f"(samples, {model.num_neurons}) for {model.num_pre} presynaptic, then {model.num_post} postsynaptic neurons"
+            f"(samples, {model.num_neurons}) for {model.num_pre} presynaptic, then {model.num_post} postsynaptic"
         )
     if not np.isfinite(samples).all():
         raise UserError("drive holds a value that is not a finite number")
     edges = np.linspace(0.0, end, len(samples) + 1)
-    return [Piece(float(a), float(b), _held(row)) for a, b, row in zip(edges, edges[1:], samples, strict=False)]
+    return [Piece(float(a), float(b), _held(row)) for (a, b), row in zip(pairwise(edges), samples, strict=True)]
 
 
 def _smooth_pieces(
@@ -85,7 +86,7 @@ def _smooth_pieces(
 
     inner = sorted({float(time) for time in breakpoints if 0 < time < end})
     edges = [0.0, *inner, end]
-    return [Piece(a, b, _inside(value, a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+    return [Piece(a, b, _inside(value, a, b)) for a, b in pairwise(edges)]
 
 
 def _inside(value: Callable[[float], Array], start: float, end: float) -> Callable[[float], Array]:

@@ -2,7 +2,8 @@ r"""What the long-term process gains in each cycle, to any number of cycles, wit
 
 p^l is linear once kappa(s) is given. With q_t the gain of cycle t from p^l = 0 and c = gamma^l tau_cycle / tau_p^l,
 
-$$p^l_t = e^{-c} p^l_{t-1} + q_t \quad\Rightarrow\quad \Delta p_{t+1} = e^{-c} \Delta p_t + (q_{t+1} - q_t), \quad \Delta p_1 = q_1,$$
+$$p^l_t = e^{-c} p^l_{t-1} + q_t \quad\Rightarrow\quad
+  \Delta p_{t+1} = e^{-c} \Delta p_t + (q_{t+1} - q_t), \quad \Delta p_1 = q_1,$$
 
 all averaged over synapses. Each cycle is simulated from p^l = 0, which gives q_t itself. The other states approach a
 periodic cycle; once q_t and they repeat to within the solver's accuracy, the increments are geometric: Dp falls by e^-c
@@ -11,7 +12,7 @@ in each further cycle, exactly.
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -45,6 +46,12 @@ class Increments:
         steps = np.arange(1.0, total + 1)
         simulated = np.log(self.head)[np.minimum(np.arange(total), last - 1)]
         return simulated - self.decay * np.maximum(steps - last, 0.0)
+
+    def factors(self, total: int) -> Array:
+        """Dp_1 ... Dp_total over their sum, shape (total,); in float64's normal range as long as possible."""
+        logs = self.log(total)
+        shares: Array = np.exp(logs - logs[0])
+        return shares / shares.sum()
 
     @property
     def log_sum(self) -> float:
@@ -84,7 +91,7 @@ def simulate_increments(model: MacroModel, rtol: float = RTOL, max_cycles: int =
         state[at.long_term] = 0.0
         if index == 0 and gained.mean() <= 0:
             raise UserError(
-                "nothing reaches the long-term process in the first cycle, so there is nothing to share out; raise amplitude"
+                "nothing reaches the long-term process in the first cycle, so there is nothing to share; raise amplitude"
             )
         allowed = PERIODIC * rtol
         moved = np.abs(state - before).max() / max(1.0, np.abs(state).max())
@@ -119,8 +126,9 @@ def retention_increments(model: MacroModel) -> Increments:
         return found
     cycle = len(found.head)
     raise UserError(
-        f"the long term's gain does not fall in cycle {cycle} ({found.head[-2]:.4g}, then {found.head[-1]:.4g}), so the "
-        f"retention factors would not decrease: the drive of p^l still builds up faster than p^l saturates; {remedy(model)}"
+        f"the long term's gain does not fall in cycle {cycle} ({found.head[-2]:.4g}, then {found.head[-1]:.4g}), "
+        "so the retention factors would not decrease: the drive of p^l builds up faster than p^l saturates; "
+        f"{remedy(model)}"
     )
 
 
@@ -137,8 +145,8 @@ REMEDIES = {
 within the first cycle, or p^l must saturate sooner."""
 LADDER = (1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 """Factors tried in turn, for all remedies, before the first that mends is narrowed down."""
-QUICK = {"rtol": 1e-6, "max_cycles": 40}
-"""Accuracy enough for the search; what is found is tried at full accuracy."""
+QUICK_RTOL, QUICK_CYCLES = 1e-6, 40
+"""Accuracy and length enough for the search; what is found is tried in full."""
 
 
 def remedy(model: MacroModel) -> str:
@@ -170,8 +178,10 @@ def _mends(model: MacroModel, name: str, factor: float) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatchWarning)
         try:
-            changed = replace(model, **{name: value})
-            return decreases(simulate_increments(changed, **QUICK).head) and decreases(simulate_increments(changed).head)
+            changed = model.changed(name, value)
+            return decreases(simulate_increments(changed, QUICK_RTOL, QUICK_CYCLES).head) and decreases(
+                simulate_increments(changed).head
+            )
         except UserError:
             return False
 

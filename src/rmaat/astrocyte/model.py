@@ -100,7 +100,8 @@ class MacroModel:
     num_post: int = 3
     """Number of postsynaptic neurons, >= 1 [P]."""
     theta: str = "tanh"
-    """Function theta of both neurons' activity that writes the synapse, a name in `NONLINEARITIES` [C]."""
+    """Function theta of both neurons' activity that writes the synapse: a name in `NONLINEARITIES`, which are
+    tanh, rectified_tanh, rectified_hyperbola, relu and linear [C]."""
     phi: str = "tanh"
     """Function phi of a presynaptic neuron's activity, its output, a name in `NONLINEARITIES` [C]."""
     psi: str = "tanh"
@@ -162,8 +163,8 @@ class MacroModel:
         if self.coupling < room or self.coupling < self.coupling_bound:
             return
         reason = (
-            f"coupling {self.coupling:g} is past {max(self.coupling_bound, 0.0):.4g}, the bound at which the short-term "
-            "process stays up without drive; lower coupling or psi's reach, or raise decay_short or decay_synapse"
+            f"coupling {self.coupling:g} is past {max(self.coupling_bound, 0.0):.4g}, the bound at which the "
+            "short-term process stays up without drive; lower coupling or psi's reach, or raise decay_short or decay_synapse"
         )
         if not NONLINEARITIES[self.psi].bounded:
             raise UserError(f"psi '{self.psi}' is unbounded and {reason}, or take a bounded psi such as 'tanh'")
@@ -218,9 +219,9 @@ class MacroModel:
     def coupling_bound(self) -> float:
         r"""The coupling from which the short-term process stays up without drive; at or below 0: every coupling does.
 
-        Without drive $\theta(x_i) = 0$, and with $\psi(p) \le \psi' p$, $\kappa(s) \le \kappa' s$ the pair (s, p^s) is bounded by
-        a linear system whose matrix has no negative entry off its diagonal. It decays if and only if
-        $\rho(T)\,\psi' + \kappa'\psi'/\beta < \gamma^s$, with $\rho$ the spectral radius. As $T = \texttt{coupling} \cdot U$,
+        Without drive $\theta(x_i) = 0$, and with $\psi(p) \le \psi' p$, $\kappa(s) \le \kappa' s$ the pair (s, p^s) is
+        bounded by a linear system whose matrix has no negative entry off its diagonal. It decays if and only if
+        $\rho(T)\,\psi' + \kappa'\psi'/\beta < \gamma^s$, with $\rho$ the spectral radius. As T is `coupling` times U,
 
         $$\texttt{coupling} < \frac{1}{\rho(U)} \left(\frac{\gamma^s}{\psi'} - \frac{\kappa'}{\beta}\right).$$
 
@@ -237,12 +238,16 @@ class MacroModel:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MacroModel":
-        """The model of these fields, the rest at their defaults; raises `UserError` for an unknown name or a bad value."""
+        """The model of these fields, the rest at defaults; raises `UserError` for an unknown name or a bad value."""
         names = [field.name for field in fields(cls)]
         for name in values:
             if name not in names:
                 raise UserError(f"unknown parameter '{name}' of the macro model; {did_you_mean(str(name), names)}")
         return cls(**values)
+
+    def changed(self, name: str, value: float) -> "MacroModel":
+        """The same model with one number changed; raises `UserError` as the class does."""
+        return MacroModel.from_dict({**self.to_dict(), name: value})
 
     def simulate(self, cycles: int = 16, drive: "DriveLike" = None, **options: Any) -> "Simulation":
         """The traces over some cycles: `rmaat.astrocyte.simulate.simulate(self, cycles, drive, **options)`."""

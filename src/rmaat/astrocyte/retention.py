@@ -25,9 +25,7 @@ Schedule = Callable[[int, MacroModel, float], Array]
 
 def _ltp(total: int, model: MacroModel, constant: float) -> Array:
     """The simulated increments over their sum [P]."""
-    logs = log_increments(total, model)
-    shares = np.exp(logs - logs[0])
-    return shares / shares.sum()
+    return retention_increments(model).factors(total)
 
 
 def _plateau(total: int, model: MacroModel, constant: float) -> Array:
@@ -64,13 +62,13 @@ def retention_factors(
 ) -> Array:
     """The factors RF(1, T) ... RF(T, T) of T = `total` segments, float64, shape (T,), read-only, no unit.
 
-    `schedule` is a name in `SCHEDULES`. `ltp`, `plateau` and `streaming` are those of `model` (default: `MacroModel()`);
-    the first two sum to 1. All three decrease strictly while in float64's normal range, then do not increase, and are
+    `schedule` is a name in `SCHEDULES`. `ltp`, `plateau` and `streaming` are those of `model` (`MacroModel()` where it
+    is None); the first two sum to 1. All three decrease strictly while in float64's normal range, then do not increase, and are
     never negative. `constant` is the factor of the schedule of that name, above 0 and at most 1.
 
     A model is simulated when it is first asked for and kept; T costs nothing more. Raises `UserError` for T < 1, an
-    unknown schedule, a constant out of range, and a model whose increments do not decrease (`ltp`, `streaming`), with the
-    nearest parameter that mends it.
+    unknown schedule, a constant out of range, and a model whose increments do not decrease (`ltp`, `streaming`), with
+    the nearest parameter that mends it.
     """
     return _cached(_whole(total), schedule, MacroModel() if model is None else model, _fraction(constant))
 

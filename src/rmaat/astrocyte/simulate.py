@@ -16,7 +16,7 @@ RTOL = 1e-9
 ATOL = 1e-11
 """Absolute tolerance of the solver; the states are of order 1."""
 STIFF_RATIO = 200.0
-"""Length of a piece over the shortest time constant past which an implicit method is taken [C: where it becomes the faster one]."""
+"""A piece's length over the shortest time constant past which an implicit method is taken [C: there it is faster]."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def advance(
         )
     if not solution.success or not np.isfinite(solution.y).all():
         raise UserError(
-            f"the simulation runs away or stalls between {piece.start:g} s and {piece.end:g} s; with unbounded functions "
-            "('relu', 'linear') take bounded ones ('tanh'), lower amplitude, or raise the decays"
+            f"the simulation runs away or stalls between {piece.start:g} s and {piece.end:g} s; with unbounded "
+            "functions ('relu', 'linear') take bounded ones ('tanh'), lower amplitude, or raise the decays"
         )
     return solution.y.T
 

@@ -5,11 +5,11 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from rmaat.astrocyte.increments import decreases, simulate_increments
+from rmaat.astrocyte.increments import Increments, decreases, simulate_increments
 from rmaat.astrocyte.model import NUMBER_FIELDS, LatchWarning, MacroModel
 from rmaat.astrocyte.nonlinearity import Array
 from rmaat.errors import UserError, did_you_mean
@@ -20,21 +20,13 @@ class SweepPoint:
     """One value of the swept parameter and the increments it gives."""
 
     value: float
-    log_increments: Array | None
-    """log Dp_1 ... log Dp_T, or None where `refusal` says why there are none."""
+    increments: Increments | None
+    """None where `refusal` says why there are none."""
     refusal: str = ""
-
-    @property
-    def factors(self) -> Array | None:
-        """RF(1 ... T), shape (T,), or None."""
-        if self.log_increments is None:
-            return None
-        shares = np.exp(self.log_increments - self.log_increments[0])
-        return shares / shares.sum()
 
 
 def parse_sweep(text: str) -> tuple[str, Array]:
-    """`name=start:stop:count` as the parameter's name and its evenly spaced values; raises `UserError` for anything else."""
+    """`name=start:stop:count` as the name and its evenly spaced values; raises `UserError` for anything else."""
     form = f"--sweep is name=start:stop:count, such as tau_long=10:120:12, not '{text}'"
     name, equals, span = text.partition("=")
     if equals and name not in NUMBER_FIELDS:
@@ -49,21 +41,21 @@ def parse_sweep(text: str) -> tuple[str, Array]:
     return name, np.linspace(first, last, number)
 
 
-def sweep_point(model: MacroModel, name: str, value: float, total: int) -> SweepPoint:
+def sweep_point(model: MacroModel, name: str, value: float) -> SweepPoint:
     """The increments of `model` with one parameter changed; a model that is refused gives a point that says why."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatchWarning)
         try:
-            found = simulate_increments(replace(model, **{name: value}))
+            found = simulate_increments(model.changed(name, value))
         except UserError as mistake:
             return SweepPoint(value, None, str(mistake))
     if not decreases(found.head):
         return SweepPoint(value, None, f"the long term's gain does not fall in cycle {len(found.head)}")
-    return SweepPoint(value, found.log(total))
+    return SweepPoint(value, found)
 
 
 def sweep(
-    model: MacroModel, name: str, values: Array, total: int, on_point: Callable[[], None], workers: int | None = None
+    model: MacroModel, name: str, values: Array, on_point: Callable[[], None], workers: int | None = None
 ) -> list[SweepPoint]:
     """The points of all values, in their order; `on_point` is called after each.
 
@@ -72,10 +64,10 @@ def sweep(
     """
     workers = min(workers or os.cpu_count() or 1, len(values))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(sweep_point, model, name, float(value), total) for value in values]
+        futures = [pool.submit(sweep_point, model, name, float(value)) for value in values]
         for _ in as_completed(futures):
             on_point()
     points = [future.result() for future in futures]
-    if all(point.log_increments is None for point in points):
+    if all(point.increments is None for point in points):
         raise UserError(f"no value of {name} in the sweep gives retention factors; the first: {points[0].refusal}")
     return points
