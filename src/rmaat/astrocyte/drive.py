@@ -36,7 +36,7 @@ def cycle_pieces(model: MacroModel, index: int) -> Iterator[Piece]:
 
 def pieces(model: MacroModel, cycles: int, drive: DriveLike, breakpoints: Sequence[float]) -> list[Piece]:
     """The drive over `cycles` cycles as pieces; `simulate` says what a drive may be and what is refused."""
-    if breakpoints and not callable(drive):
+    if len(breakpoints) and not callable(drive):
         raise UserError("breakpoints belong to a drive given as a function of time; the times of the others are known")
     if drive is None:
         return [piece for index in range(cycles) for piece in cycle_pieces(model, index)]

@@ -1,7 +1,9 @@
 """Figures of a simulation, its increments and factors, as matplotlib figures for the caller to save."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +31,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 11,
     "lines.linewidth": 1.8,
-    "savefig.dpi": 100,
+    "figure.dpi": 130,
     "mathtext.fontset": "dejavusans",
 }
 DRIVEN = "#f7e7c1"
@@ -61,6 +63,16 @@ def styled() -> Iterator[None]:
         yield
 
 
+def write(figure: "Figure", path: Path) -> None:
+    """Write a PNG with a palette of 256 colours, a third of the size of one without and as good for flat colours."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(256).save(path, optimize=True)
+
+
 def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> "tuple[Figure, NDArray[Any]]":
     from matplotlib.figure import Figure
 
@@ -72,8 +84,9 @@ def _shade(axis: "Axes", simulation: Simulation, start: float) -> None:
     """Shade the times with drive; time counts from `start`."""
     on = np.abs(simulation.drive).max(axis=1) > 0
     time = simulation.time - start
-    across = axis.get_xaxis_transform()
-    axis.fill_between(time, 0, 1, where=on.tolist(), step="post", transform=across, color=DRIVEN, lw=0, zorder=0)
+    switches = np.flatnonzero(np.diff(on, prepend=False, append=False))
+    for begin, end in switches.reshape(-1, 2):
+        axis.axvspan(max(0.0, time[begin]), time[min(end, len(time) - 1)], color=DRIVEN, lw=0, zorder=0)
     axis.set_xlim(0, time[-1])
 
 
@@ -102,7 +115,7 @@ def traces(simulation: Simulation) -> "Figure":
             (simulation.short_term, synapses, "$p^s_{ij}$", "Short-term process of the astrocyte"),
             (simulation.long_term, synapses, "$p^l_{ij}$", "Long-term process of the astrocyte"),
         )
-        windows = (
+        windows: tuple[tuple[float, Any], ...] = (
             (0.0, slice(None)),
             (simulation.time[-1] - simulation.model.cycle, np.flatnonzero(_last_cycle(simulation))),
         )
@@ -192,7 +205,7 @@ def _whole_ticks(axis: "Axes") -> None:
 
 
 def short_term_map(simulations: Sequence[tuple[str, Simulation]]) -> "Figure":
-    """p^s of each synapse in the last cycle, its highest value and its course; one column for each (name, simulation)."""
+    """p^s of each synapse in the last cycle, its highest value and its course; a column for each (name, simulation)."""
     from matplotlib.colors import Normalize
 
     with styled():

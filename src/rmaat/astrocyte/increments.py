@@ -91,7 +91,7 @@ def simulate_increments(model: MacroModel, rtol: float = RTOL, max_cycles: int =
         state[at.long_term] = 0.0
         if index == 0 and gained.mean() <= 0:
             raise UserError(
-                "nothing reaches the long-term process in the first cycle, so there is nothing to share; raise amplitude"
+                "nothing reaches the long-term process in the first cycle, so nothing can be shared; raise amplitude"
             )
         allowed = PERIODIC * rtol
         moved = np.abs(state - before).max() / max(1.0, np.abs(state).max())

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,7 +133,7 @@ class MacroModel:
 
     def _number(self, name: str) -> float:
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
             raise UserError(f"{name} is a finite number, not {value!r}")
         if name in POSITIVE_FIELDS and value <= 0:
             raise UserError(f"{name} is above 0, not {value!r}")
@@ -164,7 +164,7 @@ class MacroModel:
             return
         reason = (
             f"coupling {self.coupling:g} is past {max(self.coupling_bound, 0.0):.4g}, the bound at which the "
-            "short-term process stays up without drive; lower coupling or psi's reach, or raise decay_short or decay_synapse"
+            "short-term process stays up without drive; lower coupling, or raise decay_short or decay_synapse"
         )
         if not NONLINEARITIES[self.psi].bounded:
             raise UserError(f"psi '{self.psi}' is unbounded and {reason}, or take a bounded psi such as 'tanh'")

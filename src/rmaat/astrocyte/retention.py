@@ -63,8 +63,8 @@ def retention_factors(
     """The factors RF(1, T) ... RF(T, T) of T = `total` segments, float64, shape (T,), read-only, no unit.
 
     `schedule` is a name in `SCHEDULES`. `ltp`, `plateau` and `streaming` are those of `model` (`MacroModel()` where it
-    is None); the first two sum to 1. All three decrease strictly while in float64's normal range, then do not increase, and are
-    never negative. `constant` is the factor of the schedule of that name, above 0 and at most 1.
+    is None); the first two sum to 1. All three decrease strictly while in float64's normal range, then do not increase,
+    and are never negative. `constant` is the factor of the schedule of that name, above 0 and at most 1.
 
     A model is simulated when it is first asked for and kept; T costs nothing more. Raises `UserError` for T < 1, an
     unknown schedule, a constant out of range, and a model whose increments do not decrease (`ltp`, `streaming`), with

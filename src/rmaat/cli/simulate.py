@@ -63,7 +63,7 @@ def run(arguments: Namespace) -> None:
     folder = _writable(Path(arguments.output))
 
     def save(name: str, figure: "Figure") -> None:
-        figure.savefig(folder / f"{name}.png", pil_kwargs={"optimize": True})
+        figures.write(figure, folder / f"{name}.png")
 
     simulation = simulate(model, arguments.cycles, samples_per_cycle=arguments.samples_per_cycle)
     write_model(model, folder / "model.json")
