@@ -145,14 +145,14 @@ REMEDIES = {
 within the first cycle, or p^l must saturate sooner."""
 LADDER = (1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 """Factors tried in turn, for all remedies, before the first that mends is narrowed down."""
-QUICK_RTOL, QUICK_CYCLES = 1e-6, 40
-"""Accuracy and length enough for the search; what is found is tried in full."""
+QUICK_RTOL = 1e-6
+"""Accuracy enough for the search; what is found is tried in full."""
 
 
 def remedy(model: MacroModel) -> str:
     """A clause naming the smallest changes of one parameter each that make the increments decrease, nearest first."""
     for failed, factor in zip((1.0, *LADDER), LADDER, strict=False):
-        mended = [name for name in REMEDIES if _mends(model, name, factor)]
+        mended = [name for name in REMEDIES if _mends(model, name, factor, QUICK_RTOL) and _mends(model, name, factor)]
         if mended:
             factors = {name: _narrowed(model, name, failed, factor) for name in mended}
             changes = [
@@ -173,25 +173,23 @@ def _changed(model: MacroModel, name: str, factor: float) -> float:
     return float(f"{digits * unit:.3g}")
 
 
-def _mends(model: MacroModel, name: str, factor: float) -> bool:
-    value = _changed(model, name, factor)
+def _mends(model: MacroModel, name: str, factor: float, rtol: float = RTOL) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatchWarning)
         try:
-            changed = model.changed(name, value)
-            return decreases(simulate_increments(changed, QUICK_RTOL, QUICK_CYCLES).head) and decreases(
-                simulate_increments(changed).head
-            )
+            changed = model.changed(name, _changed(model, name, factor))
+            return decreases(simulate_increments(changed, rtol).head)
         except UserError:
             return False
 
 
 def _narrowed(model: MacroModel, name: str, failed: float, mended: float) -> float:
-    """The factor at which the remedy begins to mend, to 1%, by bisection of its logarithm; itself mending."""
-    while mended / failed > 1.01:
-        middle = math.sqrt(failed * mended)
-        if _mends(model, name, middle):
-            mended = middle
+    """The factor at which the remedy begins to mend, to 0.2%, by bisection of its logarithm; itself mending."""
+    low, high = failed, mended
+    while high / low > 1.002:
+        middle = math.sqrt(low * high)
+        if _mends(model, name, middle, QUICK_RTOL):
+            high = middle
         else:
-            failed = middle
-    return mended
+            low = middle
+    return high if _mends(model, name, high) else mended

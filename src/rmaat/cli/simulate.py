@@ -3,13 +3,13 @@
 import math
 import sys
 import warnings
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from rmaat.astrocyte.model import MacroModel
+from rmaat.astrocyte.model import LatchWarning, MacroModel
 from rmaat.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from rmaat.astrocyte.increments import Increments
     from rmaat.astrocyte.nonlinearity import Array
+    from rmaat.astrocyte.simulate import Simulation
     from rmaat.astrocyte.sweep import SweepPoint
 
-NEAR_AND_FAR = (("near: distances ÷ 4", 4.0), ("as given", 1.0), ("far: distances × 4", 0.25))
-"""The columns of the short-term map: its title, and what the distance scale is multiplied by."""
+NEARER = 4.0
+"""What the short-term map divides and multiplies the synapses' distances by."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -69,13 +70,9 @@ def run(arguments: Namespace) -> None:
     write_model(model, folder / "model.json")
     write_traces(simulation, folder / "traces.parquet")
     save("traces", figures.traces(simulation))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scaled = [
-            (name, simulate(replace(model, distance_scale=model.distance_scale * by), arguments.cycles))
-            for name, by in NEAR_AND_FAR
-        ]
-    save("short_term_map", figures.short_term_map(scaled))
+    near, far = (_rescaled(model, arguments.cycles, by) for by in (1 / NEARER, NEARER))
+    columns = ((f"near: distances ÷ {NEARER:g}", near), ("as given", simulation), (f"far: distances × {NEARER:g}", far))
+    save("short_term_map", figures.short_term_map(columns))
     if swept:
         name, values = swept
         points = _sweep(model, name, values)
@@ -100,6 +97,15 @@ def _writable(folder: Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot write to the output folder {folder}: {error.strerror}; name another") from None
     return folder
+
+
+def _rescaled(model: MacroModel, cycles: int, by: float) -> "Simulation":
+    """The simulation with all distances multiplied by `by`; the given model has warned already."""
+    from rmaat.astrocyte.simulate import simulate
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LatchWarning)
+        return simulate(model.changed("distance_scale", model.distance_scale / by), cycles)
 
 
 def _sweep(model: MacroModel, name: str, values: "Array") -> "list[SweepPoint]":
