@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rmaat.astrocyte import SCHEDULES, MacroModel, log_increments, retention_factors
+from rmaat.astrocyte import SCHEDULES, LatchWarning, MacroModel, log_increments, retention_factors
 from rmaat.astrocyte import increments as increments_module
 from rmaat.astrocyte.increments import RTOL, decreases, retention_increments, simulate_increments
 from rmaat.astrocyte.memory import memory_shares
@@ -138,7 +138,9 @@ def test_the_three_properties_hold_or_the_model_is_refused(values, total):
     assert longer[-1] < 1e-14 or (longer[:total] < factors).all()
 
 
-@pytest.mark.parametrize("values", [{"tau_long": 120.0}, {"tau_synapse": 5.0, "tau_long": 50.0}])
+@pytest.mark.parametrize(
+    "values", [{"tau_long": 120.0}, pytest.param({"tau_synapse": 5.0, "tau_long": 50.0}, marks=pytest.mark.slow)]
+)
 def test_a_model_that_does_not_decrease_is_refused_with_the_nearest_change_that_mends_it(values):
     model = MacroModel(**values)
     with pytest.raises(UserError, match="does not fall in cycle 2") as caught:
@@ -152,7 +154,7 @@ def test_a_model_that_does_not_decrease_is_refused_with_the_nearest_change_that_
 
 def test_a_model_beyond_remedy_is_refused_too():
     with pytest.raises(UserError, match="no change of one of"):
-        retention_factors(4, model=MacroModel(tau_synapse=3e3, tau_long=3e6))
+        retention_factors(4, model=MacroModel(tau_synapse=1e3, tau_long=1e4))
 
 
 @pytest.mark.parametrize("total", [0, -3, 2.0, True, "4"])
@@ -171,6 +173,7 @@ def test_a_number_of_segments_that_is_none(total):
         ({"schedule": "constant", "constant": 1.5}, "constant"),
         ({"schedule": "constant", "constant": math.nan}, "constant"),
         ({"model": MacroModel(amplitude=0.0)}, "raise amplitude"),
+        ({"model": MacroModel(amplitude=1e-6)}, "raise amplitude"),
         ({"model": MacroModel(tau_long=1e14)}, "the fall of the long term"),
         ({"schedule": "plateau", "model": MacroModel(tau_long=1e-8)}, "the fall of the long term"),
     ],
@@ -178,6 +181,17 @@ def test_a_number_of_segments_that_is_none(total):
 def test_bad_schedules_are_refused(options, said):
     with pytest.raises(UserError, match=said):
         retention_factors(4, **options)
+
+
+def test_a_synapse_that_never_settles_does_no_harm_once_its_effect_has():
+    with pytest.warns(LatchWarning):
+        model = MacroModel(decay_synapse=1e-3, tau_synapse=0.2)
+    check_schedule(retention_factors(100, model=model))
+
+
+def test_weak_drives_give_the_factors_of_the_limit():
+    weak, weaker = (retention_factors(8, model=MacroModel(amplitude=amplitude)) for amplitude in (0.04, 0.02))
+    np.testing.assert_allclose(weak, weaker, atol=2e-3)
 
 
 def test_a_model_that_settles_too_slowly_is_refused(monkeypatch):

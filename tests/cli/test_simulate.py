@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rmaat.astrocyte import MacroModel, retention_factors
+from rmaat.astrocyte import MacroModel, figures, retention_factors
 from rmaat.cli.main import main
 
 
@@ -39,7 +39,8 @@ def test_everything_is_written(tmp_path, capsys):
     assert f"{retention_factors(4, model=model)[0]:.4f}" in printed
 
 
-def test_a_refused_and_latching_model_can_still_be_looked_at(tmp_path, capsys):
+def test_a_refused_and_latching_model_can_still_be_looked_at(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "write", lambda figure, path: path.touch())
     assert (
         main(["simulate", "--output", str(tmp_path), "--cycles", "1", "--tau_long", "500", "--decay_short", "1"]) == 2
     )

@@ -20,11 +20,13 @@ import numpy as np
 from rmaat.astrocyte.drive import cycle_pieces
 from rmaat.astrocyte.model import LatchWarning, MacroModel
 from rmaat.astrocyte.nonlinearity import Array
-from rmaat.astrocyte.simulate import RTOL, Layout, advance
+from rmaat.astrocyte.simulate import ATOL, RTOL, Layout, advance
 from rmaat.errors import UserError
 
 PERIODIC = 10.0
 """A cycle repeats the last one when the two differ by less than this many relative tolerances."""
+LEAST_GAIN = 1e-6
+"""Smallest gain of the first cycle; below it the absolute tolerance shows in the factors."""
 MAX_CYCLES = 400
 """Cycles after which a model that has not become periodic is refused."""
 DECAY_RANGE = (1e-12, 1e6)
@@ -72,13 +74,14 @@ def checked_decay(model: MacroModel) -> float:
 
 
 def simulate_increments(model: MacroModel, rtol: float = RTOL, max_cycles: int = MAX_CYCLES) -> Increments:
-    """Simulate cycles of the model's train until they repeat; the absolute tolerance is `rtol` / 100.
+    """Simulate cycles of the model's train until they repeat; the absolute tolerance goes with `rtol`.
 
     Stops early at an increment that is not below the one before: such a model has no retention factors and
     `retention_increments` refuses it. Raises `UserError` where nothing reaches the long term, where the cycles do not
     become periodic, for c outside `DECAY_RANGE`, and where the solution runs away.
     """
     decay = checked_decay(model)
+    atol = rtol * ATOL / RTOL
     at = Layout(model.num_pre, model.num_post)
     state = np.zeros(at.size)
     head: list[float] = []
@@ -86,18 +89,21 @@ def simulate_increments(model: MacroModel, rtol: float = RTOL, max_cycles: int =
     for index in range(max_cycles):
         before = state.copy()
         for piece in cycle_pieces(model, index):
-            state = advance(model, state, piece, rtol=rtol, atol=rtol / 100)[-1]
+            state = advance(model, state, piece, rtol=rtol, atol=atol)[-1]
         gained = state[at.long_term].copy()
         state[at.long_term] = 0.0
-        if index == 0 and gained.mean() <= 0:
+        if index == 0 and gained.mean() < LEAST_GAIN:
             raise UserError(
-                "nothing reaches the long-term process in the first cycle, so nothing can be shared; raise amplitude"
+                f"the long term gains only {gained.mean():.2g} in the first cycle, and {LEAST_GAIN:g} is the least "
+                "that can be shared out accurately; raise amplitude or duty, or bring cycle and time constants nearer"
             )
         allowed = PERIODIC * rtol
-        moved = np.abs(state - before).max() / max(1.0, np.abs(state).max())
-        if index and moved < allowed and np.abs(gained - gained_before).max() < allowed * gained.max():
+        repeats = np.abs(gained - gained_before).max() < allowed * gained.max() + PERIODIC * atol
+        still = np.abs(state - before).max() < allowed * max(1.0, np.abs(state).max())
+        if repeats and (still or head[-1] < allowed * sum(head)):
             return Increments(tuple(head), decay)
-        change = float(gained.mean() - gained_before.mean())
+        # What is within the solver's error is no change: late in the head it would drown the gain itself.
+        change = 0.0 if repeats else float(gained.mean() - gained_before.mean())
         head.append(math.exp(-decay) * head[-1] + change if head else change)
         if not decreases(head):
             return Increments(tuple(head), decay)

@@ -13,7 +13,7 @@ from rmaat.errors import UserError
 
 RTOL = 1e-9
 """Relative tolerance of the solver."""
-ATOL = 1e-11
+ATOL = 1e-13
 """Absolute tolerance of the solver; the states are of order 1."""
 STIFF_RATIO = 200.0
 """A piece's length over the shortest time constant past which an implicit method is taken [C: there it is faster]."""
