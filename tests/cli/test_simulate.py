@@ -14,7 +14,8 @@ from rmaat.astrocyte import MacroModel, figures, retention_factors
 from rmaat.cli.main import main
 
 
-def test_everything_is_written(tmp_path, capsys):
+def test_everything_is_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(figures.STYLE, "figure.dpi", 50)
     arguments = ["--output", str(tmp_path / "new"), "--cycles", "3", "--tau_long", "20", "--num_pre", "2"]
     assert main(["simulate", *arguments, "--sweep", "tau_long=10:120:2", "--samples_per_cycle", "20"]) == 0
     folder = tmp_path / "new"
@@ -34,7 +35,7 @@ def test_everything_is_written(tmp_path, capsys):
 
     for name in ("traces", "long_term", "short_term_map", "memory", "sweep_tau_long"):
         with Image.open(folder / f"{name}.png") as image:
-            assert min(image.size) > 400
+            assert min(image.size) > 200
     printed = capsys.readouterr().out
     assert f"{retention_factors(4, model=model)[0]:.4f}" in printed
 
