@@ -15,6 +15,7 @@ VERBS = {
     "train": "train a model on a task, from a YAML run config and --key value overrides",
     "evaluate": "measure a finished run on the task's test part",
     "predict": "label texts with a finished run",
+    "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",
     "data": "generate or check the data of a task",
     "list": "list what can be named: tasks",
 }

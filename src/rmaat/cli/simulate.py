@@ -1,0 +1,140 @@
+"""Simulate the neuron-astrocyte macro model: traces, figures, and the retention factors that come out."""
+
+import math
+import sys
+import warnings
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from rmaat.astrocyte.model import LatchWarning, MacroModel
+from rmaat.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from rmaat.astrocyte.increments import Increments
+    from rmaat.astrocyte.nonlinearity import Array
+    from rmaat.astrocyte.simulate import Simulation
+    from rmaat.astrocyte.sweep import SweepPoint
+
+NEARER = 4.0
+"""What the short-term map divides and multiplies the synapses' distances by."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the flags; every field of the macro model is one."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser.add_argument(
+        "--output", metavar="DIR", type=str, required=True, help="folder for traces and figures; made where missing"
+    )
+    parser.add_argument("--cycles", type=int, default=16, help="number of cycles to simulate, >= 1")
+    parser.add_argument(
+        "--samples_per_cycle", type=int, default=200, help="times to keep for each cycle in the traces, >= 1"
+    )
+    parser.add_argument(
+        "--sweep", metavar="NAME=START:STOP:COUNT", help="also vary one number, such as tau_long=10:120:12"
+    )
+    parser.add_argument("--sweep_segments", type=int, default=8, help="number of segments T of the swept factors, >= 1")
+    parser.add_class_arguments(MacroModel)
+
+
+def run(arguments: Namespace) -> None:
+    """Simulate, write everything to `arguments.output`, and print the summary.
+
+    A model without retention factors still gives traces and the figures that need no factors; then its refusal is
+    raised. Raises `UserError` for bad parameters, a bad sweep and a folder that cannot be written to, before any work.
+    """
+    from rmaat.astrocyte import figures
+    from rmaat.astrocyte.increments import retention_increments
+    from rmaat.astrocyte.simulate import simulate
+    from rmaat.astrocyte.sweep import parse_sweep
+    from rmaat.astrocyte.tables import write_factors, write_model, write_sweep, write_traces
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = MacroModel(**{field.name: getattr(arguments, field.name) for field in fields(MacroModel)})
+    for warning in caught:
+        print(f"rmaat: warning: {warning.message}", file=sys.stderr)
+    swept = parse_sweep(arguments.sweep) if arguments.sweep else None
+    if arguments.sweep_segments < 1:
+        raise UserError(f"sweep_segments is at least 1, not {arguments.sweep_segments}")
+    folder = _writable(Path(arguments.output))
+
+    def save(name: str, figure: "Figure") -> None:
+        figures.write(figure, folder / f"{name}.png")
+
+    simulation = simulate(model, arguments.cycles, samples_per_cycle=arguments.samples_per_cycle)
+    write_model(model, folder / "model.json")
+    write_traces(simulation, folder / "traces.parquet")
+    save("traces", figures.traces(simulation))
+    near, far = (_rescaled(model, arguments.cycles, by) for by in (1 / NEARER, NEARER))
+    columns = ((f"near: distances ÷ {NEARER:g}", near), ("as given", simulation), (f"far: distances × {NEARER:g}", far))
+    save("short_term_map", figures.short_term_map(columns))
+    if swept:
+        name, values = swept
+        points = _sweep(model, name, values)
+        write_sweep(name, points, arguments.sweep_segments, folder / f"sweep_{name}.parquet")
+        save(f"sweep_{name}", figures.parameter_sweep(name, points, arguments.sweep_segments))
+    try:
+        increments = retention_increments(model)
+    except UserError as refusal:
+        raise UserError(f"{refusal}; traces and their figures are in {folder}") from None
+    write_factors(model, figures.TOTALS, folder / "factors.parquet")
+    save("long_term", figures.long_term(simulation, increments))
+    save("memory", figures.memory(model))
+    _summarise(model, increments, folder)
+
+
+def _writable(folder: Path) -> Path:
+    probe = folder / ".write-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to the output folder {folder}: {error.strerror}; name another") from None
+    return folder
+
+
+def _rescaled(model: MacroModel, cycles: int, by: float) -> "Simulation":
+    """The simulation with all distances multiplied by `by`; the given model has warned already."""
+    from rmaat.astrocyte.simulate import simulate
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LatchWarning)
+        return simulate(model.changed("distance_scale", model.distance_scale / by), cycles)
+
+
+def _sweep(model: MacroModel, name: str, values: "Array") -> "list[SweepPoint]":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from rmaat.astrocyte.sweep import sweep
+
+    columns = (TextColumn("sweep of {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(name, total=len(values))
+        return sweep(model, name, values, lambda: progress.advance(task))
+
+
+def _summarise(model: MacroModel, increments: "Increments", folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from rmaat.astrocyte import figures, retention_factors
+
+    rows = max(figures.TOTALS)
+    columns = {f"T = {total}": increments.factors(total) for total in figures.TOTALS}
+    columns[f"plateau, T = {rows}"] = retention_factors(rows, "plateau", model)
+    table = Table(title="Gains of the long term and retention factors RF(t, T)")
+    for name in ("segment t", "gain", *columns):
+        table.add_column(name, justify="right")
+    for index, gain in enumerate(increments.log(rows)):
+        cells = [f"{factors[index]:.4f}" if index < len(factors) else "" for factors in columns.values()]
+        table.add_row(str(index + 1), f"{math.exp(gain):.3e}", *cells)
+    console = Console()
+    console.print(table)
+    console.print(f"c = {model.decay_per_cycle:.4g}; coupling {model.coupling:g}, bound {model.coupling_bound:.4g}")
+    console.print(f"written to {folder}")
