@@ -1,11 +1,13 @@
 """The settings of a model, in one place: the run config and the model's config both inherit them. Knows nothing of torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from rmaat.astrocyte import SCHEDULES, MacroModel, retention_factors
 from rmaat.errors import UserError, did_you_mean
 
 ATTENTION_TYPES = ("astro", "softmax")
-RETENTION_SCHEDULES = ("plateau", "none")
+RETENTION_SCHEDULES = (*SCHEDULES.names(), "learned")
 READOUTS = ("mean", "first", "memory", "running_mean")
 
 
@@ -27,7 +29,10 @@ class ModelSettings:
         memory_replay_backprop: train by replaying segments (AMRB) instead of keeping all activations [P].
         truncated_segments: let gradients reach back this many segments only; needs memory_replay_backprop off.
         astro_mem: scale the memory by retention factors; false means the schedule 'none' [P].
-        retention_schedule: how the retention factors of segments are set.
+        retention_schedule: how the factors are set: 'ltp' (simulated increments of the long-term process) [P], 'plateau' (their
+            closed form) [P], 'streaming' (no T needed), 'constant', 'none', or 'learned' (one logit a segment, begun at 'ltp') [C].
+        retention_constant: the factor of the schedule 'constant', in (0, 1].
+        macro_model: parameters of the neuron-astrocyte model that differ from its defaults, by name; see `rmaat simulate`.
         calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
         hebbian_scale: what the Hebbian weights are divided by; null means the width of a head [P].
         position_decay: scale of exp(-scale |i - j|) in the astrocyte's relative positions [C].
@@ -51,7 +56,9 @@ class ModelSettings:
     memory_replay_backprop: bool = True
     truncated_segments: int | None = None
     astro_mem: bool = True
-    retention_schedule: str = "plateau"
+    retention_schedule: str = "ltp"
+    retention_constant: float = 0.5
+    macro_model: dict[str, Any] | None = None
     calcium_exponent: float = 0.25
     hebbian_scale: float | None = None
     position_decay: float = 0.1
@@ -75,6 +82,11 @@ class ModelSettings:
     def schedule(self) -> str:
         """The retention schedule in force: 'none' where astro_mem is false."""
         return self.retention_schedule if self.astro_mem else "none"
+
+    @property
+    def astrocyte(self) -> MacroModel:
+        """The macro model behind the schedule; raises `UserError` for a parameter it does not have or allow."""
+        return MacroModel.from_dict(self.macro_model or {})
 
     def check_model(self) -> None:
         """Raise `UserError` where the settings contradict themselves or leave their ranges."""
@@ -109,9 +121,17 @@ class ModelSettings:
             _at_least("truncated_segments", self.truncated_segments, 1)
             if self.memory_replay_backprop:
                 raise UserError("truncated_segments needs memory_replay_backprop: false; they are two ways to go back")
+        if not 0 < self.retention_constant <= 1:
+            raise UserError(f"retention_constant must be above 0 and at most 1, not {self.retention_constant}")
+        self._check_schedule()
         one_of("attention_type", self.attention_type, ATTENTION_TYPES)
-        one_of("retention_schedule", self.retention_schedule, RETENTION_SCHEDULES)
         one_of("readout", self.readout, READOUTS)
+
+    def _check_schedule(self) -> None:
+        one_of("retention_schedule", self.retention_schedule, RETENTION_SCHEDULES)
+        model = self.astrocyte
+        if self.schedule in SCHEDULES:
+            retention_factors(1, self.schedule, model, self.retention_constant)
 
 
 def _at_least(name: str, value: int, least: int) -> None:

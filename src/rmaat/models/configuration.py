@@ -39,3 +39,5 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
         if self.num_labels is None or self.num_labels < 2:
             raise UserError(f"num_labels must be >= 2, not {self.num_labels}")
         self.check_model()
+        # Stored whole, so that a checkpoint keeps its factors whatever the defaults become.
+        self.macro_model = self.astrocyte.to_dict()

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from rmaat.astrocyte import retention_factors
+from rmaat.astrocyte import log_increments, retention_factors
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
+from rmaat.errors import UserError
 from rmaat.layers.embedding import TokenEmbedding
 from rmaat.layers.mixers import AstromorphicMixer
 from rmaat.models.checks import Place, check_state, place_segments, row_lengths
@@ -63,6 +64,9 @@ class RmaatPreTrainedModel(PreTrainedModel):
             init.normal_(module.basis, std=module.basis.shape[-1] ** (-1 / 3))
         elif isinstance(module, RmaatModel):
             init.normal_(module.first_memory, std=0.02)
+            if module.retention_logits is not None:
+                at_ltp = log_increments(module.config.num_segments, module.config.astrocyte)
+                init.copy_(module.retention_logits, torch.from_numpy(at_ltp.copy()))
 
 
 class RmaatModel(RmaatPreTrainedModel):
@@ -72,6 +76,8 @@ class RmaatModel(RmaatPreTrainedModel):
         super().__init__(config)
         self.encoder = SegmentEncoder(config)
         self.first_memory = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
+        learned = config.schedule == "learned"
+        self.retention_logits = nn.Parameter(torch.empty(config.num_segments)) if learned else None
         self.post_init()
 
     @property
@@ -138,11 +144,16 @@ class RmaatModel(RmaatPreTrainedModel):
         return SegmentInputs(ids_TBS, mask_TBS, active_TB, self._factors(place))
 
     def _factors(self, place: Place) -> Tensor:
-        """RF of each row's segments, (T, B), 1 past a row's end, where it is not used."""
+        """RF of each row's segments, (T, B); past a row's end it is not used."""
+        config = self.config
+        if self.retention_logits is not None:
+            return learned_factors(self.retention_logits, place)
+        macro_model = config.astrocyte
         factors_TB = np.ones((max(place.segments, default=0), len(place.segments)))
         for row, (own, offset, total) in enumerate(zip(*place, strict=True)):
             if own:
-                factors_TB[:own, row] = retention_factors(total, self.config.schedule)[offset : offset + own]
+                factors = retention_factors(total, config.schedule, macro_model, config.retention_constant)
+                factors_TB[:own, row] = factors[offset : offset + own]
         return torch.from_numpy(factors_TB).to(self.first_memory)
 
     def _run(self, inputs: SegmentInputs, state: SegmentState, place: Place) -> SegmentState:
@@ -159,3 +170,30 @@ class RmaatModel(RmaatPreTrainedModel):
         parameters = tuple(p for p in encoder.parameters() if p.requires_grad)
         recurrence = Recurrence(step, parameters, encoder.shared(), inputs, state, place.segments)
         return SegmentState(*self.backprop(recurrence))
+
+
+def learned_factors(logits_K: Tensor, place: Place) -> Tensor:
+    """Softmax of the first `total` logits of each row, at the row's own segments [C].
+
+    Args:
+        logits_K: (num_segments,), one logit a segment index.
+        place: where each row's segments stand.
+
+    Returns:
+        (T, B), summing to 1 over a whole sequence, with gradients to the logits.
+
+    Raises:
+        UserError: for a row of more segments than there are logits.
+    """
+    longest = max(place.total, default=0)
+    if longest > len(logits_K):
+        raise UserError(
+            f"a sequence of {longest} segments is longer than the num_segments {len(logits_K)} that retention_schedule "
+            "'learned' has factors for; raise num_segments with max_seq_len, or take 'ltp' or 'streaming'"
+        )
+    index = torch.arange(len(logits_K), device=logits_K.device)
+    total_B = torch.tensor(place.total, device=logits_K.device).clamp_min(1)
+    factors_KB = logits_K[:, None].where(index[:, None] < total_B, -torch.inf).softmax(0)
+    offset_B = torch.tensor(place.offset, device=logits_K.device)
+    own_TB = index[: max(place.segments, default=0), None] + offset_B
+    return factors_KB.gather(0, own_TB.clamp_max(len(logits_K) - 1))

@@ -11,7 +11,7 @@ class Progress(TrainerCallback):
     """A progress bar over steps, and lines for losses and accuracies above it."""
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
+        self._bar: tqdm[Any] | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

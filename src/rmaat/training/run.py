@@ -3,7 +3,8 @@
 import json
 import resource
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rmaat.tasks.collate import Collator, lengths
 from rmaat.training import folder as run_folder
 from rmaat.training.config import RunConfig
 from rmaat.training.curves import draw_curves
+from rmaat.training.finished import FinishedRun
 from rmaat.training.progress import Progress
 from rmaat.training.trainer import SegmentTrainer
 
@@ -92,15 +94,29 @@ def train(run: RunConfig) -> Result:
     return Result(metrics, output_dir)
 
 
+def evaluate(finished: FinishedRun, data_dir: str | None = None) -> dict[str, Any]:
+    """Loss and accuracy of a finished run on its task's test part.
+
+    Raises:
+        UserError: where the data is missing.
+    """
+    run = replace(finished.config, data_dir=data_dir or finished.config.data_dir)
+    data = load(run.dataset, data_dir=run.data_dir, seed=run.data_seed, max_seq_len=run.max_seq_len)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = build_trainer(replace(run, output_dir=scratch, wandb=False), finished.model, data)
+        found = measure(trainer, data["test"], "test")
+    return {**found, "test_majority_accuracy": majority_accuracy(data["test"]), "test_examples": len(data["test"])}
+
+
 def build_model(run: RunConfig, info: TaskInfo) -> RmaatForSequenceClassification:
     """The model of a run for a task, at its initial weights."""
-    config = RmaatConfig(
-        vocab_size=info.vocab_size,
-        id2label=dict(enumerate(info.label_names)),
-        label2id={name: i for i, name in enumerate(info.label_names)},
+    settings: dict[str, Any] = {
         **run.model_settings(),
-    )
-    return RmaatForSequenceClassification(config)
+        "vocab_size": info.vocab_size,
+        "id2label": dict(enumerate(info.label_names)),
+        "label2id": {name: i for i, name in enumerate(info.label_names)},
+    }
+    return RmaatForSequenceClassification(RmaatConfig(**settings))
 
 
 def build_trainer(run: RunConfig, model: RmaatForSequenceClassification, data: DatasetDict) -> SegmentTrainer:

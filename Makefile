@@ -1,0 +1,26 @@
+# The environment is .venv in this folder; every target makes it where it is missing or older than its declaration.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: train test test-slow
+.DEFAULT_GOAL := test
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rmaat needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (give another: make PYTHON=python3.12)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+train: $(READY)
+	$(BIN)/rmaat data listops_short
+	$(BIN)/rmaat train --config configs/quickstart.yaml --overwrite
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m 'slow and not gpu'
