@@ -1,4 +1,4 @@
-"""The one exception type for mistakes of the user, as opposed to bugs of the program."""
+"""What the command line tells in one line: mistakes of the user, and a training that diverged."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,10 @@ class UserError(ValueError):
     Its message is one line that names the thing, the place and the remedy. In Python it is a `ValueError`; the command line
     prints the message and exits with status 2, without a traceback.
     """
+
+
+class TrainingDivergedError(RuntimeError):
+    """Loss or a gradient is no longer finite; the message says at which step and in which tensor."""
 
 
 LONGEST_LISTING = 20

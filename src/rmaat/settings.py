@@ -8,6 +8,7 @@ from rmaat.errors import UserError, did_you_mean
 
 ATTENTION_TYPES = ("astro", "softmax")
 RETENTION_SCHEDULES = (*SCHEDULES.names(), "learned")
+INPUT_TYPES = ("tokens", "values")
 READOUTS = ("mean", "first", "memory", "running_mean")
 
 
@@ -25,6 +26,8 @@ class ModelSettings:
         max_seq_len: longest sequence, in tokens; with num_segments it sets the segment length [P].
         num_segments: segments that max_seq_len is cut into, any divisor of it [P: 2, 4, 8, 16].
         num_memory_tokens: memory tokens M put before each segment and handed to the next [P: 1 by default].
+        input_type: 'tokens' (ids, looked up) or 'values' (real numbers, one a position, embedded linearly).
+        two_towers: read two inputs with one encoder and classify [a, b, a * b, a - b], as the Long Range Arena does for pairs.
         attention_type: 'astro' (linear, astromorphic) or 'softmax' [P].
         memory_replay_backprop: train by replaying segments (AMRB) instead of keeping all activations [P].
         truncated_segments: let gradients reach back this many segments only; needs memory_replay_backprop off.
@@ -52,6 +55,8 @@ class ModelSettings:
     max_seq_len: int = 4096
     num_segments: int = 8
     num_memory_tokens: int = 1
+    input_type: str = "tokens"
+    two_towers: bool = False
     attention_type: str = "astro"
     memory_replay_backprop: bool = True
     truncated_segments: int | None = None
@@ -117,6 +122,8 @@ class ModelSettings:
             _positive("hebbian_scale", self.hebbian_scale)
         if not self.position_decay >= 0:
             raise UserError(f"position_decay must be >= 0, not {self.position_decay}")
+        if self.two_towers and self.input_type == "values":
+            raise UserError("two_towers reads pairs of token sequences; input_type 'values' does not go with it")
         if self.truncated_segments is not None:
             _at_least("truncated_segments", self.truncated_segments, 1)
             if self.memory_replay_backprop:
@@ -124,6 +131,7 @@ class ModelSettings:
         if not 0 < self.retention_constant <= 1:
             raise UserError(f"retention_constant must be above 0 and at most 1, not {self.retention_constant}")
         self._check_schedule()
+        one_of("input_type", self.input_type, INPUT_TYPES)
         one_of("attention_type", self.attention_type, ATTENTION_TYPES)
         one_of("readout", self.readout, READOUTS)
 

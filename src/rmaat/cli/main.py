@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from rmaat.errors import UserError, did_you_mean
+from rmaat.errors import TrainingDivergedError, UserError, did_you_mean
 
 VERBS = {
     "train": "train a model on a task, from a YAML run config and --key value overrides",
@@ -21,8 +21,8 @@ VERBS = {
 }
 """Each verb's line in `rmaat --help`."""
 
-USER_MISTAKE = 2
-"""Exit status for mistakes of the user."""
+FAILURE, USER_MISTAKE, INTERRUPTED = 1, 2, 130
+"""Exit statuses: a training that diverged, a mistake of the user, Ctrl-C."""
 
 
 def _overview() -> str:
@@ -42,7 +42,7 @@ def _overview() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit status: 0, 2 for the user's mistakes, 130 when interrupted."""
+    """Run one command line; returns the exit status, 0 where all went well."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
@@ -60,9 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as mistake:
         print(f"rmaat: error: {mistake}", file=sys.stderr)
         return USER_MISTAKE
+    except TrainingDivergedError as divergence:
+        print(f"rmaat: training stopped: {divergence}", file=sys.stderr)
+        return FAILURE
     except KeyboardInterrupt:
         print("rmaat: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from rmaat.layers.block import EncoderBlock
 from rmaat.layers.dropout import apply_dropout, draw_keep_masks
-from rmaat.layers.embedding import TokenEmbedding, sinusoidal_positions
+from rmaat.layers.embedding import TokenEmbedding, ValueEmbedding, sinusoidal_positions
 from rmaat.layers.mixers import MIXERS, Mixer
 from rmaat.layers.readout import READOUT_SUMS
 
@@ -12,6 +12,7 @@ __all__ = [
     "EncoderBlock",
     "Mixer",
     "TokenEmbedding",
+    "ValueEmbedding",
     "apply_dropout",
     "draw_keep_masks",
     "sinusoidal_positions",

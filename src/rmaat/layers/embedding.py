@@ -1,4 +1,4 @@
-"""Tokens and positions to vectors. Axes: B batch, S positions of a segment, D width."""
+"""Tokens or values, and positions, to vectors. Axes: B batch, S positions of a segment, D width."""
 
 import math
 
@@ -30,3 +30,15 @@ class TokenEmbedding(nn.Module):
     def forward(self, ids_BS: Tensor, positions_SD: Tensor) -> Tensor:
         """The sum of both, (B, S, D)."""
         return self.tokens(ids_BS) + positions_SD
+
+
+class ValueEmbedding(nn.Module):
+    """Real values (B, S) and positions (S, D) to vectors (B, S, D), by one linear map."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Linear(1, width)
+
+    def forward(self, values_BS: Tensor, positions_SD: Tensor) -> Tensor:
+        """The sum of both, (B, S, D)."""
+        return self.scale(values_BS[..., None]) + positions_SD

@@ -11,41 +11,61 @@ from torch import Tensor
 from rmaat.errors import UserError
 
 
-def row_lengths(input_ids: Tensor, attention_mask: Tensor | None, vocab_size: int) -> tuple[int, ...]:
-    """The number of tokens of each row, after checking shapes, the mask's form and the range of ids.
+def one_input(input_ids: Tensor | None, input_values: Tensor | None, input_type: str) -> Tensor:
+    """The input that the model's input_type asks for, of its type and of shape (B, N).
+
+    Raises:
+        UserError: where the other one, both or none were given, or where shape or type do not fit.
+    """
+    given = {"tokens": ("input_ids", input_ids), "values": ("input_values", input_values)}
+    name, wanted = given.pop(input_type)
+    other_name, other = given.popitem()[1]
+    if wanted is None or other is not None:
+        raise UserError(f"a model of input_type '{input_type}' takes {name} and no {other_name}")
+    if wanted.dim() != 2 or wanted.is_floating_point() != (input_type == "values"):
+        kind = "numbers of a floating-point type" if input_type == "values" else "integers"
+        raise UserError(f"{name} must be (batch, tokens) {kind}, not {tuple(wanted.shape)} {wanted.dtype}")
+    return wanted
+
+
+def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) -> tuple[int, ...]:
+    """The number of tokens of each row, after checking the mask's form and the range of what it leaves.
 
     Args:
-        input_ids: (B, N) integers.
+        tokens: (B, N) integer ids, or floating-point values.
         attention_mask: (B, N), ones then zeros in each row, or None for all ones.
-        vocab_size: ids must be in 0 .. vocab_size - 1 where the mask is one.
+        vocab_size: ids must be in 0 .. vocab_size - 1 where the mask is one; values must be finite there.
 
     Raises:
         UserError: naming what does not fit.
     """
-    if input_ids.dim() != 2 or input_ids.is_floating_point():
-        kind = f"{tuple(input_ids.shape)} {input_ids.dtype}"
-        raise UserError(f"input_ids must be (batch, tokens) integers, not {kind}")
-    batch, tokens = input_ids.shape
+    batch, width = tokens.shape
     if attention_mask is None:
-        mask = torch.ones_like(input_ids, dtype=torch.bool)
-    elif attention_mask.shape != input_ids.shape:
+        mask = torch.ones_like(tokens, dtype=torch.bool)
+    elif attention_mask.shape != tokens.shape:
         raise UserError(
-            f"attention_mask {tuple(attention_mask.shape)} must have the shape of input_ids {tuple(input_ids.shape)}"
+            f"attention_mask {tuple(attention_mask.shape)} must have the shape of the input {tuple(tokens.shape)}"
         )
     else:
         mask = attention_mask.bool()
-    if tokens == 0:
+    if batch == 0 or width == 0:
         return (0,) * batch
     rising = (mask[:, 1:] & ~mask[:, :-1]).any(1)
-    ids = input_ids.where(mask, 0)
+    used = tokens.where(mask, 0)
+    if used.is_floating_point():
+        lowest_B = highest_B = used.isfinite().all(1).long() - 1
+    else:
+        lowest_B, highest_B = used.amin(1), used.amax(1)
     # One transfer for all checks: on a GPU each would be a synchronisation.
-    facts = torch.stack([mask.sum(1), rising.long(), ids.amin(1), ids.amax(1)]).tolist()
-    lengths, broken, lowest, highest = facts
+    lengths, broken, lowest, highest = torch.stack([mask.sum(1), rising.long(), lowest_B, highest_B]).tolist()
     if any(broken):
         raise UserError(
             f"attention_mask must be ones then zeros in each row; row {broken.index(1)} is not (pad on the right)"
         )
-    if min(lowest, default=0) < 0 or max(highest, default=0) >= vocab_size:
+    if tokens.is_floating_point():
+        if min(lowest) < 0:
+            raise UserError(f"input_values must be finite; row {lowest.index(-1)} holds a NaN or an infinity")
+    elif min(lowest, default=0) < 0 or max(highest, default=0) >= vocab_size:
         bad = min(lowest) if min(lowest) < 0 else max(highest)
         raise UserError(f"input_ids holds the id {bad}; vocab_size {vocab_size} allows 0 to {vocab_size - 1}")
     return tuple(lengths)
@@ -125,3 +145,12 @@ def check_labels(labels: Tensor, batch: int, num_labels: int) -> None:
     if lowest < 0 or highest >= num_labels:
         bad = lowest if lowest < 0 else highest
         raise UserError(f"labels holds {bad}; num_labels {num_labels} allows 0 to {num_labels - 1}")
+
+
+def check_pair(two_towers: bool, other: Tensor | None, memory: Tensor | None) -> None:
+    """Raise `UserError` unless a second input is given exactly to a model of two towers, and then without memory."""
+    if two_towers != (other is not None):
+        wants = "takes pairs: give other_input_ids" if two_towers else "takes one input; set two_towers for pairs"
+        raise UserError(f"a model with two_towers: {str(two_towers).lower()} {wants}")
+    if two_towers and memory is not None:
+        raise UserError("memory cannot be given to a model of two towers: each input begins with the first memory")

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers.utils import ModelOutput
 
-from rmaat.models.checks import check_labels
+from rmaat.models.checks import check_labels, check_pair, one_input
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
 
@@ -29,29 +30,49 @@ class RmaatClassifierOutput(ModelOutput):
 
 
 class RmaatForSequenceClassification(RmaatPreTrainedModel):
-    """RMAAT with a linear classifier on the last segment's readout; the loss is taken there alone [C: RMT]."""
+    """RMAAT with a linear classifier on the last segment's readout; the loss is taken there alone [C: RMT].
+
+    With `two_towers` two inputs go through one encoder, and the classifier reads [a, b, a * b, a - b] [LRA].
+    """
 
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__(config)
         self.rmaat = RmaatModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear((4 if config.two_towers else 1) * config.hidden_size, config.num_labels)
         self.post_init()
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         memory: Tensor | None = None,
         readout: Tensor | None = None,
         segment_offset: int | Tensor = 0,
         total_segments: int | Tensor | None = None,
         labels: Tensor | None = None,
+        input_values: Tensor | None = None,
+        other_input_ids: Tensor | None = None,
+        other_attention_mask: Tensor | None = None,
     ) -> RmaatClassifierOutput:
-        """Classify sequences; arguments and errors as in `RmaatModel.forward`, and `labels`, (B,) int64 class indices."""
+        """Classify sequences or, with two towers, pairs of them.
+
+        Arguments and errors as in `RmaatModel.forward`, and:
+
+        Args:
+            labels: (B,) int64 class indices, for the loss.
+            other_input_ids: (B, N') int64, the second input of a pair; its tower starts from the first memory too.
+            other_attention_mask: (B, N').
+        """
+        first = one_input(input_ids, input_values, self.config.input_type)
         if labels is not None:
-            check_labels(labels, input_ids.shape[0], self.config.num_labels)
-        out = self.rmaat(input_ids, attention_mask, memory, readout, segment_offset, total_segments)
-        logits = self.classifier(self.dropout(out.pooled))
+            check_labels(labels, first.shape[0], self.config.num_labels)
+        check_pair(self.config.two_towers, other_input_ids, memory)
+        out = self.rmaat(input_ids, attention_mask, memory, readout, segment_offset, total_segments, input_values)
+        features = out.pooled
+        if other_input_ids is not None:
+            other = self.rmaat(other_input_ids, other_attention_mask).pooled
+            features = torch.cat([features, other, features * other, features - other], dim=1)
+        logits = self.classifier(self.dropout(features))
         loss = None if labels is None else cross_entropy(logits, labels)
         return RmaatClassifierOutput(loss=loss, logits=logits, memory=out.memory, readout=out.readout)

@@ -18,7 +18,7 @@ from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncate
 from rmaat.errors import UserError
 from rmaat.layers.embedding import TokenEmbedding
 from rmaat.layers.mixers import AstromorphicMixer
-from rmaat.models.checks import Place, check_state, place_segments, row_lengths
+from rmaat.models.checks import Place, check_state, one_input, place_segments, row_lengths
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
 
@@ -89,12 +89,13 @@ class RmaatModel(RmaatPreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         memory: Tensor | None = None,
         readout: Tensor | None = None,
         segment_offset: int | Tensor = 0,
         total_segments: int | Tensor | None = None,
+        input_values: Tensor | None = None,
     ) -> RmaatOutput:
         """Run all segments.
 
@@ -105,6 +106,7 @@ class RmaatModel(RmaatPreTrainedModel):
             readout: (B, D + 1) from that call; needed where the readout adds up over segments, and by rows without a token.
             segment_offset: segments before this call, one number or (B,).
             total_segments: T of the whole sequence, one number or (B,); None means offset plus own segments.
+            input_values: (B, N) floating point, instead of input_ids where the config's input_type is 'values'.
 
         Returns:
             `RmaatOutput`. In a row without a token the state comes out as it went in.
@@ -113,7 +115,8 @@ class RmaatModel(RmaatPreTrainedModel):
             ValueError: where inputs do not fit; see `rmaat.models.checks`.
         """
         config = self.config
-        lengths = row_lengths(input_ids, attention_mask, config.vocab_size)
+        tokens = one_input(input_ids, input_values, config.input_type)
+        lengths = row_lengths(tokens, attention_mask, config.vocab_size)
         place = place_segments(lengths, config.segment_length, segment_offset, total_segments, memory is not None)
         batch = len(lengths)
         check_state("memory", memory, (batch, config.num_memory_tokens, config.hidden_size))
@@ -124,24 +127,26 @@ class RmaatModel(RmaatPreTrainedModel):
         memory = memory.to(self.first_memory.dtype).contiguous()
         if readout is None:
             readout = memory.new_zeros(batch, config.hidden_size + 1)
-        final = self._run(self._cut(input_ids, attention_mask, place), SegmentState(memory, readout), place)
+        final = self._run(self._cut(tokens, attention_mask, place), SegmentState(memory, readout), place)
         pooled = final.readout[:, :-1] / final.readout[:, -1:].clamp_min(1)
         return RmaatOutput(pooled=pooled, memory=final.memory, readout=final.readout)
 
-    def _cut(self, input_ids: Tensor, attention_mask: Tensor | None, place: Place) -> SegmentInputs:
+    def _cut(self, tokens: Tensor, attention_mask: Tensor | None, place: Place) -> SegmentInputs:
         """Cut (B, N) into segments, padding with 0 under a zero mask, or dropping columns that no row uses."""
         total, size = max(place.segments, default=0), self.config.segment_length
-        mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        mask = torch.ones_like(tokens, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
 
         def to_segments(x_BN: Tensor) -> Tensor:
             x_BN = pad(x_BN, (0, max(total * size - x_BN.shape[1], 0)))[:, : total * size]
             return x_BN.unflatten(1, (total, size)).transpose(0, 1).contiguous()
 
-        segments_B = torch.tensor(place.segments, device=input_ids.device)
-        active_TB = torch.arange(total, device=input_ids.device)[:, None] < segments_B
+        segments_B = torch.tensor(place.segments, device=tokens.device)
+        active_TB = torch.arange(total, device=tokens.device)[:, None] < segments_B
         mask_TBS = to_segments(mask)
-        ids_TBS = to_segments(input_ids).masked_fill(~mask_TBS, 0)
-        return SegmentInputs(ids_TBS, mask_TBS, active_TB, self._factors(place))
+        tokens_TBS = to_segments(tokens).masked_fill(~mask_TBS, 0)
+        if tokens_TBS.is_floating_point():
+            tokens_TBS = tokens_TBS.to(self.first_memory.dtype)
+        return SegmentInputs(tokens_TBS, mask_TBS, active_TB, self._factors(place))
 
     def _factors(self, place: Place) -> Tensor:
         """RF of each row's segments, (T, B); past a row's end it is not used."""

@@ -12,6 +12,7 @@ from rmaat.layers import (
     READOUT_SUMS,
     EncoderBlock,
     TokenEmbedding,
+    ValueEmbedding,
     apply_dropout,
     draw_keep_masks,
     sinusoidal_positions,
@@ -24,13 +25,13 @@ class SegmentInputs(NamedTuple):
     """What the segments are given, each with a leading axis T (or, for one segment, without it).
 
     Attributes:
-        ids: (T, B, S) int64 token ids.
+        tokens: (T, B, S) int64 token ids, or floating-point values.
         mask: (T, B, S) bool, True where there is a token.
         active: (T, B) bool, True where the row still has tokens; elsewhere its state passes through untouched.
         factor: (T, B) retention factors on the memory that the segment hands on.
     """
 
-    ids: Tensor
+    tokens: Tensor
     mask: Tensor
     active: Tensor
     factor: Tensor
@@ -54,7 +55,11 @@ class SegmentEncoder(nn.Module):
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = TokenEmbedding(config.vocab_size, config.hidden_size, config.embedding_std)
+        self.embedding = (
+            ValueEmbedding(config.hidden_size)
+            if config.input_type == "values"
+            else TokenEmbedding(config.vocab_size, config.hidden_size, config.embedding_std)
+        )
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_hidden_layers))
         self.final_norm = (
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
@@ -68,9 +73,8 @@ class SegmentEncoder(nn.Module):
 
     def shared(self) -> tuple[Tensor, ...]:
         """What depends on parameters alone: positions (S, D), then each layer's own, where it has any."""
-        positions = sinusoidal_positions(
-            self.config.segment_length, self.config.hidden_size, self.embedding.tokens.weight
-        )
+        like = next(self.parameters())
+        positions = sinusoidal_positions(self.config.segment_length, self.config.hidden_size, like)
         own = (block.mixer.shared() for block in self.layers())
         return (positions, *(x for x in own if x is not None))
 
@@ -99,7 +103,7 @@ class SegmentEncoder(nn.Module):
         """
         positions_SD, *layer_shared = shared
         num_memory = self.config.num_memory_tokens
-        tokens_BSD = self.embedding(inputs.ids, positions_SD)
+        tokens_BSD = self.embedding(inputs.tokens, positions_SD)
         if keep is not None:
             tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.config.hidden_dropout_prob)
         x_BND = torch.cat([state.memory.to(tokens_BSD.dtype), tokens_BSD], dim=1)

@@ -10,11 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
 
+from rmaat.errors import TrainingDivergedError
 from rmaat.training.batches import GroupedByLength
-
-
-class TrainingDivergedError(RuntimeError):
-    """Loss or a gradient is no longer finite; the message says at which step and in which tensor."""
 
 
 class SegmentTrainer(Trainer):

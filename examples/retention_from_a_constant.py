@@ -1,0 +1,40 @@
+"""Change one constant of the astrocyte, look at the retention factors that come out, and train with each.
+
+python examples/retention_from_a_constant.py                        # needs: rmaat data listops_short
+python examples/retention_from_a_constant.py --tau_long 15 30 240 --max_steps 300
+"""
+
+import argparse
+from pathlib import Path
+
+from rmaat.astrocyte import MacroModel, retention_factors
+from rmaat.training.config import RunConfig
+from rmaat.training.run import train
+
+
+def main() -> None:
+    """Simulate, show the factors, train, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--tau_long", type=float, nargs="+", default=[15.0, 30.0, 120.0], help="time constants in seconds"
+    )
+    parser.add_argument("--max_steps", type=int, default=200, help="training steps of each")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/retention"), help="folder of the runs")
+    arguments = parser.parse_args()
+
+    quickstart = RunConfig.from_yaml(Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml")
+    lines = []
+    for tau_long in arguments.tau_long:
+        factors = retention_factors(quickstart.num_segments, "ltp", MacroModel(tau_long=tau_long))
+        quickstart.macro_model = {"tau_long": tau_long}
+        quickstart.output_dir = str(arguments.output_dir / f"tau_long_{tau_long:g}")
+        quickstart.max_steps = quickstart.eval_steps = arguments.max_steps
+        quickstart.overwrite = True
+        accuracy = train(quickstart).metrics["test_accuracy"]
+        lines.append(f"{tau_long:8g} s   {'  '.join(f'{factor:.4f}' for factor in factors)}   {100 * accuracy:.2f}%")
+    print("\ntau_long     RF(1 .. T, T)            test accuracy")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The command line itself: help at once, mistakes in one line."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rmaat.cli.main import VERBS, main
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_answers_without_heavy_imports(verb):
+    words = ["--help"] if verb is None else [verb, "--help"]
+    script = (
+        f"import sys; from rmaat.cli.main import main\n"
+        f"try: main({words!r})\n"
+        f"except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'scipy', 'matplotlib', 'numba', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    started = time.process_time()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+    assert time.process_time() - started < 1
+
+
+def test_the_overview_names_every_verb(capsys):
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    for verb in VERBS:
+        assert f"  {verb} " in told
+
+
+def test_an_unknown_verb_is_answered_with_the_nearest(capsys):
+    assert main(["trian"]) == 2
+    assert "did you mean 'train'" in capsys.readouterr().err
+    assert main([]) == 2
+
+
+def test_an_interrupt_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("rmaat.cli.list.run", lambda arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["list", "tasks"]) == 130
+    assert capsys.readouterr().err == "rmaat: interrupted\n"

@@ -1,0 +1,122 @@
+"""Config, saving, loading, Auto classes: what users of transformers rely on."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+from rmaat import RmaatConfig, RmaatForSequenceClassification
+from rmaat.astrocyte import retention_factors
+
+
+@pytest.mark.parametrize("form", [{}, {"attention_type": "softmax"}, {"retention_schedule": "learned"}], ids=str)
+def test_save_then_load_gives_the_same_logits(make_model, tmp_path, form):
+    model = make_model(**form).eval()
+    ids = torch.randint(0, 16, (2, 29), generator=torch.Generator().manual_seed(0))
+    wanted = model(ids).logits
+    model.save_pretrained(tmp_path)
+    # What from_pretrained leaves unfilled holds whatever memory held: make that visible.
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    for loader in (RmaatForSequenceClassification, AutoModelForSequenceClassification):
+        loaded = loader.from_pretrained(tmp_path, dtype=torch.float64).eval()
+        assert torch.equal(loaded(ids).logits, wanted)
+    base = AutoModel.from_pretrained(tmp_path, dtype=torch.float64).eval()
+    assert torch.equal(base(ids).memory, model(ids).memory)
+    assert AutoConfig.from_pretrained(tmp_path).num_labels == 5
+
+
+def test_a_checkpoint_keeps_its_factors(tmp_path, make_model):
+    model = make_model(macro_model={"tau_long": 60.0})
+    model.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())["macro_model"]
+    assert stored["tau_long"] == 60.0
+    assert stored["tau_short"] == 2.0
+    loaded = RmaatConfig.from_pretrained(tmp_path)
+    assert loaded.astrocyte == model.config.astrocyte
+    assert retention_factors(4, "ltp", loaded.astrocyte)[0] < retention_factors(4, "ltp")[0]
+
+
+def test_learned_factors_begin_as_ltp():
+    torch.manual_seed(0)
+    model = RmaatForSequenceClassification(
+        RmaatConfig(num_labels=2, max_seq_len=64, num_segments=8, retention_schedule="learned")
+    )
+    found = model.rmaat.retention_logits[:5].double().softmax(0)
+    torch.testing.assert_close(found, torch.from_numpy(retention_factors(5, "ltp").copy()), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_segmens": 3}, "did you mean 'num_segments'"),
+        ({"num_segments": 3, "max_seq_len": 32}, "does not divide max_seq_len 32; near divisors: 1, 2, 4, 8"),
+        ({"num_attention_heads": 3}, "does not divide hidden_size"),
+        ({"attention_type": "astra"}, "did you mean 'astro'"),
+        ({"retention_schedule": "pateau"}, "did you mean 'plateau'"),
+        ({"readout": "max"}, "known: first, mean, memory, running_mean"),
+        ({"truncated_segments": 2}, "memory_replay_backprop: false"),
+        ({"hidden_dropout_prob": 1.0}, r"in \[0, 1\)"),
+        ({"num_labels": 1}, "num_labels must be >= 2"),
+        ({"vocab_size": 0}, "vocab_size must be >= 1"),
+        ({"hebbian_scale": 0.0}, "hebbian_scale must be positive"),
+        ({"macro_model": {"tau_lon": 3}}, "did you mean 'tau_long'"),
+        ({"macro_model": {"tau_long": -3.0}}, "tau_long"),
+        ({"retention_constant": 1.5}, "retention_constant"),
+        ({"num_memory_tokens": 0, "readout": "memory"}, "needs num_memory_tokens"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        RmaatConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"input_ids": torch.tensor([[1, 16]])}, "id 16; vocab_size 16 allows 0 to 15"),
+        ({"input_ids": torch.tensor([[-1, 3]])}, "id -1"),
+        ({"input_ids": torch.ones(2, 3, 4, dtype=torch.long)}, r"\(batch, tokens\) integers"),
+        ({"input_ids": torch.ones(1, 3)}, "integers"),
+        (
+            {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.tensor([[1, 1, 1], [1, 0, 1]])},
+            "row 1 is not",
+        ),
+        ({"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 4)}, "shape of the input"),
+        (
+            {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.tensor([[1, 1, 1], [0, 0, 0]])},
+            "row 1 has no token",
+        ),
+        ({"input_ids": torch.ones(1, 0, dtype=torch.long)}, "row 0 has no token"),
+        ({"input_ids": torch.ones(1, 3, dtype=torch.long), "labels": torch.tensor([5])}, "allows 0 to 4"),
+        ({"input_ids": torch.ones(1, 3, dtype=torch.long), "labels": torch.tensor([1, 2])}, "labels must be"),
+        ({"input_ids": torch.ones(1, 9, dtype=torch.long), "total_segments": 3}, "whole segments of 8"),
+        ({"input_ids": torch.ones(1, 16, dtype=torch.long), "total_segments": 1}, "less than segment_offset 0 plus"),
+        ({"input_ids": torch.ones(1, 8, dtype=torch.long), "segment_offset": -1}, "segment_offset must be >= 0"),
+        ({"input_ids": torch.ones(1, 8, dtype=torch.long), "memory": torch.ones(1, 3, 16)}, "memory must be"),
+        (
+            {"input_ids": torch.ones(2, 8, dtype=torch.long), "total_segments": torch.tensor([1, 1, 1])},
+            "total_segments must be one number or one a row",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(make_model, call, said):
+    with pytest.raises(ValueError, match=said):
+        make_model()(**call)
+
+
+def test_ids_under_the_mask_may_be_anything(make_model):
+    model = make_model().eval()
+    mask = torch.tensor([[1, 1, 0]])
+    one, other = (model(torch.tensor([[1, 2, last]]), attention_mask=mask).logits for last in (0, -100))
+    assert torch.equal(one, other)
+
+
+def test_importing_the_package_is_light_and_the_models_register():
+    script = (
+        "import sys, rmaat; assert 'torch' not in sys.modules; from rmaat import RmaatConfig; "
+        "from transformers import AutoConfig; assert AutoConfig.for_model('rmaat').model_type == 'rmaat'"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

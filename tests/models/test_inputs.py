@@ -1,0 +1,70 @@
+"""Real-valued inputs and pairs."""
+
+import pytest
+import torch
+
+
+def values(batch: int = 3, tokens: int = 27) -> torch.Tensor:
+    return torch.randn(batch, tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_values_get_their_gradient_through_replay(make_model):
+    found = []
+    for replay in (True, False):
+        model = make_model(input_type="values", memory_replay_backprop=replay, retention_schedule="none").train()
+        torch.manual_seed(0)
+        x = values().requires_grad_()
+        mask = (torch.arange(27) < torch.tensor([27, 10, 3])[:, None]).long()
+        model(input_values=x, attention_mask=mask, labels=torch.tensor([0, 1, 2])).loss.backward()
+        assert torch.all(x.grad[mask == 0] == 0)
+        found.append([x.grad, *(p.grad for p in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert other.norm() > 0
+        assert (one - other).norm() <= 1e-10 * other.norm()
+
+
+def test_padded_values_give_each_sample_its_own_result(make_model):
+    model = make_model(input_type="values").eval()
+    x = values()
+    mask = (torch.arange(27) < torch.tensor([27, 10, 3])[:, None]).long()
+    batch = model(input_values=x.where(mask == 1, torch.nan), attention_mask=mask).logits
+    for row, length in enumerate((27, 10, 3)):
+        alone = model(input_values=x[row : row + 1, :length]).logits[0]
+        torch.testing.assert_close(batch[row], alone, rtol=1e-10, atol=1e-12)
+
+
+def test_a_pair_is_classified_by_both_and_their_product_and_difference(make_model):
+    model = make_model(two_towers=True).eval()
+    generator = torch.Generator().manual_seed(1)
+    a, b = torch.randint(0, 16, (2, 20), generator=generator), torch.randint(0, 16, (2, 31), generator=generator)
+    mask = (torch.arange(31) < torch.tensor([31, 5])[:, None]).long()
+    first, second = model.rmaat(a).pooled, model.rmaat(b, mask).pooled
+    features = torch.cat([first, second, first * second, first - second], 1)
+    wanted = features @ model.classifier.weight.T + model.classifier.bias
+    found = model(a, other_input_ids=b, other_attention_mask=mask).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "call", "said"),
+    [
+        ({}, {"input_values": values()}, "takes input_ids and no input_values"),
+        ({"input_type": "values"}, {"input_ids": torch.ones(1, 3).long()}, "takes input_values and no input_ids"),
+        ({"input_type": "values"}, {"input_values": torch.tensor([[1.0, torch.nan]])}, "row 0 holds a NaN"),
+        ({"input_type": "values"}, {"input_values": torch.ones(1, 3).long()}, "floating-point"),
+        ({}, {"input_ids": torch.ones(1, 3).long(), "other_input_ids": torch.ones(1, 3).long()}, "set two_towers"),
+        ({"two_towers": True}, {"input_ids": torch.ones(1, 3).long()}, "give other_input_ids"),
+        (
+            {"two_towers": True},
+            {
+                "input_ids": torch.ones(1, 3).long(),
+                "other_input_ids": torch.ones(1, 3).long(),
+                "memory": torch.zeros(1, 2, 16),
+            },
+            "memory cannot be given",
+        ),
+    ],
+)
+def test_inputs_of_the_other_kind_are_refused(make_model, settings, call, said):
+    with pytest.raises(ValueError, match=said):
+        make_model(**settings)(**call)

@@ -1,0 +1,131 @@
+"""Astromorphic attention against the published formulas, written out row by row in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmaat.ops import astromorphic_attention
+
+F64 = torch.float64
+
+
+def naive(q, k, v, r, alpha, scale, mask):
+    """RMAAT.md section 2, one sample, head and row at a time; phi(x) = x + 1 above 0, e^x below."""
+
+    def phi(x):
+        return torch.where(x > 0, x + 1, x.exp())
+
+    batch, heads, n, m = q.shape
+    out = torch.zeros(batch, heads, n, v.shape[-1], dtype=q.dtype)
+    for b in range(batch):
+        rows = [t for t in range(n) if mask is None or mask[b, t]]
+        for h in range(heads):
+            hebbian = torch.zeros(m, v.shape[-1], dtype=q.dtype)
+            keys = torch.zeros(m, dtype=q.dtype)
+            for t in rows:
+                hebbian = hebbian + torch.outer(phi(k[b, h, t]), v[b, h, t]) / (scale or m)
+                if r is not None:
+                    hebbian = hebbian + torch.outer(phi(r[h, t]), v[b, h, t]) / (scale or m)
+                keys = keys + phi(k[b, h, t])
+            g = keys**alpha
+            for t in range(n):
+                out[b, h, t] = phi(q[b, h, t]) @ hebbian / (phi(q[b, h, t]) @ g)
+    return out
+
+
+def inputs(batch=2, heads=2, n=9, m=4, d=3, dtype=F64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, dtype=F64, generator=generator).to(dtype).requires_grad_()
+
+    return draw(batch, heads, n, m), draw(batch, heads, n, m), draw(batch, heads, n, d), draw(heads, n, m)
+
+
+def relative(found, wanted):
+    return ((found - wanted).norm() / wanted.norm().clamp_min(1e-300)).item()
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    n=st.integers(1, 12),
+    m=st.integers(1, 5),
+    d=st.integers(1, 5),
+    alpha=st.floats(0.1, 1.5),
+    scale=st.one_of(st.none(), st.floats(0.1, 100)),
+    masked=st.booleans(),
+)
+def test_equals_the_formulas(batch, heads, n, m, d, alpha, scale, masked):
+    q, k, v, r = inputs(batch, heads, n, m, d)
+    mask = None
+    if masked:
+        mask = torch.arange(n) < torch.arange(1, batch + 1)[:, None]
+    found = astromorphic_attention(q, k, v, r, alpha, scale, mask)
+    assert relative(found, naive(q, k, v, r, alpha, scale, mask)) < 1e-12
+
+
+def test_gradients_equal_those_of_the_formulas():
+    tensors = inputs()
+    mask = torch.arange(9) < torch.tensor([9, 5])[:, None]
+    cotangent = torch.randn(2, 2, 9, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad(astromorphic_attention(*tensors, mask=mask), tensors, cotangent)
+    wanted = torch.autograd.grad(naive(*tensors, 0.25, None, mask), tensors, cotangent)
+    for one, other in zip(found, wanted, strict=True):
+        assert relative(one, other) < 1e-12
+
+
+def test_without_astrocyte_it_is_linear_attention():
+    """alpha 1, divisor 1, no R: softmax's kernel replaced by phi(q) . phi(k) and normalised to weights that sum to 1."""
+    q, k, v, _ = inputs(n=30)
+    phi_q, phi_k = torch.nn.functional.elu(q) + 1, torch.nn.functional.elu(k) + 1
+    weights = phi_q @ phi_k.mT
+    weights = weights / weights.sum(-1, keepdim=True)
+    found = astromorphic_attention(q, k, v, None, alpha=1.0, hebbian_scale=1.0)
+    assert relative(found, weights @ v) < 1e-12
+
+
+def test_masked_positions_are_never_read():
+    q, k, v, r = (x.detach() for x in inputs())
+    mask = torch.arange(9) < torch.tensor([4, 7])[:, None]
+    clean = astromorphic_attention(q, k, v, r, mask=mask)
+    spoilt = [torch.where(mask[:, None, :, None], x, torch.nan) for x in (k, v)]
+    found = astromorphic_attention(q, *spoilt, r, mask=mask)
+    assert torch.equal(found, clean)
+
+
+def test_a_row_without_a_token_is_finite_with_finite_gradients():
+    tensors = inputs()
+    mask = torch.tensor([[True] * 9, [False] * 9])
+    out = astromorphic_attention(*tensors, mask=mask)
+    assert torch.isfinite(out).all()
+    for grad in torch.autograd.grad(out.sum(), tensors):
+        assert torch.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_types_are_summed_in_float32(dtype):
+    """Sums over 70,000 keys of about 1 overflow float16 and stall in bfloat16 if made there."""
+    q, k, v, r = inputs(1, 1, 70_000, 4, 2, dtype)
+    found = astromorphic_attention(q, k, v, r)
+    wanted = astromorphic_attention(*(x.to(F64) for x in (q, k, v, r)))
+    assert found.dtype == dtype
+    assert relative(found.to(F64), wanted) < 2 * torch.finfo(dtype).eps
+
+
+def test_autocast_does_not_narrow_the_sums():
+    q, k, v, r = inputs(1, 2, 3000, 8, 4, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = astromorphic_attention(q, k, v, r)
+    assert found.dtype == torch.float32
+    assert relative(found.to(F64), astromorphic_attention(*(x.to(F64) for x in (q, k, v, r)))) < 1e-5
+
+
+def test_refuses_shapes_that_do_not_fit():
+    q, k, v, r = inputs()
+    with pytest.raises(ValueError, match="r must be"):
+        astromorphic_attention(q, k, v, r[:, 1:])
+    with pytest.raises(ValueError, match="mask must be"):
+        astromorphic_attention(q, k, v, r, mask=torch.ones(2, 5, dtype=torch.bool))

@@ -1,0 +1,75 @@
+"""The O(N) decayed sum against the N x N product, in float64."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmaat.ops import decayed_sum, relative_positions
+
+
+def dense(z: torch.Tensor, scale: float) -> torch.Tensor:
+    index = torch.arange(z.shape[-2], dtype=torch.float64)
+    return torch.exp(-scale * (index[:, None] - index).abs()) @ z
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return ((found - wanted).norm() / wanted.norm().clamp_min(1e-300)).item()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.sampled_from([1, 2, 63, 64, 65, 127, 128, 500, 1000]),
+    m=st.integers(1, 5),
+    lead=st.sampled_from([(), (3,), (2, 3)]),
+    scale=st.floats(0, 3),
+)
+def test_equals_the_dense_product(n, m, lead, scale):
+    z = torch.randn(*lead, n, m, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    assert relative(decayed_sum(z, scale), dense(z, scale)) < 1e-12
+
+
+def test_gradient_equals_the_dense_products():
+    z = torch.randn(2, 300, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    cotangent = torch.randn(2, 300, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (found,) = torch.autograd.grad(decayed_sum(z, 0.07), z, cotangent)
+    (wanted,) = torch.autograd.grad(dense(z, 0.07), z, cotangent)
+    assert relative(found, wanted) < 1e-12
+
+
+def test_is_exact_at_65536_positions_against_two_recurrences():
+    z = np.random.default_rng(0).standard_normal((65_536, 2))
+    decay = np.exp(-0.01)
+    forward, backward = np.empty_like(z), np.empty_like(z)
+    carry = np.zeros(2)
+    for i in range(len(z)):
+        carry = carry * decay + z[i]
+        forward[i] = carry
+    carry = np.zeros(2)
+    for i in reversed(range(len(z))):
+        carry = carry * decay + z[i]
+        backward[i] = carry
+    found = decayed_sum(torch.from_numpy(z), 0.01)
+    assert relative(found, torch.from_numpy(forward + backward - z)) < 1e-12
+
+
+def test_bfloat16_is_summed_in_float32():
+    z = torch.full((1, 4096, 1), 1.0, dtype=torch.bfloat16)
+    found = decayed_sum(z, 0.0)
+    assert found.dtype == torch.bfloat16
+    assert torch.all(found == 4096)
+
+
+def test_relative_positions_are_the_published_product():
+    basis = torch.randn(2, 3, 70, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    index = torch.arange(70, dtype=torch.float64)
+    distances = torch.exp(-0.1 * (index[:, None] - index).abs())
+    wanted = torch.stack([b.T @ (b @ distances @ b.T) for b in basis])
+    assert relative(relative_positions(basis, 0.1), wanted) < 1e-12
+
+
+@pytest.mark.parametrize(("z", "scale"), [(torch.zeros(3, 2), -0.1), (torch.zeros(3), 0.1)])
+def test_refuses_what_does_not_fit(z, scale):
+    with pytest.raises(ValueError, match="decayed_sum"):
+        decayed_sum(z, scale)

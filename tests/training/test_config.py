@@ -1,0 +1,137 @@
+"""The run config and its ways in: YAML, flags, mistakes."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rmaat.cli.main import main
+from rmaat.errors import UserError
+from rmaat.tasks import TASKS
+from rmaat.training.batches import GroupedByLength
+from rmaat.training.config import RunConfig
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+PUBLISHED = [
+    "dataset",
+    "max_seq_len",
+    "num_segments",
+    "num_memory_tokens",
+    "attention_type",
+    "memory_replay_backprop",
+    "astro_mem",
+    "wandb",
+    "wandb_run_name",
+]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid_and_names_the_published_parameters(path):
+    run = RunConfig.from_yaml(path)
+    run.check()
+    assert run.dataset in TASKS
+    for name in PUBLISHED:
+        assert f"\n{name}:" in path.read_text(), name
+
+
+def test_yaml_survives_a_round_trip(tmp_path):
+    run = RunConfig(
+        learning_rate=3e-5, macro_model={"tau_long": 60.0}, truncated_segments=2, memory_replay_backprop=False
+    )
+    (tmp_path / "run.yaml").write_text(run.to_yaml())
+    assert RunConfig.from_yaml(tmp_path / "run.yaml") == run
+
+
+def test_every_setting_is_described():
+    from rmaat.settings import ModelSettings
+
+    for cls in (ModelSettings, RunConfig):
+        for field in fields(cls):
+            if field.name in cls.__annotations__:
+                assert f"        {field.name}:" in cls.__doc__, field.name
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--hiden_size 3", "did you mean '--hidden_size'"),
+        ("--hidden_size many", 'key "hidden_size"'),
+        ("--dataset listop", "did you mean 'listops'"),
+        ("--num_segments 7 --max_seq_len 64", "does not divide"),
+        ("--config missing.yaml", "cannot read the run config 'missing.yaml'"),
+        ("--learning_rate -1", "learning_rate must be positive"),
+        ("--bf16 --fp16", "exclude each other"),
+        ("--max_steps 0 --num_train_epochs 0", "nothing to train"),
+        ("--truncated_segments 2", "memory_replay_backprop: false"),
+        ("--dataset listops --data_dir /nonexistent", "listops"),
+        ("--lr_scheduler_type step", "known: constant_with_warmup, cosine, linear"),
+    ],
+)
+def test_mistakes_give_one_line_and_status_2(flags, said, capsys):
+    assert main(["train", *flags.split()]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hiden_size: 3\n", "did you mean 'hidden_size'"),
+        ("hidden_size: [3\nseed: 1\n", "line 2"),
+        ("- 3\n", "lines of 'key: value'"),
+        ("hidden_size: wide\n", 'key "hidden_size"'),
+    ],
+)
+def test_mistakes_in_a_file_name_it(tmp_path, text, said, capsys):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert main(["train", "--config", str(path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_flags_win_over_the_file(monkeypatch, tmp_path):
+    import rmaat.cli.train as verb
+
+    seen = []
+    monkeypatch.setattr(
+        "rmaat.training.run.train", lambda run: seen.append(run) or (_ for _ in ()).throw(UserError("stop"))
+    )
+    path = tmp_path / "run.yaml"
+    path.write_text("hidden_size: 64\nseed: 3\nbf16: true\nmacro_model: {tau_long: 40.0}\n")
+    assert main(["train", "--config", str(path), "--seed", "5", "--torch_compile", "--astro_mem", "false"]) == 2
+    assert verb.RunConfig is RunConfig
+    run = seen[0]
+    assert (run.hidden_size, run.seed, run.bf16, run.torch_compile, run.astro_mem) == (64, 5, True, True, False)
+    assert run.macro_model == {"tau_long": 40.0}
+
+
+def test_batches_hold_like_lengths_and_each_example_once():
+    lengths = np.random.default_rng(0).integers(1, 2000, 1003)
+    sampler = GroupedByLength(lengths, 8, seed=0)
+    order = np.array(list(sampler))
+    assert len(order) == len(sampler) == 1000
+    assert len(set(order.tolist())) == 1000
+    spread = np.ptp(lengths[order].reshape(-1, 8), axis=1).mean()
+    shuffled = np.ptp(np.random.default_rng(1).permutation(lengths)[:1000].reshape(-1, 8), axis=1).mean()
+    assert spread < shuffled / 20
+    assert np.array_equal(order, list(sampler))
+    sampler.set_epoch(1)
+    assert not np.array_equal(order, list(sampler))
+    first_lengths = lengths[order].reshape(-1, 8).mean(1)
+    assert abs(np.corrcoef(first_lengths, np.arange(125))[0, 1]) < 0.3
+
+
+def test_every_range_is_checked():
+    for bad in (
+        {"eval_steps": 0},
+        {"per_device_train_batch_size": 0},
+        {"seed": -1},
+        {"weight_decay": -0.1},
+        {"learning_rate": float("nan")},
+        {"max_grad_norm": float("nan")},
+    ):
+        with pytest.raises(UserError, match=next(iter(bad))):
+            replace(RunConfig(), **bad).check()

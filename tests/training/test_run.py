@@ -1,0 +1,246 @@
+"""A run from config to result files, resumed, stopped, used."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+
+from rmaat.cli.main import main
+from rmaat.errors import TrainingDivergedError, UserError
+from rmaat.tasks import load
+from rmaat.training.config import RunConfig
+from rmaat.training.finished import open_run
+from rmaat.training.folder import last_whole_checkpoint
+from rmaat.training.run import evaluate, train
+from rmaat.training.trainer import SegmentTrainer
+
+
+@pytest.fixture(scope="module")
+def finished(listops_dir, tmp_path_factory) -> Path:
+    """A finished run through the command line."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    settings = (
+        "--dataset listops_short --max_seq_len 192 --num_segments 3 --hidden_size 16 --num_hidden_layers 1 "
+        "--num_attention_heads 2 --intermediate_size 16 --max_steps 8 --eval_steps 4 --logging_steps 2 "
+        "--per_device_train_batch_size 16 --per_device_eval_batch_size 16"
+    )
+    assert main(["train", *settings.split(), "--data_dir", str(listops_dir), "--output_dir", str(folder)]) == 0
+    return folder
+
+
+def test_a_run_leaves_the_files_of_the_contract(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    for key in [
+        "test_accuracy",
+        "eval_accuracy",
+        "steps",
+        "train_tokens_per_second",
+        "peak_memory_bytes",
+        "num_parameters",
+        "seed",
+    ]:
+        assert key in metrics, key
+    assert metrics["steps"] == 8
+    assert 0 <= metrics["test_accuracy"] <= 1
+    assert metrics["lengths"]["test"]["examples"] == 40
+    run = RunConfig.from_yaml(finished / "run.yaml")
+    assert run.max_steps == 8
+    assert run.calcium_exponent == 0.25
+    loaded = AutoModelForSequenceClassification.from_pretrained(finished)
+    assert metrics["num_parameters"] == sum(p.numel() for p in loaded.parameters())
+    assert Image.open(finished / "curves.png").size[0] > 500
+
+
+def test_accuracy_is_that_of_every_test_example(finished, listops_dir):
+    """Counted one example at a time, outside the trainer; 40 examples don't fill batches of 16."""
+    run = open_run(finished)
+    data = load("listops_short", data_dir=listops_dir, max_seq_len=192)["test"].with_format("torch")
+    right = sum(int(run.model(x["input_ids"].long()[None]).logits.argmax() == x["labels"]) for x in data)
+    assert json.loads((finished / "metrics.json").read_text())["test_accuracy"] == pytest.approx(right / 40)
+    assert evaluate(run)["test_accuracy"] == pytest.approx(right / 40)
+
+
+def test_evaluate_and_predict_use_the_run(finished, tmp_path, capsys, monkeypatch):
+    assert main(["evaluate", "--model", str(finished)]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    text = tmp_path / "a.txt"
+    text.write_text("[MAX 3 [MIN 7 1 ] 5 ]")
+    assert main(["predict", "--model", str(finished), str(text)]) == 0
+    name, label, probability = capsys.readouterr().out.strip().split("\t")
+    assert name == str(text)
+    assert label in set("0123456789")
+    assert 0.1 <= float(probability) <= 1
+
+    class Piped:
+        buffer = text.open("rb")
+
+    monkeypatch.setattr(sys, "stdin", Piped())
+    assert main(["predict", "--model", str(finished)]) == 0
+    assert capsys.readouterr().out.startswith(f"standard input\t{label}\t")
+
+
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, monkeypatch):
+    whole = train(tiny)
+    parts = replace(tiny, output_dir=f"{tiny.output_dir}-parts")
+    honest = SegmentTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 7:
+            raise KeyboardInterrupt
+        return honest(self, *args, **kwargs)
+
+    monkeypatch.setattr(SegmentTrainer, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(parts)
+    monkeypatch.undo()
+    resumed = train(replace(parts, resume=True))
+    last = "checkpoint-12"
+    one, other = (load_file(run.output_dir / last / "model.safetensors") for run in (whole, resumed))
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+    assert whole.metrics["test_loss"] == resumed.metrics["test_loss"]
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    for step, state in (("4", '{"global_step": 4}'), ("8", '{"global_st'), ("12", None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    assert last_whole_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_stops_the_run_and_is_named(tiny, monkeypatch, what):
+    honest = SegmentTrainer.compute_loss
+    name = "rmaat.encoder.blocks.0.expand.weight"
+
+    def spoilt(self, model, *args, **kwargs):
+        loss = honest(self, model, *args, **kwargs)
+        if self.state.global_step == 5:
+            if what == "loss":
+                return loss * math.nan
+            dict(model.named_parameters())[name].register_hook(lambda grad: grad * math.inf)
+        return loss
+
+    monkeypatch.setattr(SegmentTrainer, "compute_loss", spoilt)
+    named = "the loss" if what == "loss" else name
+    with pytest.raises(TrainingDivergedError, match=f"{named} is not finite at step 6"):
+        train(tiny)
+    assert last_whole_checkpoint(Path(tiny.output_dir)).name == "checkpoint-4"
+
+
+def test_a_trainer_learns_and_accumulates(tiny):
+    """Accumulating 2 batches of 8 is a batch of 16, and the loss of a task falls within a few steps."""
+    base = replace(tiny, hidden_dropout_prob=0.0, max_steps=2, eval_steps=2, logging_steps=1)
+    one = train(replace(base, per_device_train_batch_size=16))
+    two = train(
+        replace(
+            base,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=2,
+            output_dir=f"{tiny.output_dir}-accumulated",
+        )
+    )
+    assert one.metrics["steps"] == two.metrics["steps"] == 2
+    assert one.metrics["train_tokens"] > 0
+
+
+def test_an_existing_run_is_not_overwritten_unless_asked(tiny):
+    short = replace(tiny, max_steps=1, eval_steps=1)
+    train(short)
+    with pytest.raises(UserError, match="already holds a run"):
+        train(short)
+    train(replace(short, overwrite=True))
+    with pytest.raises(UserError, match="exclude each other"):
+        train(replace(short, overwrite=True, resume=True))
+
+
+def test_resume_without_a_checkpoint_is_refused(tiny):
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        train(replace(tiny, resume=True))
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_training(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        train(replace(tiny, output_dir=str(tmp_path / "file" / "run")))
+
+
+def test_a_full_disk_is_refused_before_training(tiny, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(UserError, match="MiB free, the run needs about"):
+        train(tiny)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda run: (run / "run.yaml").unlink(), "has no run.yaml"),
+        (lambda run: (run / "config.json").write_text("{"), "is not JSON"),
+        (lambda run: (run / "config.json").write_text('{"model_type": "bert"}'), "of type 'bert'"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"xx"), "damaged or not a safetensors"),
+        (
+            lambda run: save_file({"a": torch.zeros(2)}, run / "model.safetensors"),
+            "checkpoint of another model: a is",
+        ),
+        (
+            lambda run: (run / "run.yaml").write_text(
+                (run / "run.yaml").read_text().replace("listops_short", "imdb_lra")
+            ),
+            "checkpoint of another model",
+        ),
+    ],
+)
+def test_a_damaged_run_is_refused(finished, tmp_path, capsys, spoil, said):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("run.yaml", "config.json", "model.safetensors"):
+        (copy / name).write_bytes((finished / name).read_bytes())
+    spoil(copy)
+    assert main(["evaluate", "--model", str(copy)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_bad_texts_are_refused_by_name(finished, tmp_path, capsys):
+    files = {"empty.txt": b"", "other.txt": b"[MAX 3 x ]", "bytes.txt": b"\xff\xfe"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert main(["predict", "--model", str(finished), str(tmp_path / name)]) == 2
+        assert name in capsys.readouterr().err
+    assert main(["predict", "--model", str(finished), str(tmp_path / "none.txt")]) == 2
+    assert "none.txt" in capsys.readouterr().err
+
+
+def test_a_killed_run_leaves_a_whole_checkpoint(tiny):
+    folder = Path(tiny.output_dir)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = folder.parent / "run-config.yaml"
+    config.write_text(replace(tiny, max_steps=100_000).to_yaml())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rmaat", "train", "--config", str(config)], stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while last_whole_checkpoint(folder) is None:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    checkpoint = last_whole_checkpoint(folder)
+    assert (checkpoint / "optimizer.pt").exists()
+    assert load_file(checkpoint / "model.safetensors")
