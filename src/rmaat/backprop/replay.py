@@ -77,7 +77,9 @@ class _Plan:
 class _ReplayFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *flat: Tensor) -> Tensors:
-        _, _, _, state = plan.split(flat)
+        _, _, _, first = plan.split(flat)
+        # Detached, so that a compiled step meets states of one kind: none requires a gradient here, all do in the backward.
+        state = tuple(x.detach() for x in first)
         states = list(state)
         with plan.autocast.restored():
             for index in range(plan.count):

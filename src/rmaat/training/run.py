@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
+from rmaat.provenance import provenance
 from rmaat.tasks import TASKS, load
 from rmaat.tasks.base import TaskInfo
 from rmaat.tasks.collate import Collator, lengths
@@ -83,6 +84,7 @@ def train(run: RunConfig) -> Result:
         "num_parameters": num_parameters,
         "seed": run.seed,
         "dataset": run.dataset,
+        **provenance(),
         "lengths": {part: length_summary(dataset, run.max_seq_len) for part, dataset in data.items()},
     }
     if trainer.is_world_process_zero():
