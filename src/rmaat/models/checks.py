@@ -5,7 +5,9 @@ Axes: B batch, N tokens of a sequence, M memory tokens, D width.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rmaat.errors import UserError
@@ -28,8 +30,8 @@ def one_input(input_ids: Tensor | None, input_values: Tensor | None, input_type:
     return wanted
 
 
-def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) -> tuple[int, ...]:
-    """The number of tokens of each row, after checking the mask's form and the range of what it leaves.
+def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) -> NDArray[np.int64]:
+    """The number of tokens of each row, int64 (B,), after checking the mask's form and the range of what it leaves.
 
     Args:
         tokens: (B, N) integer ids, or floating-point values.
@@ -49,7 +51,7 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
     else:
         mask = attention_mask.bool()
     if batch == 0 or width == 0:
-        return (0,) * batch
+        return np.zeros(batch, np.int64)
     rising = (mask[:, 1:] & ~mask[:, :-1]).any(1)
     used = tokens.where(mask, 0)
     if used.is_floating_point():
@@ -68,11 +70,11 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
     elif min(lowest, default=0) < 0 or max(highest, default=0) >= vocab_size:
         bad = min(lowest) if min(lowest) < 0 else max(highest)
         raise UserError(f"input_ids holds the id {bad}; vocab_size {vocab_size} allows 0 to {vocab_size - 1}")
-    return tuple(lengths)
+    return np.asarray(lengths, np.int64)
 
 
 class Place(NamedTuple):
-    """Where each row's segments stand in their whole sequence; all of length B.
+    """Where each row's segments stand in their whole sequence; int64 arrays, (B,).
 
     Attributes:
         segments: segments given in this call.
@@ -80,13 +82,18 @@ class Place(NamedTuple):
         total: T, segments of the whole sequence.
     """
 
-    segments: tuple[int, ...]
-    offset: tuple[int, ...]
-    total: tuple[int, ...]
+    segments: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    total: NDArray[np.int64]
+
+    @property
+    def longest(self) -> int:
+        """The most segments that a row has in this call."""
+        return int(self.segments.max(initial=0))
 
 
 def place_segments(
-    lengths: tuple[int, ...],
+    lengths: NDArray[np.int64],
     segment_length: int,
     segment_offset: int | Tensor,
     total_segments: int | Tensor | None,
@@ -98,37 +105,33 @@ def place_segments(
         UserError: for an empty row without memory, an offset below 0, a total that is less than offset plus the row's own
             segments, or a row that goes on after this call without ending on a whole segment.
     """
-    batch = len(lengths)
-    segments = tuple(-(-length // segment_length) for length in lengths)
-    offset = _per_row("segment_offset", segment_offset, batch)
-    ends = tuple(o + s for o, s in zip(offset, segments, strict=True))
-    total = ends if total_segments is None else _per_row("total_segments", total_segments, batch)
-    for row, length in enumerate(lengths):
-        if length == 0 and not has_memory:
+    segments = -(-lengths // segment_length)
+    offset = _per_row("segment_offset", segment_offset, len(lengths))
+    ends = offset + segments
+    total = ends if total_segments is None else _per_row("total_segments", total_segments, len(lengths))
+    if not has_memory:
+        for row in np.flatnonzero(lengths == 0)[:1]:
             raise UserError(f"row {row} has no token; drop it, or give memory to carry through")
-        if offset[row] < 0:
-            raise UserError(f"segment_offset must be >= 0, not {offset[row]} (row {row})")
-        if length and total[row] < ends[row]:
-            raise UserError(
-                f"total_segments {total[row]} is less than segment_offset {offset[row]} plus the row's own "
-                f"{segments[row]} segments (row {row})"
-            )
-        if length % segment_length and total[row] > ends[row]:
-            raise UserError(
-                f"row {row} goes on after this call (total_segments {total[row]}), so its {length} tokens must be whole "
-                f"segments of {segment_length}"
-            )
+    for row in np.flatnonzero(offset < 0)[:1]:
+        raise UserError(f"segment_offset must be >= 0, not {offset[row]} (row {row})")
+    for row in np.flatnonzero((lengths > 0) & (total < ends))[:1]:
+        raise UserError(
+            f"total_segments {total[row]} is less than segment_offset {offset[row]} plus the row's own {segments[row]} "
+            f"segments (row {row})"
+        )
+    for row in np.flatnonzero((lengths % segment_length > 0) & (total > ends))[:1]:
+        raise UserError(
+            f"row {row} goes on after this call (total_segments {total[row]}), so its {lengths[row]} tokens must be whole "
+            f"segments of {segment_length}"
+        )
     return Place(segments, offset, total)
 
 
-def _per_row(name: str, value: int | Tensor, batch: int) -> tuple[int, ...]:
-    if isinstance(value, int):
-        return (value,) * batch
-    if value.dim() == 0:
-        return (int(value),) * batch
-    if value.shape != (batch,):
-        raise UserError(f"{name} must be one number or one a row ({batch}), not of shape {tuple(value.shape)}")
-    return tuple(value.tolist())
+def _per_row(name: str, value: int | Tensor, batch: int) -> NDArray[np.int64]:
+    found = np.asarray(value.tolist() if isinstance(value, Tensor) else value, np.int64)
+    if found.shape not in ((), (batch,)):
+        raise UserError(f"{name} must be one number or one a row ({batch}), not of shape {found.shape}")
+    return np.broadcast_to(found, (batch,))
 
 
 def check_state(name: str, value: Tensor | None, shape: tuple[int, ...]) -> None:

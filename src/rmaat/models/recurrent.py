@@ -133,14 +133,14 @@ class RmaatModel(RmaatPreTrainedModel):
 
     def _cut(self, tokens: Tensor, attention_mask: Tensor | None, place: Place) -> SegmentInputs:
         """Cut (B, N) into segments, padding with 0 under a zero mask, or dropping columns that no row uses."""
-        total, size = max(place.segments, default=0), self.config.segment_length
+        total, size = place.longest, self.config.segment_length
         mask = torch.ones_like(tokens, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
 
         def to_segments(x_BN: Tensor) -> Tensor:
             x_BN = pad(x_BN, (0, max(total * size - x_BN.shape[1], 0)))[:, : total * size]
             return x_BN.unflatten(1, (total, size)).transpose(0, 1).contiguous()
 
-        segments_B = torch.tensor(place.segments, device=tokens.device)
+        segments_B = torch.from_numpy(place.segments).to(tokens.device)
         active_TB = torch.arange(total, device=tokens.device)[:, None] < segments_B
         mask_TBS = to_segments(mask)
         tokens_TBS = to_segments(tokens).masked_fill(~mask_TBS, 0)
@@ -153,12 +153,13 @@ class RmaatModel(RmaatPreTrainedModel):
         config = self.config
         if self.retention_logits is not None:
             return learned_factors(self.retention_logits, place)
-        macro_model = config.astrocyte
-        factors_TB = np.ones((max(place.segments, default=0), len(place.segments)))
-        for row, (own, offset, total) in enumerate(zip(*place, strict=True)):
-            if own:
-                factors = retention_factors(total, config.schedule, macro_model, config.retention_constant)
-                factors_TB[:own, row] = factors[offset : offset + own]
+        factors_TB = np.ones((place.longest, len(place.total)))
+        # As many passes as there are different T, not rows.
+        for total in np.unique(place.total[place.segments > 0]):
+            factors = retention_factors(int(total), config.schedule, config.astrocyte, config.retention_constant)
+            rows = np.flatnonzero((place.total == total) & (place.segments > 0))
+            index_TB = np.arange(place.longest)[:, None] + place.offset[rows]
+            factors_TB[:, rows] = factors[np.minimum(index_TB, total - 1)]
         return torch.from_numpy(factors_TB).to(self.first_memory)
 
     def _run(self, inputs: SegmentInputs, state: SegmentState, place: Place) -> SegmentState:
@@ -173,7 +174,7 @@ class RmaatModel(RmaatPreTrainedModel):
             return encoder(shared, SegmentInputs(*segment), SegmentState(*state), keep)
 
         parameters = tuple(p for p in encoder.parameters() if p.requires_grad)
-        recurrence = Recurrence(step, parameters, encoder.shared(), inputs, state, place.segments)
+        recurrence = Recurrence(step, parameters, encoder.shared(), inputs, state, tuple(place.segments.tolist()))
         return SegmentState(*self.backprop(recurrence))
 
 
@@ -190,15 +191,15 @@ def learned_factors(logits_K: Tensor, place: Place) -> Tensor:
     Raises:
         UserError: for a row of more segments than there are logits.
     """
-    longest = max(place.total, default=0)
+    longest = int(place.total.max(initial=0))
     if longest > len(logits_K):
         raise UserError(
             f"a sequence of {longest} segments is longer than the num_segments {len(logits_K)} that retention_schedule "
             "'learned' has factors for; raise num_segments with max_seq_len, or take 'ltp' or 'streaming'"
         )
     index = torch.arange(len(logits_K), device=logits_K.device)
-    total_B = torch.tensor(place.total, device=logits_K.device).clamp_min(1)
+    total_B = torch.from_numpy(place.total.copy()).to(logits_K.device).clamp_min(1)
     factors_KB = logits_K[:, None].where(index[:, None] < total_B, -torch.inf).softmax(0)
-    offset_B = torch.tensor(place.offset, device=logits_K.device)
-    own_TB = index[: max(place.segments, default=0), None] + offset_B
+    offset_B = torch.from_numpy(place.offset.copy()).to(logits_K.device)
+    own_TB = index[: place.longest, None] + offset_B
     return factors_KB.gather(0, own_TB.clamp_max(len(logits_K) - 1))
