@@ -66,6 +66,7 @@ def train(run: RunConfig) -> Result:
             f"resume: output_dir '{output_dir}' holds no whole checkpoint; leave --resume out to begin anew"
         )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))
 
     evaluation = measure(trainer, data["validation"], "eval")
@@ -91,7 +92,7 @@ def train(run: RunConfig) -> Result:
         run_folder.write_atomically(output_dir / run_folder.METRICS, json.dumps(metrics, indent=2) + "\n")
         title = f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.segment_length}"
         draw_curves(
-            trainer.state.log_history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES
+            history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES
         )
     return Result(metrics, output_dir)
 
