@@ -3,15 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset, Features, LargeList, List, Value, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmaat.tasks.arrow import to_dataset
-from rmaat.tasks.base import TaskInfo
 from rmaat.tasks.collate import Collator, lengths
 
 ROWS = st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=20), min_size=1, max_size=6)
@@ -76,19 +73,3 @@ def test_lengths_of_a_sliced_table_on_disk(tmp_path: Path) -> None:
     loaded = Dataset.load_from_disk(str(tmp_path / "d"))
     assert lengths(loaded.shard(2, 1, contiguous=True)).tolist() == [1, 5]
     assert lengths(loaded.shuffle(seed=1)).sum() == 14
-
-
-@pytest.mark.parametrize(("vocab_size", "dtype"), [(256, np.uint8), (257, np.int16)])
-def test_data_set_types_follow_the_vocabulary(vocab_size: int, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = TaskInfo("t", "", "text", vocab_size, ("a", "b"), 4, (1, 1, 1), "")
-    rows = [np.array([0, 255, vocab_size - 1], dtype), np.arange(9, dtype=dtype)]
-    dataset = to_dataset(info, {"input_ids": rows, "other_input_ids": rows[::-1]}, [1, 0], 4, notes=["a note"])
-    assert dataset[0] == {"input_ids": rows[0].tolist(), "other_input_ids": [0, 1, 2, 3], "labels": 1}
-    assert dataset.features["input_ids"].feature.dtype == np.dtype(dtype).name
-    assert lengths(dataset).tolist() == [3, 4]
-    assert lengths(dataset, "other_input_ids").tolist() == [4, 3]
-    assert dataset.info.description.endswith("1 cut to 4; a note")
-    monkeypatch.setattr("rmaat.tasks.arrow.INT32_LIMIT", 5)
-    large = to_dataset(info, {"input_ids": rows}, [1, 0], 4)
-    assert pa.types.is_large_list(large.data.column("input_ids").type)
-    assert lengths(large).tolist() == [3, 4]
