@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--workers", type=int, default=0)
     arguments = parser.parse_args()
-    print(f"| task | emits | million tokens a second (batches of {arguments.batch_size}, {arguments.workers} workers) |")
+    print(
+        f"| task | emits | million tokens a second (batches of {arguments.batch_size}, {arguments.workers} workers) |"
+    )
     print("| --- | --- | ---: |")
     for name in arguments.tasks or TASKS.names():
         try:

@@ -77,7 +77,7 @@ def test_list_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert main(["list", "tasks", "--data_dir", str(tmp_path)]) == 0
     rows = {
-        line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "found" in line or "missi" in line
+        line.split()[0]: line for line in capsys.readouterr().out.splitlines() if "found" in line or "missi" in line
     }
     assert "found" in rows["listops_short"]
     assert "missing" in rows["listops"]

@@ -73,3 +73,42 @@ def test_lengths_of_a_sliced_table_on_disk(tmp_path: Path) -> None:
     loaded = Dataset.load_from_disk(str(tmp_path / "d"))
     assert lengths(loaded.shard(2, 1, contiguous=True)).tolist() == [1, 5]
     assert lengths(loaded.shuffle(seed=1)).sum() == 14
+
+
+LEVELS = [
+    {"input_ids": np.array([0, 255], np.uint8), "labels": 0},
+    {"input_ids": np.array([100], np.uint8), "labels": 1},
+]
+
+
+def test_real_values_in_place_of_ids() -> None:
+    batch = Collator(3, normalise=(100.0, 50.0))(LEVELS)
+    assert set(batch) == {"input_values", "attention_mask", "labels"}
+    assert batch["input_values"].dtype == torch.float32
+    torch.testing.assert_close(batch["input_values"], torch.tensor([[-2.0, 3.1, 0.0], [0.0, 0.0, 0.0]]))
+    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
+    with pytest.raises(ValueError, match="must be positive"):
+        Collator(3, normalise=(0.0, 0.0))
+
+
+@given(ROWS, st.integers(1, 9), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=40)
+def test_a_pair_in_one_row(rows: list[list[int]], multiple: int, random) -> None:
+    others = [random.choice(rows) for _ in rows]
+    examples = [
+        {"input_ids": np.array(a, np.uint8), "other_input_ids": np.array(b, np.uint8), "labels": 0}
+        for a, b in zip(rows, others, strict=True)
+    ]
+    batch = Collator(multiple, separator=256)(examples)
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    for a, b, ids, mask in zip(
+        rows, others, batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True
+    ):
+        joined = [*a, 256, *b]
+        assert ids == joined + [0] * (len(ids) - len(joined))
+        assert sum(mask) == len(joined)
+        assert mask == sorted(mask, reverse=True)
+
+
+def test_a_separator_leaves_single_sequences_alone() -> None:
+    assert Collator(2, separator=256)(LEVELS)["input_ids"].tolist() == [[0, 255], [100, 0]]

@@ -62,7 +62,7 @@ class PartFacts:
         return "; ".join([f"{self.examples:,} examples", *lengths, *self.notes])
 
 
-HEADINGS = ("part", "examples", "classes", "tokens in", "p50", "p95", "longest", "cut")
+HEADINGS = ("part", "examples", "tokens in", "p50", "p95", "longest", "cut")
 """The columns of `table`."""
 
 MOST_CLASSES_LISTED = 10
@@ -79,12 +79,11 @@ def summary(dataset: DatasetDict) -> dict[str, PartFacts]:
 
 
 def table(parts: Mapping[str, PartFacts]) -> list[tuple[str, ...]]:
-    """Rows under `HEADINGS`, one for each part and token column; many classes are told by their extremes."""
+    """Rows under `HEADINGS`, one for each part and token column."""
     return [
         (
             split,
             f"{of_part.examples:,}",
-            _balance(of_part.classes),
             column,
             f"{of.p50:,.0f}",
             f"{of.p95:,.0f}",
@@ -96,7 +95,14 @@ def table(parts: Mapping[str, PartFacts]) -> list[tuple[str, ...]]:
     ]
 
 
+def remarks(parts: Mapping[str, PartFacts]) -> list[str]:
+    """One line for the classes of each part, many classes told by their extremes, and one for each note."""
+    return [
+        f"{split}: {line}" for split, of_part in parts.items() for line in (_balance(of_part.classes), *of_part.notes)
+    ]
+
+
 def _balance(classes: Mapping[str, int]) -> str:
     if len(classes) <= MOST_CLASSES_LISTED:
-        return ", ".join(f"{name} {count:,}" for name, count in classes.items())
-    return f"{len(classes)} classes of {min(classes.values()):,} to {max(classes.values()):,}"
+        return ", ".join(f"{count:,} {name}" for name, count in classes.items())
+    return f"{len(classes)} classes of {min(classes.values()):,} to {max(classes.values()):,} examples"
