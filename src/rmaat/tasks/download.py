@@ -199,9 +199,13 @@ def _unpack(archive: Path, download: Download, folder: Path) -> None:
     shutil.rmtree(unpacking, ignore_errors=True)  # what a killed process left; this one holds the lock
     try:
         unpacking.mkdir()
-        with tarfile.open(archive, "r:gz") as tar:
-            # The filter refuses absolute paths, paths and links that climb out, and devices.
-            tar.extractall(unpacking, filter="data")
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                # The filter takes leading slashes away and refuses devices and whatever climbs out.
+                tar.extractall(unpacking, filter="data")
+            # tarfile stops short of the end, where gzip compares lengths and checksums.
+            while stream.read(CHUNK):
+                pass
         if not (unpacking / folder.name).is_dir():
             found = sorted(path.name for path in unpacking.iterdir())[:5]
             raise UserError(
