@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,13 @@ def test_a_label_never_seen_in_training(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"\.jsonl, line 5: the label 'new' is not in .*train\.jsonl"):
             load(files_task(options), tmp_path)
     assert not [path for path in tmp_path.glob(".rmaat_cache/files-*") if path.is_dir()]
+
+
+def test_other_options_are_another_data_set(tmp_path: Path) -> None:
+    rows = [{"text": f"one {i}", "body": f"two {i}", "label": i % 2} for i in range(30)]
+    files = put(tmp_path / "d", train=rows[:20], test=rows[20:])
+    assert texts(load(files_task(files), tmp_path)["test"])[0] == "one 20"
+    assert texts(load(files_task(replace(files, text_column="body")), tmp_path)["test"])[0] == "two 20"
 
 
 def test_mistakes_in_the_options(tmp_path: Path) -> None:

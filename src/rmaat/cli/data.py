@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,7 @@ def run(arguments: Namespace) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    task = task_of(arguments.task, FilesOptions(**{f.name: arguments[f.name] for f in fields(FilesOptions)}))
+    task = task_of(arguments.task, FilesOptions.of(arguments))
     data_dir = data_folder(arguments.data_dir)
     if arguments.seed < 0:
         raise UserError(f"--seed must not be negative, got {arguments.seed}")

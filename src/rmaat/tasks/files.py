@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from rmaat.tasks.splits import digest, held_out, repeated
 from rmaat.tasks.text import VOCAB_SIZE, decode_bytes, encode_bytes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class FilesOptions:
-    """Where labelled documents are. All but the tokenizer are only for `dataset: files`.
+    """Where one's own labelled documents are, for the task files.
 
     Args:
         train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task files.
@@ -45,6 +45,11 @@ class FilesOptions:
     other_text_column: str | None = None
     label_column: str | None = None
     tokenizer: str | None = None
+
+    @classmethod
+    def of(cls, settings: object) -> FilesOptions:
+        """From any object with attributes of these names: parsed flags, a run config."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
