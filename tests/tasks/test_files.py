@@ -112,7 +112,7 @@ def test_repetitions_are_dropped_from_train_and_counted(tmp_path: Path) -> None:
     both = texts(dataset["train"]) + texts(dataset["validation"])
     assert sorted(both) == [row["text"] for row in rows_of("train", 9)]
     assert facts(dataset["train"]).notes == [
-        "dropped 1 examples that are in validation or test too and 2 that repeat another of train"
+        "dropped 1 examples that are in another part too and 2 that repeat another of train"
     ]
 
 

@@ -82,7 +82,7 @@ def test_repetitions_are_dropped_from_train_only(tmp_path: Path) -> None:
     assert len(both) == len(set(both)) == 60 - 3 - 2
     assert not set(both) & set(texts(dataset["test"]))
     assert len(dataset["test"]) == 60
-    assert "dropped 3 reviews that are in test too and 2 that repeat" in facts(dataset["train"]).notes[0]
+    assert "dropped 3 reviews that are in another part too and 2 that repeat" in facts(dataset["train"]).notes[0]
 
 
 def test_short_and_long_variants(tmp_path: Path) -> None:

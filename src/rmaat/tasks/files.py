@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rmaat.errors import UserError
 from rmaat.tasks.base import Part, Row, Task, TaskInfo, TokenIds, token_dtype
 from rmaat.tasks.records import read_records
-from rmaat.tasks.splits import digest, held_out, repeated
+from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
 from rmaat.tasks.text import VOCAB_SIZE, decode_bytes, encode_bytes
 
 
@@ -111,12 +111,6 @@ class FilesTask(Task):
         elsewhere = {found for path in others for found in scans[path].digests}
         in_other, again = repeated(scans[train].digests, elsewhere)
         usable = ~(in_other | again)
-        notes = []
-        if not usable.all():
-            notes.append(
-                f"dropped {int(in_other.sum()):,} examples that are in validation or test too "
-                f"and {int(again.sum()):,} that repeat another of train"
-            )
         if len(others) == 2:
             validation = self._part(others[0], ids)
             if repeats := set(scans[others[0]].digests) & set(scans[others[1]].digests):
@@ -127,7 +121,7 @@ class FilesTask(Task):
             usable &= ~chosen
             validation = self._part(train, ids, chosen)
         parts = {"train": self._part(train, ids, usable), "validation": validation, "test": self._part(others[-1], ids)}
-        parts["train"].notes.extend(notes)
+        parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
         return parts
 
     def encode(self, text: str) -> TokenIds:

@@ -7,9 +7,10 @@ train part that repeat a review of the test part, or an earlier one of the train
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,11 @@ import numpy as np
 from rmaat.errors import UserError
 from rmaat.tasks.base import Part, TaskInfo
 from rmaat.tasks.download import ACL_IMDB
+from rmaat.tasks.splits import HELD_OUT, digest, held_out, repeated, repetition_notes
 from rmaat.tasks.text import VOCAB_SIZE, BytesTask, encode_bytes, read_lines
 
 LABELS = {"neg": 0, "pos": 1}
 """The official folders and what they stand for."""
-
-HELD_OUT = 10
-"""One review in so many of the train part is for validation."""
 
 
 @dataclass(frozen=True)
@@ -75,33 +74,21 @@ class Imdb(BytesTask):
         """Read, drop repetitions, hold out the validation part."""
         sources = self.sources(data_dir)
         train, test = ([r for r in part if len(r.text) > self.longer_than] for part in _read_parts(sources))
-        train_notes, (train, validation) = _held_out(train, test, seed)
+        in_test, again = repeated((digest([r.text]) for r in train), {digest([r.text]) for r in test})
+        usable = ~(in_test | again)
+        labels = np.array([review.label for review in train], np.int64)
+        validation = held_out(labels, usable, seed, per_class=len(train) // (HELD_OUT * len(LABELS)))
+        return {
+            "train": _part(
+                itertools.compress(train, usable & ~validation), repetition_notes(in_test, again, "reviews")
+            ),
+            "validation": _part(itertools.compress(train, validation)),
+            "test": _part(test),
+        }
 
-        def part(reviews: list[Review]) -> Part:
-            return Part([((review.text,), review.label) for review in reviews])
 
-        return {"train": Part(part(train).rows, train_notes), "validation": part(validation), "test": part(test)}
-
-
-def _held_out(
-    train: list[Review], test: list[Review], seed: int
-) -> tuple[list[str], tuple[list[Review], list[Review]]]:
-    """Drop repetitions from the train part, then split it; the original order is kept in both parts."""
-    in_test = {review.text for review in test}
-    new = [review for review in train if review.text not in in_test]
-    distinct = list({review.text: review for review in reversed(new)}.values())[::-1]
-    notes = [
-        f"dropped {len(train) - len(new)} reviews that are in test too "
-        f"and {len(new) - len(distinct)} that repeat another of train"
-    ]
-    rng = np.random.default_rng(seed)
-    per_label = len(train) // (HELD_OUT * len(LABELS))
-    chosen: set[int] = set()
-    for label in LABELS.values():
-        candidates = [i for i, review in enumerate(distinct) if review.label == label]
-        chosen.update(rng.permutation(candidates)[:per_label].tolist())
-    kept = [review for i, review in enumerate(distinct) if i not in chosen]
-    return notes, (kept, [distinct[i] for i in sorted(chosen)])
+def _part(reviews: Iterable[Review], notes: Sequence[str] = ()) -> Part:
+    return Part([((review.text,), review.label) for review in reviews], list(notes))
 
 
 def _read_parts(sources: tuple[Path, ...]) -> tuple[list[Review], list[Review]]:

@@ -29,12 +29,27 @@ def repeated(digests: Iterable[bytes], elsewhere: Collection[bytes]) -> tuple[ND
     return np.array(in_other, bool), np.array(again, bool)
 
 
-def held_out(labels: NDArray[np.int64], usable: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
-    """A mask (B,) of the examples held out: a tenth of each class's usable ones, one at least where there are two."""
+def repetition_notes(in_other: NDArray[np.bool_], again: NDArray[np.bool_], what: str) -> list[str]:
+    """What `repeated` found, for `Part.notes`; nothing where it found nothing."""
+    if not (in_other | again).any():
+        return []
+    return [
+        f"dropped {int(in_other.sum()):,} {what} that are in another part too "
+        f"and {int(again.sum()):,} that repeat another of train"
+    ]
+
+
+def held_out(
+    labels: NDArray[np.int64], usable: NDArray[np.bool_], seed: int, per_class: int | None = None
+) -> NDArray[np.bool_]:
+    """A mask (B,) of the examples held out: of each class's usable ones `per_class`, or a tenth.
+
+    A tenth is at least one where the class has two or more.
+    """
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels[usable]):
         candidates = rng.permutation(np.flatnonzero(usable & (labels == label)))
-        count = max(len(candidates) // HELD_OUT, min(1, len(candidates) - 1))
-        chosen[candidates[:count]] = True
+        tenth = max(len(candidates) // HELD_OUT, min(1, len(candidates) - 1))
+        chosen[candidates[: tenth if per_class is None else per_class]] = True
     return chosen
