@@ -1,14 +1,18 @@
 """`rmaat data` and `rmaat list tasks`: what they print, and one line for every mistake."""
 
 import json
+import random
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rmaat.cli.main import main
+from rmaat.tasks import TASKS
 
 SMALL = ("--num_train", "20", "--num_val", "5", "--num_test", "5")
 
@@ -76,9 +80,10 @@ def test_list_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     main(["data", "listops_short", "--data_dir", str(tmp_path), *SMALL])
     capsys.readouterr()
     assert main(["list", "tasks", "--data_dir", str(tmp_path)]) == 0
-    rows = {
-        line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "found" in line or "missi" in line
-    }
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.endswith(("found", "missing"))}
+    assert set(rows) == set(TASKS.names())
+    assert max(map(len, lines[1:])) <= 110
     assert "found" in rows["listops_short"]
     assert "missing" in rows["listops"]
     assert "missing" in rows["imdb_lra"]
@@ -91,3 +96,67 @@ def test_help_is_immediate() -> None:
     done = subprocess.run([sys.executable, "-m", "rmaat", "data", "--help"], capture_output=True, text=True, check=True)
     assert time.monotonic() - start < 1.5  # 0.3 s on an idle machine
     assert "listops_short" in done.stdout
+
+
+def test_show_pictures_on_one_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "pathfinder32_easy", "--data_dir", str(tmp_path), *SMALL, "--show", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "train: 10 apart, 10 connected" in out
+    last = out.splitlines()[-1]
+    sheet, _, labels = last.partition("  row by row: ")
+    assert len(labels.split(", ")) == 5
+    with Image.open(sheet) as picture:
+        assert picture.size == (3 * 132 - 4, 2 * 132 - 4)
+
+
+def test_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("train", "test"):
+        rows = "".join(json.dumps({"body": f"{part} text {i}", "y": "ab"[i % 2]}) + "\n" for i in range(20))
+        (tmp_path / f"{part}.jsonl").write_text(rows)
+    files = ["--train_file", f"{tmp_path}/train.jsonl", "--test_file", f"{tmp_path}/test.jsonl"]
+    columns = ["--text_column", "body", "--label_column", "y"]
+    assert main(["data", "files", "--data_dir", str(tmp_path), *files, *columns, "--show", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "train: 9 a, 9 b" in out
+    assert "validation: 1 a, 1 b" in out
+    assert "(12 tokens)  train text" in out
+    assert main(["data", "files", *files]) == 2
+    assert "line 1: no column 'text'; known: body, y" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_run_again(tmp_path: Path) -> None:
+    def command(folder: str) -> list[str]:
+        task = ["listops_short", "--data_dir", str(tmp_path / folder), "--show", "1"]
+        return [
+            sys.executable,
+            "-m",
+            "rmaat",
+            "data",
+            *task,
+            "--num_train",
+            "3000",
+            "--num_val",
+            "50",
+            "--num_test",
+            "50",
+        ]
+
+    started = time.monotonic()
+    expected = subprocess.run(command("whole"), capture_output=True, text=True, check=True).stdout
+    needed = time.monotonic() - started
+    moments = random.Random(0)
+    for attempt in range(12):
+        killed = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            killed.wait(timeout=moments.uniform(0.1, 1) * needed)
+        except subprocess.TimeoutExpired:
+            killed.send_signal(signal.SIGKILL)
+            killed.wait()
+        if attempt % 3 == 2:
+            again = subprocess.run(command("killed"), capture_output=True, text=True, check=True).stdout
+            found = again.replace("/killed/", "/whole/").replace("there already", "generated")
+            assert found == expected
+            for path in (tmp_path / "killed").rglob("*.tsv"):
+                path.unlink()
+            (tmp_path / "killed" / "listops_short" / "settings.json").unlink()

@@ -3,15 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset, Features, LargeList, List, Value, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmaat.tasks.arrow import to_dataset
-from rmaat.tasks.base import TaskInfo
 from rmaat.tasks.collate import Collator, lengths
 
 ROWS = st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=20), min_size=1, max_size=6)
@@ -78,17 +75,40 @@ def test_lengths_of_a_sliced_table_on_disk(tmp_path: Path) -> None:
     assert lengths(loaded.shuffle(seed=1)).sum() == 14
 
 
-@pytest.mark.parametrize(("vocab_size", "dtype"), [(256, np.uint8), (257, np.int16)])
-def test_data_set_types_follow_the_vocabulary(vocab_size: int, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = TaskInfo("t", "", "text", vocab_size, ("a", "b"), 4, (1, 1, 1), "")
-    rows = [np.array([0, 255, vocab_size - 1], dtype), np.arange(9, dtype=dtype)]
-    dataset = to_dataset(info, {"input_ids": rows, "other_input_ids": rows[::-1]}, [1, 0], 4, notes=["a note"])
-    assert dataset[0] == {"input_ids": rows[0].tolist(), "other_input_ids": [0, 1, 2, 3], "labels": 1}
-    assert dataset.features["input_ids"].feature.dtype == np.dtype(dtype).name
-    assert lengths(dataset).tolist() == [3, 4]
-    assert lengths(dataset, "other_input_ids").tolist() == [4, 3]
-    assert dataset.info.description.endswith("1 cut to 4; a note")
-    monkeypatch.setattr("rmaat.tasks.arrow.INT32_LIMIT", 5)
-    large = to_dataset(info, {"input_ids": rows}, [1, 0], 4)
-    assert pa.types.is_large_list(large.data.column("input_ids").type)
-    assert lengths(large).tolist() == [3, 4]
+LEVELS = [
+    {"input_ids": np.array([0, 255], np.uint8), "labels": 0},
+    {"input_ids": np.array([100], np.uint8), "labels": 1},
+]
+
+
+def test_real_values_in_place_of_ids() -> None:
+    batch = Collator(3, normalise=(100.0, 50.0))(LEVELS)
+    assert set(batch) == {"input_values", "attention_mask", "labels"}
+    assert batch["input_values"].dtype == torch.float32
+    torch.testing.assert_close(batch["input_values"], torch.tensor([[-2.0, 3.1, 0.0], [0.0, 0.0, 0.0]]))
+    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
+    with pytest.raises(ValueError, match="must be positive"):
+        Collator(3, normalise=(0.0, 0.0))
+
+
+@given(ROWS, st.integers(1, 9), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=40)
+def test_a_pair_in_one_row(rows: list[list[int]], multiple: int, random) -> None:
+    others = [random.choice(rows) for _ in rows]
+    examples = [
+        {"input_ids": np.array(a, np.uint8), "other_input_ids": np.array(b, np.uint8), "labels": 0}
+        for a, b in zip(rows, others, strict=True)
+    ]
+    batch = Collator(multiple, separator=256)(examples)
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    for a, b, ids, mask in zip(
+        rows, others, batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True
+    ):
+        joined = [*a, 256, *b]
+        assert ids == joined + [0] * (len(ids) - len(joined))
+        assert sum(mask) == len(joined)
+        assert mask == sorted(mask, reverse=True)
+
+
+def test_a_separator_leaves_single_sequences_alone() -> None:
+    assert Collator(2, separator=256)(LEVELS)["input_ids"].tolist() == [[0, 255], [100, 0]]

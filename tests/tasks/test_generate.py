@@ -107,7 +107,9 @@ def test_cut_off_while_putting_files_into_place(tmp_path: Path, monkeypatch: pyt
             generate(LISTOPS_SHORT, tmp_path, 1, COUNTS, overwrite=True)
     whole = all((tmp_path / "listops_short" / name).is_file() for name in LISTOPS_SHORT.file_names)
     assert whole == (moment in (0, 7))
-    assert generate(LISTOPS_SHORT, tmp_path, 1, COUNTS, overwrite=True)
+    assert not generate(LISTOPS_SHORT, tmp_path, 1, COUNTS)  # the next run finishes the move, nothing is made again
+    generate(LISTOPS_SHORT, tmp_path / "at once", 1, COUNTS)
+    assert contents(tmp_path) == contents(tmp_path / "at once")
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:

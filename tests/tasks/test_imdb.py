@@ -11,6 +11,7 @@ import pytest
 
 from rmaat.errors import UserError
 from rmaat.tasks import load
+from rmaat.tasks.facts import facts
 from rmaat.tasks.imdb import IMDB
 
 
@@ -81,7 +82,7 @@ def test_repetitions_are_dropped_from_train_only(tmp_path: Path) -> None:
     assert len(both) == len(set(both)) == 60 - 3 - 2
     assert not set(both) & set(texts(dataset["test"]))
     assert len(dataset["test"]) == 60
-    assert "dropped 3 reviews that are in test too and 2 that repeat" in dataset["train"].info.description
+    assert "dropped 3 reviews that are in another part too and 2 that repeat" in facts(dataset["train"]).notes[0]
 
 
 def test_short_and_long_variants(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_cut_off_file_is_told(tmp_path: Path) -> None:
     put_compact(tmp_path, records("train"), records("test"))
     path = tmp_path / "imdb_test.jsonl.xz"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"imdb_test\.jsonl\.xz is not a whole \.xz file"):
+    with pytest.raises(UserError, match=r"imdb_test\.jsonl\.xz, after line \d+: not a whole \.xz file"):
         load("imdb", tmp_path)
 
 
@@ -139,7 +140,7 @@ def test_missing_and_too_few(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"imdb_train\.jsonl\.xz is missing .*aclImdb"):
         load("imdb", tmp_path)
     put_compact(tmp_path, records("train", 8), records("test"))
-    with pytest.raises(UserError, match="too few reviews"):
+    with pytest.raises(UserError, match="no examples are left for the validation part of imdb"):
         load("imdb", tmp_path)
 
 

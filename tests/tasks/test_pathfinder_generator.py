@@ -350,11 +350,10 @@ def test_wrong_arguments(difficulty: str, count: int, seed: int, workers: int, m
         generate_images(difficulty, count, seed, workers=workers)
 
 
-def test_progress_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
-    generate_images("easy", 4, seed=0, show_progress=True)
-    captured = capfd.readouterr()
-    assert "4/4" in captured.err
-    assert captured.out == ""
+def test_progress_counts_every_image() -> None:
+    done: list[int] = []
+    generate_images("easy", 1_100, seed=0, progress=done.append)
+    assert sorted(done) == [100, 500, 500]
 
 
 # The archive --------------------------------------------------------------------------------------------------------

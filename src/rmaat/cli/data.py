@@ -1,18 +1,22 @@
-"""Generate the data of a task, or check the files of a task that is not generated."""
+"""Generate or fetch the data of a task, or check the files that are there, and show what is in them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.errors import UserError
-from rmaat.tasks import TASKS, Task, data_folder, load
+from rmaat.tasks import TASKS, Task, data_folder, load, task_of
 from rmaat.tasks.base import Counts, GeneratedTask
+from rmaat.tasks.files import FilesOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 COUNT_FLAGS = ("num_train", "num_val", "num_test")
 
@@ -29,6 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         parser.add_argument(f"--{flag}", type=int | None, help=f"{part} examples to generate (default: the task's own)")
     parser.add_argument("--overwrite", type=bool, default=False, help="replace generated files of other settings")
     parser.add_argument("--show", type=int, default=0, help="print this many examples of the train part")
+    parser.add_argument("--download", type=bool, default=False, help="fetch the published archive into the data folder")
+    parser.add_argument("--url", type=str | None, help="another address of the same archive, for --download")
+    parser.add_class_arguments(FilesOptions)
 
 
 def run(arguments: Namespace) -> None:
@@ -36,14 +43,18 @@ def run(arguments: Namespace) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    task = TASKS[arguments.task]
+    task = task_of(arguments.task, FilesOptions.of(arguments))
     data_dir = data_folder(arguments.data_dir)
     if arguments.seed < 0:
         raise UserError(f"--seed must not be negative, got {arguments.seed}")
     if arguments.show < 0:
         raise UserError(f"--show must not be negative, got {arguments.show}")
+    if arguments.url is not None and not arguments.download:
+        raise UserError("--url is the address for --download; give both or neither")
     asked = [arguments[flag] for flag in COUNT_FLAGS]
-    if isinstance(task, GeneratedTask):
+    if arguments.download:
+        _download(console, task, data_dir, arguments.url)
+    elif isinstance(task, GeneratedTask):
         train, validation, test = (
             default if count is None else count for count, default in zip(asked, task.info.sizes, strict=True)
         )
@@ -58,17 +69,38 @@ def run(arguments: Namespace) -> None:
 def _generate(
     console: Console, task: GeneratedTask, data_dir: Path, seed: int, counts: Counts, overwrite: bool
 ) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn
 
     from rmaat.tasks.generate import generate
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with _progress(MofNCompleteColumn()) as bar:
         row = bar.add_task(f"generating {task.info.name}", total=counts.total())
         made = generate(task, data_dir, seed, counts, overwrite, progress=lambda done: bar.advance(row, done))
     parts = f"{counts.train:,} / {counts.validation:,} / {counts.test:,}"
     console.print(f"{task.info.name}: {parts} examples from seed {seed}, {'generated' if made else 'there already'}")
+
+
+def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> None:
+    from rich.progress import DownloadColumn
+
+    from rmaat.tasks.download import fetch
+
+    if task.download is None:
+        raise UserError(f"{task.info.name} has no published archive to fetch; its data: {task.info.source}")
+    with _progress(DownloadColumn()) as bar:
+        row = bar.add_task(f"fetching {task.download.name}", total=None)
+        fetched = fetch(task.download, data_dir, lambda done, total: bar.update(row, completed=done, total=total), url)
+    console.print(f"{task.info.name}: fetched and unpacked into {fetched}")
+
+
+@contextmanager
+def _progress(amount: ProgressColumn) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield bar
 
 
 def _report_files(console: Console, sources: tuple[Path, ...]) -> None:
@@ -83,9 +115,30 @@ def _report_files(console: Console, sources: tuple[Path, ...]) -> None:
 
 
 def _show(console: Console, task: Task, data_dir: Path, count: int) -> None:
-    dataset = load(task.info.name, data_dir)["train"]
-    for example in dataset.select(range(min(count, len(dataset)))):
-        text = " ".join(task.decode(example["input_ids"]).split())
-        shown = text if len(text) <= 200 else f"{text[:200]}..."
-        label = task.info.label_names[example["labels"]]
-        console.print(f"{label}  ({len(example['input_ids']):,} tokens)  {shown}")
+    from rich.table import Table
+
+    from rmaat.tasks.facts import HEADINGS, remarks, summary, table
+
+    dataset = load(task, data_dir)
+    facts = summary(dataset)
+    listing = Table(*HEADINGS, box=None)
+    for row in table(facts):
+        listing.add_row(*row)
+    console.print(listing)
+    for remark in remarks(facts):
+        console.print(remark)
+    examples = dataset["train"].select(range(min(count, len(dataset["train"])))).with_format("numpy")[:]
+    labels = [task.info.label_names[label] for label in examples["labels"]]
+    if task.info.image_shape is not None:
+        from rmaat.tasks.cache import cache_folder
+        from rmaat.tasks.images import contact_sheet
+
+        sheet = cache_folder(data_dir) / f"{task.info.name}-examples.png"
+        contact_sheet([levels.reshape(task.info.image_shape) for levels in examples["input_ids"]], sheet)
+        console.print(f"{sheet}  row by row: {', '.join(labels)}")
+        return
+    for i, label in enumerate(labels):
+        for column in task.info.columns:
+            ids = examples[column][i]
+            text = " ".join(task.decode(ids).split())
+            console.print(f"{label}  ({len(ids):,} tokens)  {text if len(text) <= 200 else f'{text[:200]}...'}")

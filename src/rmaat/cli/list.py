@@ -18,20 +18,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Print a table of the tasks, and whether the data folder has their files."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Print two lines a task: its facts and whether the data folder has its files, and where they come from."""
     data_dir = data_folder(arguments.data_dir)
-    table = Table(title=f"tasks (data folder: {data_dir})")
-    for heading in ("name", "length", "classes", "examples", "source", "data"):
-        table.add_column(heading, no_wrap=heading in ("name", "examples"))
+    print(f"data folder: {data_dir}; examples of {' / '.join(SPLITS)}\n")
+    line = "{:<27}{:>9} {:>8}  {:<25} {}".format
+    print(line("name", "length", "classes", "examples", "data"))
     for name in TASKS.names():
         info = TASKS[name].info
-        sizes = "\n".join(f"{size:,} {split}" for size, split in zip(info.sizes, SPLITS, strict=True))
-        found = "found" if _is_found(TASKS[name], data_dir) else "missing"
-        table.add_row(name, f"{info.max_seq_len:,}", str(len(info.label_names)), sizes, info.source, found)
-    Console(markup=False).print(table)
+        length = f"{'2 x ' if info.pair else ''}{info.max_seq_len:,}"
+        classes = str(len(info.label_names) or "yours")
+        sizes = " / ".join(f"{size:,}" for size in info.sizes) if any(info.sizes) else "yours"
+        print(line(name, length, classes, sizes, "found" if _is_found(TASKS[name], data_dir) else "missing"))
+        print(f"    {info.source}")
 
 
 def _is_found(task: Task, data_dir: Path) -> bool:

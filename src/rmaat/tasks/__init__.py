@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ from rmaat.tasks.base import Task, TaskInfo
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-__all__ = ["TASKS", "Task", "TaskInfo", "data_folder", "load"]
+    from rmaat.tasks.files import FilesOptions
+
+__all__ = ["TASKS", "Task", "TaskInfo", "data_folder", "load", "task_of"]
 
 TASKS: Registry[Task] = Registry(
     "task",
@@ -26,6 +29,15 @@ TASKS: Registry[Task] = Registry(
         "imdb": "rmaat.tasks.imdb:IMDB",
         "imdb_long": "rmaat.tasks.imdb:IMDB_LONG",
         "imdb_lra": "rmaat.tasks.imdb:IMDB_LRA",
+        "cifar10": "rmaat.tasks.images:CIFAR10",
+        "mnist": "rmaat.tasks.images:MNIST",
+        "fashion_mnist": "rmaat.tasks.images:FASHION_MNIST",
+        "pathfinder32": "rmaat.tasks.pathfinder.task:PATHFINDER32",
+        "pathfinder32_intermediate": "rmaat.tasks.pathfinder.task:PATHFINDER32_INTERMEDIATE",
+        "pathfinder32_easy": "rmaat.tasks.pathfinder.task:PATHFINDER32_EASY",
+        "aan": "rmaat.tasks.aan:AAN",
+        "aan_lite": "rmaat.tasks.aan:AAN_LITE",
+        "files": "rmaat.tasks.files:FILES",
     },
 )
 
@@ -35,22 +47,39 @@ def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(data_dir or os.environ.get("RMAAT_DATA") or "datasets").expanduser()
 
 
+def task_of(name: str, options: FilesOptions | None = None) -> Task:
+    """The task of that name; `files` is made from its options, the other tasks take none.
+
+    Raises `UserError` for an unknown name, for options of a task without any, and what `files_task` raises.
+    """
+    if name == "files":
+        from rmaat.tasks.files import FilesOptions, files_task
+
+        return files_task(options or FilesOptions())
+    task = TASKS[name]
+    given = sorted(key for key, value in asdict(options).items() if value is not None) if options else []
+    if given:
+        raise UserError(f"{', '.join(given)}: only for the task files; {name} knows its own files")
+    return task
+
+
 def load(
-    name: str,
+    task: str | Task,
     data_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     max_seq_len: int | None = None,
 ) -> DatasetDict:
     """The data set of a task, memory-mapped: `train`, `validation`, `test`.
 
-    Columns: `input_ids`, a list of token ids, at most `max_seq_len` (default: the task's own) of them, and `labels`,
-    int64; tasks on pairs have `other_input_ids` too. `seed` chooses the validation part where it is held out of train.
-    What was cut or dropped is told in each part's `info.description` and logged. Built once and kept under
-    `<data_dir>/.rmaat_cache`; see `rmaat.tasks.cache`.
+    `task` is a name or what `task_of` gave. Columns: `input_ids`, a list of token ids, at most `max_seq_len` (default:
+    the task's own) of them, and `labels`, int64; tasks on pairs have `other_input_ids` too. `seed` chooses the
+    validation part where it is held out of train. What was cut or dropped is told by `rmaat.tasks.facts.summary` and
+    logged. Built once and kept under `<data_dir>/.rmaat_cache`; see `rmaat.tasks.cache`.
 
     Raises `UserError` for an unknown task, missing or malformed files, a negative seed or a length below 1.
     """
-    task = TASKS[name]
+    if isinstance(task, str):
+        task = task_of(task)
     length = task.info.max_seq_len if max_seq_len is None else max_seq_len
     if length < 1:
         raise UserError(f"max_seq_len must be at least 1, got {length}")

@@ -1,57 +1,87 @@
-"""Sequences of any length to a Hugging Face data set over one flat Arrow buffer."""
+"""Rows to an Arrow file, a few megabytes at a time, and back as a memory-mapped Hugging Face data set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from rmaat.tasks.base import TaskInfo
+from rmaat.errors import UserError
+from rmaat.tasks.base import Part, Row, TaskInfo, TokenIds, token_dtype
+from rmaat.tasks.facts import Lengths, PartFacts
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from typing_extensions import Buffer
 
-INT32_LIMIT = 2**31 - 1
-"""Most tokens that a `list` column can hold; beyond it `large_list` is used."""
+BATCH_TOKENS = 2**23
+"""Of one record batch, about, over all columns. So offsets stay far below the limit of a `list` column."""
+
+BATCH_ROWS = 2**14
 
 
-def to_dataset(
-    info: TaskInfo,
-    columns: Mapping[str, Sequence[Buffer]],
-    labels: Sequence[int] | NDArray[np.int64],
-    max_seq_len: int,
-    notes: Sequence[str] = (),
-) -> Dataset:
-    """One split: token columns cut to `max_seq_len`, and `labels`.
+def write_part(path: Path, info: TaskInfo, part: Part, max_seq_len: int) -> PartFacts:
+    """Write a part's rows to an Arrow stream, each sequence cut to `max_seq_len`, in memory that does not grow with them.
 
-    Each column is a sequence of B sequences of ids: `bytes`, or contiguous arrays of the column's own type (uint8 up to
-    256 ids, else int16). Real lengths, the number of sequences cut and `notes` become `dataset.info.description`.
+    Columns: the token columns of `info`, lists of `token_dtype`, and `labels`, a `ClassLabel`. Raises `UserError` where
+    there is no row, and what drawing the rows raises.
     """
-    from datasets import ClassLabel, Dataset, DatasetInfo, Features, LargeList, List, Value
+    from datasets import ClassLabel, Features, List, Value
 
-    dtype = np.dtype(np.uint8 if info.vocab_size <= 256 else np.int16)
-    table: dict[str, pa.Array] = {}
-    features = Features()
-    facts = [f"{len(labels):,} examples"]
-    for name, sequences in columns.items():
-        lengths = np.fromiter((len(memoryview(sequence)) for sequence in sequences), np.int64, len(sequences))
-        offsets = np.concatenate(([0], np.minimum(lengths, max_seq_len).cumsum()))
-        values = np.frombuffer(b"".join([memoryview(sequence)[:max_seq_len] for sequence in sequences]), dtype)
-        assert len(values) == offsets[-1], "a column's arrays must have the column's type"
-        large = len(values) > INT32_LIMIT
-        list_array = pa.LargeListArray if large else pa.ListArray
-        offset_type = np.int64 if large else np.int32
-        table[name] = list_array.from_arrays(pa.array(offsets.astype(offset_type)), pa.array(values))
-        features[name] = (LargeList if large else List)(Value(dtype.name))
-        cut = int((lengths > max_seq_len).sum())
-        facts.append(
-            f"{name}: mean length {lengths.mean():,.0f}, longest {lengths.max():,}, {cut:,} cut to {max_seq_len:,}"
-        )
-    table["labels"] = pa.array(np.asarray(labels, np.int64))
+    dtype = token_dtype(info.vocab_size)
+    features = Features({name: List(Value(dtype.name)) for name in info.columns})
     features["labels"] = ClassLabel(names=list(info.label_names))
-    description = "; ".join([*facts, *notes])
-    return Dataset(pa.table(table), info=DatasetInfo(features=features, description=description))
+    schema = features.arrow_schema
+    lengths = {name: array("q") for name in info.columns}
+    labels = array("q")
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        for batch in _batches(part):
+            arrays = []
+            for i, name in enumerate(info.columns):
+                cut = [_buffer(sequences[i])[:max_seq_len] for sequences, _ in batch]
+                lengths[name].extend(len(sequences[i]) for sequences, _ in batch)
+                offsets = np.cumsum([0, *map(len, cut)], dtype=np.int32)
+                values = np.frombuffer(b"".join(cut), dtype)
+                assert len(values) == offsets[-1], "a column's arrays must have the column's type"
+                arrays.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)))
+            of_batch = np.array([label for _, label in batch], np.int64)
+            labels.extend(of_batch.tolist())
+            writer.write_batch(pa.RecordBatch.from_arrays([*arrays, pa.array(of_batch)], schema=schema))
+    if not labels:
+        raise UserError(f"no examples are left for the {path.stem} part of {info.name}: its files have too few")
+    counts = np.bincount(np.frombuffer(labels, np.int64), minlength=len(info.label_names))
+    return PartFacts(
+        len(labels),
+        dict(zip(info.label_names, counts.tolist(), strict=True)),
+        {name: Lengths.of(np.frombuffer(found, np.int64), max_seq_len) for name, found in lengths.items()},
+        tuple(part.notes),
+    )
+
+
+def _batches(part: Part) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    size = 0
+    for row in part.rows:
+        batch.append(row)
+        size += sum(map(len, row[0]))
+        if size >= BATCH_TOKENS or len(batch) == BATCH_ROWS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _buffer(ids: bytes | TokenIds) -> bytes | memoryview:
+    return ids if isinstance(ids, bytes) else ids.data
+
+
+def read_part(path: Path, facts: PartFacts) -> Dataset:
+    """The part that `write_part` wrote, memory-mapped; its `info.description` is the facts, as JSON."""
+    from datasets import Dataset
+
+    dataset = Dataset.from_file(str(path))
+    dataset.info.description = facts.to_json()
+    return dataset

@@ -6,10 +6,10 @@ A task is one file in this folder and one line in `rmaat.tasks.TASKS`. It knows 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from rmaat.errors import UserError
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from rmaat.tasks.download import Download
 
-TokenIds = NDArray[np.uint8] | NDArray[np.int16]
-"""Ids of one sequence: uint8 where the vocabulary fits, int16 where not."""
+TokenIds = NDArray[np.uint8] | NDArray[np.int16] | NDArray[np.int32]
+"""Ids of one sequence, of the type that `token_dtype` gives for the vocabulary."""
+
+Row = tuple[Sequence[bytes | TokenIds], int]
+"""An example: ids for each of `TaskInfo.columns` (`bytes`, or contiguous arrays of the stored type), and the label."""
 
 Progress = Callable[[int], None]
 """Told how many more examples are done."""
@@ -50,12 +53,52 @@ class TaskInfo:
     generated: bool = False
     seeded: bool = False
     """Whether the seed given to `load` changes the data set (by choosing the validation part)."""
+    pair: bool = False
+    """Whether an example is two sequences; `max_seq_len` is then of each."""
+    image_shape: tuple[int, int] | None = None
+    """Rows and columns of an image, whose grey levels are read row by row."""
+    value_mean: float | None = None
+    """With `value_std`: how grey levels become real values, (level - mean) / std; None where ids are no quantities."""
+    value_std: float | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of token ids."""
+        return ("input_ids", "other_input_ids") if self.pair else ("input_ids",)
+
+    @property
+    def separator(self) -> int:
+        """The id to put between the two sequences of a pair, one beyond the vocabulary: the model then has one more."""
+        return self.vocab_size
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split on its way to disk.
+
+    `rows` is passed over once and may be a generator, so that no more than a few rows are in memory. `notes` says what
+    was dropped or skipped; it is read after the last row.
+    """
+
+    rows: Iterable[Row]
+    notes: list[str] = field(default_factory=list)
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The narrowest stored type: uint8 up to 256 ids, int16 up to 32,768, else int32."""
+    return np.dtype(np.uint8 if vocab_size <= 256 else np.int16 if vocab_size <= 2**15 else np.int32)
 
 
 class Task(ABC):
     """Raw files to a data set, and texts to token ids and back."""
 
     info: TaskInfo
+    download: Download | None = None
+    """Where `rmaat data TASK --download` gets the files."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the data set depends on beside files, seed and length; JSON, part of the cache's key."""
+        return {}
 
     @abstractmethod
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
@@ -65,11 +108,10 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def build(self, data_dir: Path, seed: int, max_seq_len: int) -> DatasetDict:
-        """Read the files into `train`, `validation` and `test`, uncached.
+    def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
+        """Read the files into `train`, `validation` and `test`, uncut and uncached.
 
-        Columns: `input_ids`, a list of uint8 (int16 where the vocabulary exceeds 256), and `labels`, a `ClassLabel`.
-        Raises `UserError` naming file and line where a file is malformed.
+        Raises `UserError` naming file and line where a file is malformed, here or while rows are drawn.
         """
 
     @abstractmethod

@@ -12,20 +12,21 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from rmaat.errors import UserError
-from rmaat.tasks.base import Task
+from rmaat.tasks.arrow import read_part, write_part
+from rmaat.tasks.base import SPLITS, Task
+from rmaat.tasks.facts import PartFacts
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same files would give other data sets."""
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int) -> DatasetDict:
     """The task's data set from the cache, built first where it is missing; raises what `sources` and `build` raise."""
-    from datasets import load_from_disk
+    from datasets import DatasetDict
 
     sources = task.sources(data_dir)
     root = cache_folder(data_dir)
@@ -43,6 +44,7 @@ def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int) -> Data
         "max_seq_len": max_seq_len,
         "seed": seed if task.info.seeded else None,
         "sources": remembered_checksum(sources, memo=root / "checksums"),
+        **task.settings(),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     final = root / f"{task.info.name}-{key}"
@@ -50,19 +52,22 @@ def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int) -> Data
         with FileLock(final.with_suffix(".lock")):
             if not final.is_dir():  # another process may have built it while this one waited
                 _build_into(final, task, data_dir, seed, max_seq_len)
-    dataset = load_from_disk(str(final))
-    for split, part in dataset.items():
-        logger.info("%s %s: %s", task.info.name, split, part.info.description)
+    dataset = DatasetDict()
+    for split in SPLITS:
+        facts = PartFacts.from_json((final / f"{split}.json").read_text())
+        dataset[split] = read_part(final / f"{split}.arrow", facts)
+        logger.info("%s %s: %s", task.info.name, split, facts.sentence())
     return dataset
 
 
 def _build_into(final: Path, task: Task, data_dir: Path, seed: int, max_seq_len: int) -> None:
     partial = final.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    dataset = task.build(data_dir, seed, max_seq_len)
     try:
-        with _no_progress_bars():
-            dataset.save_to_disk(str(partial))
+        partial.mkdir()
+        for split, part in task.build(data_dir, seed).items():
+            facts = write_part(partial / f"{split}.arrow", task.info, part, max_seq_len)
+            (partial / f"{split}.json").write_text(facts.to_json())
         partial.replace(final)
     except OSError as error:
         raise UserError(
@@ -73,25 +78,11 @@ def _build_into(final: Path, task: Task, data_dir: Path, seed: int, max_seq_len:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    if are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
-
-
 def cache_folder(data_dir: Path) -> Path:
     """Where built data sets go, made if needed.
 
-    `$RMAAT_CACHE` where set, else `<data_dir>/.rmaat_cache`, else, where the data folder is read-only,
-    `~/.cache/rmaat`. Raises `UserError` where that cannot be made.
+    `$RMAAT_CACHE` where set, else `<data_dir>/.rmaat_cache`, else, where the data folder is absent or
+    read-only, `~/.cache/rmaat`. Raises `UserError` where that cannot be made.
     """
     chosen = os.environ.get("RMAAT_CACHE")
     if chosen:
@@ -110,7 +101,7 @@ def cache_folder(data_dir: Path) -> Path:
 def _is_writable(folder: Path) -> bool:
     # A superuser may write anywhere; a folder without any write bit is meant to be left alone all the same.
     anyone = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-    return bool(folder.stat().st_mode & anyone) and os.access(folder, os.W_OK)
+    return folder.is_dir() and bool(folder.stat().st_mode & anyone) and os.access(folder, os.W_OK)
 
 
 def file_checksum(path: Path) -> str:

@@ -26,31 +26,57 @@ class Collator:
     a token, and `labels` (B,) int64 where the examples have them; pairs give `other_input_ids` and
     `other_attention_mask` (B, N') too. N is the batch's longest length rounded up to a multiple of `multiple`, the
     segment length.
+
+    With `separator`, an id, the two sequences of a pair become one row, a, separator, b, and there are no other_* keys.
+    With `normalise`, (mean, std) of levels, ids become `input_values` (B, N) float32 = (id - mean) / std, 0 where the
+    mask is, in place of `input_ids`.
     """
 
     multiple: int
+    normalise: tuple[float, float] | None = None
+    separator: int | None = None
 
     def __post_init__(self) -> None:
         if self.multiple < 1:
             raise ValueError(f"multiple must be at least 1, got {self.multiple}")
+        if self.normalise is not None and not self.normalise[1] > 0:
+            raise ValueError(f"the standard deviation must be positive, got {self.normalise[1]}")
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """One batch."""
+        pieces = {
+            column: [[np.asarray(e[column])] for e in examples] for column in TOKEN_COLUMNS if column in examples[0]
+        }
+        if self.separator is not None and len(pieces) == 2:
+            between = np.array([self.separator])
+            pairs = zip(*pieces.values(), strict=True)
+            pieces = {"input_ids": [[*first, between, *second] for first, second in pairs]}
         batch: dict[str, torch.Tensor] = {}
-        for column, mask_name in TOKEN_COLUMNS.items():
-            if column in examples[0]:
-                batch[column], batch[mask_name] = self._pad([np.asarray(example[column]) for example in examples])
+        for column, rows in pieces.items():
+            batch[column], batch[TOKEN_COLUMNS[column]] = self._pad(rows)
+        if self.normalise is not None:
+            batch["input_values"] = self._normalised(batch.pop("input_ids"), batch["attention_mask"])
         if "labels" in examples[0]:
             batch["labels"] = torch.tensor([int(example["labels"]) for example in examples])
         return batch
 
-    def _pad(self, rows: list[NDArray[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-        row_lengths = np.array([len(row) for row in rows])
-        segments = max(1, -(-int(row_lengths.max()) // self.multiple))
-        is_token = np.arange(segments * self.multiple) < row_lengths[:, None]
-        ids = np.zeros(is_token.shape, np.int64)
-        ids[is_token] = np.concatenate(rows)
-        return torch.from_numpy(ids), torch.from_numpy(is_token.astype(np.int64))
+    def _pad(self, rows: list[list[NDArray[Any]]]) -> tuple[torch.Tensor, torch.Tensor]:
+        row_lengths = [sum(map(len, row)) for row in rows]
+        width = max(1, -(-max(row_lengths) // self.multiple)) * self.multiple
+        ids = np.zeros((len(rows), width), np.int64)
+        mask = np.zeros((len(rows), width), np.int64)
+        for row, pieces in enumerate(rows):
+            start = 0
+            for piece in pieces:
+                ids[row, start : start + len(piece)] = piece
+                start += len(piece)
+            mask[row, :start] = 1
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def _normalised(self, levels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        assert self.normalise is not None
+        mean, std = self.normalise
+        return levels.float().sub_(mean).div_(std).mul_(mask)
 
 
 def lengths(dataset: Dataset, column: str = "input_ids") -> NDArray[np.int64]:

@@ -17,6 +17,12 @@ from rmaat.tasks.base import Counts, GeneratedTask, Progress
 SETTINGS = "settings.json"
 """Beside the files: what they were made from."""
 
+PARTIAL = ".partial"
+"""Folder of files being written; worth nothing after a kill."""
+
+READY = ".ready"
+"""Folder of files that are whole and on their way into place; whoever finds it finishes the move."""
+
 
 def generate(
     task: GeneratedTask,
@@ -43,6 +49,8 @@ def generate(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
+            if (folder / READY).is_dir():
+                _put_into_place(task, folder)
             if not overwrite and _is_there(task, folder, settings):
                 return False
             _check_room(folder, task.bytes_per_example * counts.total())
@@ -91,17 +99,25 @@ def _write(
     workers: int,
     progress: Progress,
 ) -> None:
-    partial = folder / ".partial"
+    partial = folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)  # what a killed process left; this one holds the lock
     partial.mkdir()
     try:
         task.write(partial, seed, counts, workers, progress)
         (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
-        # All old files go before the first new one comes: wherever this is cut off, no mixture is left to be read.
-        names = (*task.file_names, SETTINGS)
-        for name in names:
-            (folder / name).unlink(missing_ok=True)
-        for name in names:
-            (partial / name).replace(folder / name)
+        partial.replace(folder / READY)
+        _put_into_place(task, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_into_place(task: GeneratedTask, folder: Path) -> None:
+    """Move what is in the ready folder; a call that is cut off anywhere is made good by the next one."""
+    ready = folder / READY
+    names = [name for name in (*task.file_names, SETTINGS) if (ready / name).exists()]
+    # All old files go before the first new one comes: wherever this is cut off, no mixture is left to be read.
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    for name in names:
+        (ready / name).replace(folder / name)
+    ready.rmdir()

@@ -7,30 +7,23 @@ train part that repeat a review of the test part, or an earlier one of the train
 
 from __future__ import annotations
 
+import itertools
 import json
-import lzma
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rmaat.errors import UserError
-from rmaat.tasks.arrow import to_dataset
-from rmaat.tasks.base import Task, TaskInfo, TokenIds
-from rmaat.tasks.text import VOCAB_SIZE, decode_bytes, encode_bytes
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+from rmaat.tasks.base import Part, TaskInfo
+from rmaat.tasks.download import ACL_IMDB
+from rmaat.tasks.splits import HELD_OUT, digest, held_out, repeated, repetition_notes
+from rmaat.tasks.text import VOCAB_SIZE, BytesTask, encode_bytes, read_lines
 
 LABELS = {"neg": 0, "pos": 1}
 """The official folders and what they stand for."""
-
-HELD_OUT = 10
-"""One review in so many of the train part is for validation."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +34,10 @@ class Review:
     label: int
 
 
-class Imdb(Task):
+class Imdb(BytesTask):
     """IMDb reviews of more than `longer_than` bytes, cut to `max_seq_len`."""
+
+    download = ACL_IMDB
 
     def __init__(
         self, name: str, summary: str, max_seq_len: int, sizes: tuple[int, int, int], longer_than: int = 0
@@ -71,55 +66,29 @@ class Imdb(Task):
             lacking = next(path for path in compact if not path.is_file())
             raise UserError(
                 f"{lacking} is missing (looked in {data_dir}), and so is the folder {missing}; "
-                f"unpack aclImdb_v1.tar.gz into {data_dir}"
+                f"get it with `rmaat data {self.info.name} --download`, or unpack aclImdb_v1.tar.gz into {data_dir}"
             )
         return tuple(path for part in ("train", "test") for path in _official_files(data_dir / "aclImdb" / part))
 
-    def build(self, data_dir: Path, seed: int, max_seq_len: int) -> DatasetDict:
-        """Read, drop repetitions, hold out the validation part, cut."""
-        from datasets import DatasetDict
-
+    def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
+        """Read, drop repetitions, hold out the validation part."""
         sources = self.sources(data_dir)
         train, test = ([r for r in part if len(r.text) > self.longer_than] for part in _read_parts(sources))
-        train_notes, (train, validation) = _held_out(train, test, seed)
-
-        def dataset(reviews: list[Review], notes: Sequence[str] = ()) -> Dataset:
-            if not reviews:
-                raise UserError(f"{data_dir}: too few reviews for train, validation and test parts of {self.info.name}")
-            texts = [review.text for review in reviews]
-            labels = [review.label for review in reviews]
-            return to_dataset(self.info, {"input_ids": texts}, labels, max_seq_len, notes)
-
-        return DatasetDict(train=dataset(train, train_notes), validation=dataset(validation), test=dataset(test))
-
-    def encode(self, text: str) -> NDArray[np.uint8]:
-        """UTF-8 bytes (N,)."""
-        return encode_bytes(text)
-
-    def decode(self, ids: Sequence[int] | TokenIds) -> str:
-        """The text; a character cut at the end becomes the replacement character."""
-        return decode_bytes(ids)
+        in_test, again = repeated((digest([r.text]) for r in train), {digest([r.text]) for r in test})
+        usable = ~(in_test | again)
+        labels = np.array([review.label for review in train], np.int64)
+        validation = held_out(labels, usable, seed, per_class=len(train) // (HELD_OUT * len(LABELS)))
+        return {
+            "train": _part(
+                itertools.compress(train, usable & ~validation), repetition_notes(in_test, again, "reviews")
+            ),
+            "validation": _part(itertools.compress(train, validation)),
+            "test": _part(test),
+        }
 
 
-def _held_out(
-    train: list[Review], test: list[Review], seed: int
-) -> tuple[list[str], tuple[list[Review], list[Review]]]:
-    """Drop repetitions from the train part, then split it; the original order is kept in both parts."""
-    in_test = {review.text for review in test}
-    new = [review for review in train if review.text not in in_test]
-    distinct = list({review.text: review for review in reversed(new)}.values())[::-1]
-    notes = [
-        f"dropped {len(train) - len(new)} reviews that are in test too "
-        f"and {len(new) - len(distinct)} that repeat another of train"
-    ]
-    rng = np.random.default_rng(seed)
-    per_label = len(train) // (HELD_OUT * len(LABELS))
-    chosen: set[int] = set()
-    for label in LABELS.values():
-        candidates = [i for i, review in enumerate(distinct) if review.label == label]
-        chosen.update(rng.permutation(candidates)[:per_label].tolist())
-    kept = [review for i, review in enumerate(distinct) if i not in chosen]
-    return notes, (kept, [distinct[i] for i in sorted(chosen)])
+def _part(reviews: Iterable[Review], notes: Sequence[str] = ()) -> Part:
+    return Part([((review.text,), review.label) for review in reviews], list(notes))
 
 
 def _read_parts(sources: tuple[Path, ...]) -> tuple[list[Review], list[Review]]:
@@ -157,18 +126,10 @@ def _read_official(path: Path) -> Review:
 
 
 def _read_compact(path: Path) -> list[Review]:
-    reviews = [_parsed(path, number, line) for number, line in enumerate(_lines(path), start=1)]
+    reviews = [_parsed(path, number, line) for number, line in read_lines(path)]
     if not reviews:
         raise UserError(f"{path} has no reviews")
     return reviews
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with lzma.open(path) as file:
-            yield from file
-    except (lzma.LZMAError, EOFError) as error:
-        raise UserError(f"{path} is not a whole .xz file ({error}); fetch it again") from error
 
 
 def _parsed(path: Path, number: int, line: bytes) -> Review:

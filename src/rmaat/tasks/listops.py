@@ -8,21 +8,17 @@ brackets: they carry nothing, and the files are a third of the size. Both forms 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
-from rmaat.tasks.arrow import to_dataset
-from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Progress, TaskInfo, TokenIds, first_complete
+from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Part, Progress, TaskInfo, TokenIds, first_complete
+from rmaat.tasks.download import LRA_RELEASE, release_folders
 from rmaat.tasks.listops_generator import MALFORMED, Bounds, evaluate, evaluate_all, expressions
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
 
 HEADER = b"Source\tTarget"
 
@@ -94,15 +90,9 @@ class ListOps(GeneratedTask):
         candidates = [[folder / FILE_NAMES[split] for split in SPLITS] for folder in self.layouts(data_dir)]
         return first_complete(candidates, f"make it with `rmaat data {self.info.name} --data_dir {data_dir}`")
 
-    def build(self, data_dir: Path, seed: int, max_seq_len: int) -> DatasetDict:
+    def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
         """Read the three files, checking every expression's value against its target; the seed is not used."""
-        from datasets import DatasetDict
-
-        parts = {}
-        for split, path in zip(SPLITS, self.sources(data_dir), strict=True):
-            sequences, targets = _read(path)
-            parts[split] = to_dataset(self.info, {"input_ids": sequences}, targets, max_seq_len)
-        return DatasetDict(parts)
+        return {split: _read(path) for split, path in zip(SPLITS, self.sources(data_dir), strict=True)}
 
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
         """Draw the three parts, no expression twice, and write them."""
@@ -134,10 +124,11 @@ class ListOps(GeneratedTask):
 class LraListOps(ListOps):
     """ListOps that is looked for in the Long Range Arena's release as well."""
 
+    download = LRA_RELEASE
+
     def layouts(self, data_dir: Path) -> list[Path]:
         """Own files first, then the release, unpacked with or without its outer folder."""
-        release = data_dir / "lra_release"
-        return [*super().layouts(data_dir), release / "listops-1000", release / "lra_release" / "listops-1000"]
+        return [*super().layouts(data_dir), *(folder / "listops-1000" for folder in release_folders(data_dir))]
 
 
 def _shortened(text: str) -> str:
@@ -145,7 +136,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def _read(path: Path) -> tuple[list[bytes], NDArray[np.int64]]:
+def _read(path: Path) -> Part:
     sequences, targets = [], []
     for number, (source, target) in _rows(path):
         try:
@@ -163,7 +154,7 @@ def _read(path: Path) -> tuple[list[bytes], NDArray[np.int64]]:
             else f"the target is {expected[i]} but the expression's value is {values[i]}"
         )
         raise UserError(f"{path}, line {i + 2}: {reason}; make the file again or fetch it again")
-    return sequences, expected
+    return Part([((sequence,), target) for sequence, target in zip(sequences, targets, strict=True)])
 
 
 def _rows(path: Path) -> Iterator[tuple[int, tuple[bytes, int]]]:

@@ -7,4 +7,6 @@
 | `snakes.py` | compiled: curves of paddles grow, and are put together into an image |
 | `generate.py` | a seed to arrays of images and labels, block by block, on all cores |
 | `archive.py` | one compressed file of images, labels and what made them |
+| `release.py` | the reader of the Long Range Arena's release: folders of images and metadata |
+| `task.py` | the three tasks |
 """

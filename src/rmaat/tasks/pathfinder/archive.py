@@ -1,11 +1,7 @@
 """One compressed file of Pathfinder images and labels, with the settings that made them."""
 
 import os
-import struct
-import tokenize
 import uuid
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,25 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError, did_you_mean
+from rmaat.tasks.npz import read_arrays
 from rmaat.tasks.pathfinder.settings import DIFFICULTIES, SIZE
 
 VERSION: Final = 1
 """Raised when the same seed no longer gives the same images, or when the file's arrays change."""
-
-_DAMAGES: Final = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    MemoryError,
-    SyntaxError,
-    tokenize.TokenError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-)
-"""What zipfile and NumPy's reader of array headers raise on altered bytes."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +55,6 @@ def write_archive(path: Path, archive: PathfinderArchive) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _read_member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with file.open(f"{name}.npy") as member:
-        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-    return array
-
-
 def _fault(arrays: dict[str, NDArray[Any]]) -> str | None:
     """What is wrong with an archive's arrays, or None."""
     images, labels, difficulty = arrays["images"], arrays["labels"], str(arrays["difficulty"])
@@ -103,18 +79,8 @@ def read_archive(path: Path) -> PathfinderArchive:
     Raises `UserError`, naming the file, where it is missing, truncated, altered, or holds something else.
     """
     remedy = "delete it and generate it anew"
-    try:
-        with zipfile.ZipFile(path) as file:
-            # Before anything is parsed: readers of arrays stop short of the end, where zipfile compares checksums.
-            damaged = file.testzip()
-            if damaged is not None:
-                raise zipfile.BadZipFile(f"the checksum of {damaged!r} does not match")
-            names = ("images", "labels", "difficulty", "seed", "version")
-            arrays = {name: _read_member(file, name) for name in names}
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; generate it first") from error
-    except _DAMAGES as error:
-        raise UserError(f"{path}: not a whole Pathfinder archive ({error}); {remedy}") from error
+    names = ("images", "labels", "difficulty", "seed", "version")
+    arrays = read_arrays(path, names, "Pathfinder archive", remedy)
     fault = _fault(arrays)
     if fault is not None:
         raise UserError(f"{path}: {fault}; {remedy}")

@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rmaat.errors import UserError, did_you_mean
+from rmaat.tasks.base import Progress
 from rmaat.tasks.pathfinder.settings import DIFFICULTIES, SIZE
 from rmaat.tasks.pathfinder.snakes import PADDLE, circle_offsets, fill_block
 from rmaat.tasks.pathfinder.stamps import stamps
@@ -69,13 +68,13 @@ def _check(difficulty: str, count: int, seed: int, workers: int) -> None:
 
 
 def generate_images(
-    difficulty: str, count: int, seed: int, *, workers: int | None = None, show_progress: bool = False
+    difficulty: str, count: int, seed: int, *, workers: int | None = None, progress: Progress = lambda done: None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Make `count` images; the same ones for the same difficulty, count and seed, however many workers there are.
 
     difficulty: "hard" (two curves of 14 paddles, the one of Long Range Arena), "intermediate" (9) or "easy" (6).
     workers: threads, one for each core by default; the compiled code holds no lock of the interpreter.
-    show_progress: draw a bar on standard error.
+    progress: told how many more images are done.
 
     Returns images uint8 (count, 32, 32) and labels uint8 (count,): 1 where both markers lie on one curve. Half of the
     labels are 1, rounded down where count is odd, in random order. Two counts share their common blocks of 500 images.
@@ -92,16 +91,11 @@ def generate_images(
         images[start:stop], labels[start:stop], _ = _make_block(difficulty, seed, start, stop - start)
         return stop - start
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with (
-        Progress(*columns, console=Console(stderr=True), disable=not show_progress) as progress,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        bar = progress.add_task(f"pathfinder, {difficulty}", total=count)
+    with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(fill, start) for start in range(0, count, BLOCK)]
         try:
             for future in as_completed(futures):
-                progress.advance(bar, future.result())
+                progress(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

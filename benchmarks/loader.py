@@ -1,0 +1,74 @@
+"""How many tokens a second come out of the loader for each task whose data is there, with a model that does nothing.
+
+    python benchmarks/loader.py --data_dir D [--batch_size 32] [--seconds 3] [--workers 0] [TASK ...]
+
+The order is random and the batches are padded to whole segments of 512, as in training; only tokens are counted, not
+padding. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from torch.utils.data import DataLoader
+
+from rmaat.errors import UserError
+from rmaat.tasks import TASKS, data_folder, load
+from rmaat.tasks.collate import Collator
+from rmaat.tasks.reader import TokenReader
+
+SEGMENT = 512
+
+
+def tokens_per_second(reader: TokenReader, collator: Collator, batch_size: int, seconds: float, workers: int) -> float:
+    """Tokens of whole batches over the time from the first batch to the last."""
+    loader = DataLoader(reader, batch_size, shuffle=True, collate_fn=collator, num_workers=workers, drop_last=True)
+    tokens, started = 0, 0.0
+    while True:
+        for batch in loader:
+            if not started:
+                started = time.perf_counter()  # starting processes and mapping the file are not counted
+                continue
+            tokens += int(batch["attention_mask"].sum())
+            if "other_attention_mask" in batch:
+                tokens += int(batch["other_attention_mask"].sum())
+            passed = time.perf_counter() - started
+            if passed > seconds:
+                return tokens / passed
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", metavar="TASK")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--workers", type=int, default=0)
+    arguments = parser.parse_args()
+    print(
+        f"| task | emits | million tokens a second (batches of {arguments.batch_size}, {arguments.workers} workers) |"
+    )
+    print("| --- | --- | ---: |")
+    for name in arguments.tasks or TASKS.names():
+        try:
+            reader = TokenReader(load(name, data_folder(arguments.data_dir))["train"])
+        except UserError as missing:
+            if arguments.tasks:
+                raise
+            print(f"| {name} | no data: {str(missing).split(';')[0]} | |")
+            continue
+        info = TASKS[name].info
+        ways = {"input_ids": Collator(SEGMENT)}
+        if info.value_mean is not None and info.value_std is not None:
+            ways["input_values"] = Collator(SEGMENT, normalise=(info.value_mean, info.value_std))
+        if info.pair:
+            ways["input_ids, one row a pair"] = Collator(SEGMENT, separator=info.separator)
+        for emits, collator in ways.items():
+            speed = tokens_per_second(reader, collator, arguments.batch_size, arguments.seconds, arguments.workers)
+            print(f"| {name} | {emits} | {speed / 1e6:,.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

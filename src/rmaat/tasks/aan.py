@@ -1,0 +1,161 @@
+"""Does one paper cite the other, from their first 4,000 bytes each: the Long Range Arena's Retrieval task, and a stand-in.
+
+`aan` reads the release's `new_aan_pairs.{train,eval,test}.tsv`, a pair a line, without a header: label, id1, id2, text1,
+text2, apart by tabs, never quoted. They are gigabytes and are read as a stream. `aan_lite` reads a smaller set of the same
+kind, made of other papers; results on it are not results on `aan`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rmaat.errors import UserError
+from rmaat.tasks.base import SPLITS, Part, TaskInfo, first_complete
+from rmaat.tasks.download import LRA_RELEASE, release_folders
+from rmaat.tasks.splits import digest
+from rmaat.tasks.text import VOCAB_SIZE, BytesTask, encode_bytes, read_lines, utf8
+
+PART_NAMES = {"train": "train", "validation": "eval", "test": "test"}
+
+LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
+
+FIELDS = ("label", "id1", "id2", "text1", "text2")
+
+Pair = tuple[tuple[bytes, bytes], int]
+"""Both texts in UTF-8, and the label."""
+
+
+def _info(name: str, summary: str, sizes: tuple[int, int, int], source: str) -> TaskInfo:
+    return TaskInfo(
+        name=name,
+        summary=summary,
+        kind="text",
+        vocab_size=VOCAB_SIZE,
+        label_names=("no citation", "citation"),
+        max_seq_len=4000,
+        sizes=sizes,
+        source=source,
+        pair=True,
+    )
+
+
+class Aan(BytesTask):
+    """The release's pairs; pairs of train that are in validation or test too, and those that lack a text, are dropped."""
+
+    download = LRA_RELEASE
+    info = _info(
+        "aan",
+        "whether one paper cites the other, 4,000 bytes of each [LRA]",
+        (147_086, 18_090, 17_437),
+        "new_aan_pairs.{train,eval,test}.tsv of the LRA release",
+    )
+
+    def sources(self, data_dir: Path) -> tuple[Path, ...]:
+        """The three files of the first folder that has them all."""
+        folders = [
+            *(folder / "tsv_data" for folder in release_folders(data_dir)),
+            data_dir / "aan",
+            data_dir / "tsv_data",
+        ]
+        candidates = [[folder / f"new_aan_pairs.{PART_NAMES[split]}.tsv" for split in SPLITS] for folder in folders]
+        return first_complete(
+            candidates,
+            f"unpack {LRA_RELEASE.name} (see {LRA_RELEASE.page}) so that {data_dir / LRA_RELEASE.folder} is its folder",
+        )
+
+    def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
+        """Read as a stream, the smaller files twice; the seed is not used."""
+        paths = dict(zip(SPLITS, self.sources(data_dir), strict=True))
+        elsewhere: dict[str, frozenset[bytes]] = {"test": frozenset()}
+        elsewhere["validation"] = frozenset(digest(texts) for texts, _ in _pairs(paths["test"], []))
+        of_validation = frozenset(digest(texts) for texts, _ in _pairs(paths["validation"], []))
+        elsewhere["train"] = elsewhere["validation"] | of_validation
+        parts = {}
+        for split in SPLITS:
+            notes: list[str] = []
+            parts[split] = Part(_without(_pairs(paths[split], notes), elsewhere[split], notes), notes)
+        return parts
+
+
+def _without(pairs: Iterator[Pair], elsewhere: frozenset[bytes], notes: list[str]) -> Iterator[Pair]:
+    dropped = 0
+    for pair in pairs:
+        if elsewhere and digest(pair[0]) in elsewhere:
+            dropped += 1
+        else:
+            yield pair
+    if dropped:
+        notes.append(f"dropped {dropped:,} pairs that a later part has too")
+
+
+def _pairs(path: Path, notes: list[str]) -> Iterator[Pair]:
+    lacking = 0
+    for number, line in read_lines(path):
+        fields = line.split(b"\t")
+        if len(fields) != len(FIELDS):
+            raise UserError(f"{path}, line {number}: {len(fields)} columns, not the 5 of {', '.join(FIELDS)}")
+        label, _, _, *texts = fields
+        if label not in LABELS:
+            raise UserError(
+                f"{path}, line {number}: the label must be 0 or 1, found '{label[:40].decode(errors='replace')}'"
+            )
+        first, second = (utf8(path, number, text) for text in texts)
+        if first and second:
+            yield (first, second), LABELS[label]
+        else:
+            lacking += 1
+    if lacking:
+        notes.append(f"dropped {lacking:,} pairs that lack a text")
+
+
+class AanLite(BytesTask):
+    """Real papers and citations between them, fewer; negatives are drawn by the cited paper's popularity."""
+
+    info = _info(
+        "aan_lite",
+        "a smaller stand-in for aan from other papers; not the LRA data",
+        (39_142, 4_803, 4_814),
+        "aan_lite_docs.jsonl.xz and aan_lite_pairs.{train,eval,test}.tsv.gz",
+    )
+
+    def sources(self, data_dir: Path) -> tuple[Path, ...]:
+        """The papers, and the pairs of each part."""
+        pairs = [data_dir / f"aan_lite_pairs.{PART_NAMES[split]}.tsv.gz" for split in SPLITS]
+        return first_complete([[data_dir / "aan_lite_docs.jsonl.xz", *pairs]], f"put the four files into {data_dir}")
+
+    def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
+        """Read the papers, and the pairs as a stream; the seed is not used."""
+        papers, *pairs = self.sources(data_dir)
+        texts = _papers(papers)
+        return {split: Part(_cited(path, texts, papers)) for split, path in zip(SPLITS, pairs, strict=True)}
+
+
+def _papers(path: Path) -> dict[bytes, bytes]:
+    texts: dict[bytes, bytes] = {}
+    for number, line in read_lines(path):
+        try:
+            record = json.loads(line)
+            texts[record["id"].encode()] = encode_bytes(record["text"]).tobytes()
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: expected a JSON object with strings 'id' and 'text'") from error
+    return texts
+
+
+def _cited(path: Path, texts: Mapping[bytes, bytes], papers: Path) -> Iterator[Pair]:
+    for number, line in read_lines(path):
+        fields = line.split(b"\t")
+        if len(fields) != 3 or fields[0] not in LABELS:
+            raise UserError(f"{path}, line {number}: expected a label of 0 or 1 and two ids, apart by tabs")
+        for found in fields[1:]:
+            if found not in texts:
+                raise UserError(f"{path}, line {number}: {papers.name} has no paper '{found.decode(errors='replace')}'")
+        yield (texts[fields[1]], texts[fields[2]]), LABELS[fields[0]]
+
+
+AAN = Aan()
+
+AAN_LITE = AanLite()

@@ -1,0 +1,266 @@
+"""Your own labelled documents: one text or two, from JSON Lines, CSV, TSV or Parquet, as bytes or through a tokenizer.
+
+Examples of train that repeat one of validation or test, or an earlier one of train, are dropped and counted. Without a
+validation file a tenth of each class is held out of train, chosen by the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmaat.errors import UserError
+from rmaat.tasks.base import Part, Row, Task, TaskInfo, TokenIds, token_dtype
+from rmaat.tasks.records import read_records
+from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
+from rmaat.tasks.text import VOCAB_SIZE, decode_bytes, encode_bytes
+
+
+@dataclass(kw_only=True)
+class FilesOptions:
+    """Where one's own labelled documents are, for the task files.
+
+    Args:
+        train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task files.
+        validation_file: the same for validation; null holds out a tenth of each class of train.
+        test_file: the same for the test; needed for the task files.
+        text_column: column of the text; null means 'text'.
+        other_text_column: column of the second text, for pairs; null means there is none.
+        label_column: column of the label, a string or a number; null means 'label'.
+        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; null means bytes.
+    """
+
+    train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
+    text_column: str | None = None
+    other_text_column: str | None = None
+    label_column: str | None = None
+    tokenizer: str | None = None
+
+    @classmethod
+    def of(cls, settings: object) -> FilesOptions:
+        """From any object with attributes of these names: parsed flags, a run config."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What must be known of a file before its rows are written: label and digest of every example, in order."""
+
+    labels: list[str]
+    digests: list[bytes]
+
+
+class FilesTask(Task):
+    """The user's own files. `info` is read off the train file when it is first asked for."""
+
+    def __init__(self, options: FilesOptions) -> None:
+        self.options = options
+        label = options.label_column or "label"
+        texts = [options.text_column or "text", *filter(None, [options.other_text_column])]
+        if len({label, *texts}) != 1 + len(texts):
+            raise UserError(
+                f"text_column, other_text_column and label_column must differ, got {', '.join([*texts, label])}"
+            )
+        self._texts, self._label = texts, label
+
+    @cached_property
+    def info(self) -> TaskInfo:  # type: ignore[override]
+        """Labels and vocabulary of the files; without a train file, none yet.
+
+        Raises `UserError` where the train file or the tokenizer is unusable.
+        """
+        if self.options.train_file is None:
+            return _INFO
+        train = self._path("train_file")
+        names = _sorted_labels(_scan(train, tuple(self._texts), self._label, _state(train)).labels)
+        if len(names) < 2:
+            raise UserError(f"{train}: column '{self._label}' has {len(names)} label; at least 2 are needed")
+        return replace(
+            _INFO,
+            vocab_size=VOCAB_SIZE if self._tokenizer is None else len(self._tokenizer),
+            label_names=names,
+            source=str(train),
+            seeded=self.options.validation_file is None,
+            pair=len(self._texts) == 2,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The options, and a checksum of the tokenizer."""
+        return {"options": asdict(self.options), "tokenizer": _tokenizer_checksum(self._tokenizer)}
+
+    def sources(self, data_dir: Path) -> tuple[Path, ...]:
+        """The files given, validation only where there is one; `data_dir` is not looked into."""
+        validation = ["validation_file"] if self.options.validation_file else []
+        return tuple(self._path(option) for option in ("train_file", *validation, "test_file"))
+
+    def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
+        """Read every file twice, as a stream: for labels and repetitions, then for the texts."""
+        train, *others = self.sources(data_dir)
+        scans = {path: _scan(path, tuple(self._texts), self._label, _state(path)) for path in (train, *others)}
+        ids = {name: i for i, name in enumerate(self.info.label_names)}
+        elsewhere = {found for path in others for found in scans[path].digests}
+        in_other, again = repeated(scans[train].digests, elsewhere)
+        usable = ~(in_other | again)
+        if len(others) == 2:
+            validation = self._part(others[0], ids)
+            if repeats := set(scans[others[0]].digests) & set(scans[others[1]].digests):
+                validation.notes.append(f"{len(repeats):,} examples are in test too")
+        else:
+            labels = np.array([ids[label] for label in scans[train].labels], np.int64)
+            chosen = held_out(labels, usable, seed)
+            usable &= ~chosen
+            validation = self._part(train, ids, chosen)
+        parts = {"train": self._part(train, ids, usable), "validation": validation, "test": self._part(others[-1], ids)}
+        parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
+        return parts
+
+    def encode(self, text: str) -> TokenIds:
+        """UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            return encode_bytes(text)
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
+        if not ids:
+            raise UserError("the text is empty, or has nothing that the tokenizer knows")
+        return np.array(ids, token_dtype(len(tokenizer)))
+
+    def decode(self, ids: Sequence[int] | TokenIds) -> str:
+        """The text of bytes or of the tokenizer's ids."""
+        tokenizer = self._tokenizer
+        return decode_bytes(ids) if tokenizer is None else tokenizer.decode(np.asarray(ids).tolist())
+
+    def _path(self, option: str) -> Path:
+        given = getattr(self.options, option)
+        if given is None:
+            raise UserError(f"the task files needs {option}: a .jsonl, .csv, .tsv or .parquet file")
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise UserError(f"{option} {path} is missing; give the path of a file")
+        return path
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return None if self.options.tokenizer is None else _load_tokenizer(self.options.tokenizer)
+
+    def _part(self, path: Path, ids: Mapping[str, int], chosen: NDArray[np.bool_] | None = None) -> Part:
+        return Part(self._rows(path, ids, chosen))
+
+    def _rows(self, path: Path, ids: Mapping[str, int], chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
+        for i, (where, texts, label) in enumerate(_examples(path, self._texts, self._label)):
+            if label not in ids:
+                raise UserError(f"{path}, {where}: the label '{label[:40]}' is not in {self.options.train_file}")
+            if chosen is not None and not chosen[i]:
+                continue
+            try:
+                yield [self.encode(text) for text in texts], ids[label]
+            except UserError as error:
+                raise UserError(f"{path}, {where}: {error}") from error
+
+
+_INFO = TaskInfo(
+    name="files",
+    summary="your own labelled documents",
+    kind="text",
+    vocab_size=VOCAB_SIZE,
+    label_names=(),
+    max_seq_len=4096,
+    sizes=(0, 0, 0),
+    source="--train_file and --test_file: .jsonl, .csv, .tsv or .parquet",
+    seeded=True,
+)
+
+
+def files_task(options: FilesOptions) -> FilesTask:
+    """The task of one's own files, its `info` known.
+
+    Raises `UserError` where a file is missing, the train file is unusable, or the tokenizer is not on this machine.
+    """
+    task = FilesTask(options)
+    task.sources(Path())
+    assert task.info.label_names
+    return task
+
+
+def _examples(path: Path, texts: Sequence[str], label: str) -> Iterator[tuple[str, list[str], str]]:
+    """Place, texts and label of every example. Raises `UserError` naming file and line."""
+    for where, record in read_records(path, [*texts, label]):
+        found = [record[column] for column in texts]
+        for column, text in zip(texts, found, strict=True):
+            if not isinstance(text, str) or not text:
+                kind = "is empty" if text in ("", None) else f"is no text but {type(text).__name__}"
+                raise UserError(f"{path}, {where}: column '{column}' {kind}")
+        yield where, found, _label_name(path, where, label, record[label])
+
+
+def _label_name(path: Path, where: str, column: str, value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case float() if value.is_integer():
+            return str(int(value))
+        case int():
+            return str(value)
+        case str() if value:
+            return value
+    raise UserError(f"{path}, {where}: column '{column}' must be a string or a whole number, found {value!r:.40}")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=3)
+def _scan(path: Path, texts: tuple[str, ...], label: str, state: tuple[int, int]) -> _Scan:
+    """A pass over a file; `state` is what makes a changed file another one."""
+    scan = _Scan([], [])
+    known: dict[str, str] = {}
+    for _, found, name in _examples(path, texts, label):
+        scan.labels.append(known.setdefault(name, name))
+        scan.digests.append(digest([text.encode(errors="surrogatepass") for text in found]))
+    if not scan.labels:
+        raise UserError(f"{path} has no examples")
+    return scan
+
+
+def _sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Distinct labels: by value where all are whole numbers, else by name."""
+    names = set(labels)
+    try:
+        key: Callable[[str], Any] = {name: (int(name), name) for name in names}.__getitem__
+    except ValueError:
+        return tuple(sorted(names))
+    return tuple(sorted(names, key=key))
+
+
+def _load_tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds for a damaged or missing tokenizer
+        raise UserError(
+            f"tokenizer '{name}' is neither a folder with a tokenizer nor in the Hugging Face cache of this machine; "
+            f"fetch it with `hf download {name}`, or leave --tokenizer out for bytes"
+        ) from error
+
+
+def _tokenizer_checksum(tokenizer: Any) -> str | None:
+    if tokenizer is None:
+        return None
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+FILES = FilesTask(FilesOptions())

@@ -1,0 +1,56 @@
+"""Arrays from .npz files that may be damaged or made to do harm."""
+
+from __future__ import annotations
+
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmaat.errors import UserError
+
+_DAMAGES: Final = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""What zipfile and NumPy's reader of array headers raise on altered bytes."""
+
+
+def read_arrays(path: Path, names: Sequence[str], what: str, remedy: str) -> dict[str, NDArray[Any]]:
+    """The named arrays of an .npz file; nothing in the file is unpickled.
+
+    Raises `UserError` naming the file, `what` it should be, and the remedy, where it is missing, truncated or altered.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            # Before anything is parsed: readers of arrays stop short of the end, where zipfile compares checksums.
+            damaged = file.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged!r} does not match")
+            return {name: _read_member(file, name) for name in names}
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {remedy}") from error
+    except _DAMAGES as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a whole {what} ({reason}); {remedy}") from error
+
+
+def _read_member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with file.open(f"{name}.npy") as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+    return array

@@ -1,0 +1,81 @@
+"""Pathfinder32 of the Long Range Arena's release: a folder a difficulty, images as PNG, metadata as lines of text.
+
+`metadata/N.npy` is no NumPy file in spite of its name. A line has the image's folder, the image's name, a number, the
+label 0 or 1, and settings, apart by spaces: `imgs/0 sample_7.png 7 1 ...`. The release has no split of its own.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmaat.errors import UserError
+from rmaat.tasks.pathfinder.settings import SIZE
+from rmaat.tasks.text import read_lines
+
+FOLDERS: Final = {
+    "hard": "curv_contour_length_14",
+    "intermediate": "curv_contour_length_9",
+    "easy": "curv_baseline",
+}
+"""The release's folder of each difficulty."""
+
+EMPTY: Final = Path("curv_baseline/imgs/0/sample_172.png")
+"""The one image of the published release that is a file without a byte."""
+
+
+def metadata_files(folder: Path) -> list[Path]:
+    """The metadata of one difficulty, by number; none where the folder is not there."""
+    files = [path for path in (folder / "metadata").glob("*.npy") if path.stem.isdigit()]
+    return sorted(files, key=lambda path: int(path.stem))
+
+
+def listed(folder: Path) -> list[tuple[Path, int]]:
+    """Paths of images and their labels, in the order of the metadata. Raises `UserError` naming file and line."""
+    found = [entry for path in metadata_files(folder) for entry in _entries(folder, path)]
+    if not found:
+        raise UserError(f"{folder}: the metadata name no image; unpack the release again")
+    return found
+
+
+def _entries(folder: Path, path: Path) -> Iterator[tuple[Path, int]]:
+    for number, line in read_lines(path):
+        words = line.decode(errors="replace").split()
+        if len(words) < 4 or words[3] not in ("0", "1"):
+            raise UserError(f"{path}, line {number}: expected a folder, an image, a number and a label of 0 or 1")
+        image = Path(words[0], words[1])
+        if image.is_absolute() or ".." in image.parts:
+            raise UserError(f"{path}, line {number}: '{image}' leads out of {folder}")
+        yield folder / image, int(words[3])
+
+
+def read_images(entries: list[tuple[Path, int]]) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
+    """Images (B, 32, 32) and labels (B,), and how many empty ones were skipped: at most the release's own.
+
+    Raises `UserError` naming the image that is missing or damaged.
+    """
+    kept = [entry for entry in entries if not _is_known_empty(entry[0])]
+    images = np.empty((len(kept), SIZE, SIZE), np.uint8)
+    for i, (path, _) in enumerate(kept):
+        images[i] = _read_image(path)
+    return images, np.array([label for _, label in kept], np.int64), len(entries) - len(kept)
+
+
+def _is_known_empty(path: Path) -> bool:
+    return path.parts[-len(EMPTY.parts) :] == EMPTY.parts and path.is_file() and not path.stat().st_size
+
+
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            image = np.asarray(picture.convert("L"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: the image cannot be read ({reason}); unpack the release again") from error
+    if image.shape != (SIZE, SIZE):
+        raise UserError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels where {SIZE} x {SIZE} are expected")
+    return image

@@ -1,0 +1,120 @@
+"""Records from files of the formats that people keep labelled texts in, as a stream, with their place for messages."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rmaat.errors import UserError, did_you_mean
+from rmaat.tasks.text import read_lines
+
+Record = tuple[str, dict[str, Any]]
+"""Where it is ("line 3"), and its values by column: strings; in JSON Lines and Parquet other types too."""
+
+LONGEST_FIELD = 2**31 - 1
+"""Bytes of one field of a CSV file; the csv module's own limit is 131,072."""
+
+Reader = Callable[[Path, Sequence[str]], Iterator[Record]]
+
+
+def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    """The named columns of every record of a file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet.
+
+    CSV and TSV begin with a line of column names. In CSV a field may be quoted; in TSV a quotation mark is a character
+    like others. Raises `UserError` naming the file and its line (Parquet: row) where it is missing, damaged, not UTF-8 or
+    lacks a column.
+    """
+    suffixes = path.suffixes
+    kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in (".gz", ".xz") else path.suffix
+    packed = kind != path.suffix
+    if kind not in READERS or (packed and kind == ".parquet"):
+        allowed = ", ".join(READERS)
+        raise UserError(
+            f"{path}: the name must end in one of {allowed} (all but .parquet also with .gz or .xz after it)"
+        )
+    if not path.is_file():
+        raise UserError(f"{path} is missing; give the path of a file")
+    yield from READERS[kind](path, columns)
+
+
+def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    for number, line in _text_lines(path):
+        where = f"line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, {where}: not a JSON object ({error})") from error
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, {where}: not a JSON object")
+        _check_columns(path, where, columns, record)
+        yield where, record
+
+
+def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    csv.field_size_limit(LONGEST_FIELD)
+    rows = csv.reader((f"{line}\n" for _, line in _text_lines(path)), strict=True)
+
+    def numbered() -> Iterator[tuple[int, list[str]]]:
+        try:
+            for row in rows:
+                yield rows.line_num, row
+        except csv.Error as error:
+            raise UserError(f"{path}, line {rows.line_num}: not CSV ({error})") from error
+
+    return _under_header(path, columns, numbered())
+
+
+def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    return _under_header(path, columns, ((number, line.split("\t")) for number, line in _text_lines(path)))
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, "its schema", columns, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield f"row {row}", record
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, after row {row}: text that is not UTF-8") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}, after row {row}: not a whole Parquet file ({reason})") from error
+
+
+READERS: dict[str, Reader] = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
+"""Suffix to reader."""
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in read_lines(path):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, line {number}: byte {error.start} is not UTF-8") from error
+
+
+def _under_header(path: Path, columns: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"{path} is empty; its first line must be the names of the columns")
+    header = first[1]
+    _check_columns(path, "line 1", columns, header)
+    for number, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {number}: {len(row)} columns where line 1 names {len(header)}")
+        yield f"line {number}", dict(zip(header, row, strict=True))
+
+
+def _check_columns(path: Path, where: str, columns: Sequence[str], found: Sequence[str] | dict[str, Any]) -> None:
+    for column in columns:
+        if column not in found:
+            raise UserError(f"{path}, {where}: no column '{column}'; {did_you_mean(column, found)}")

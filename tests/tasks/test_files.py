@@ -1,0 +1,276 @@
+"""One's own files: every format, labels, pairs, tokenizers, held-out validation, and every kind of mistake."""
+
+import csv
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from rmaat.errors import UserError
+from rmaat.tasks import load, task_of
+from rmaat.tasks.facts import facts
+from rmaat.tasks.files import FilesOptions, files_task
+from rmaat.tasks.records import read_records
+
+Rows = list[dict[str, Any]]
+
+
+def jsonl(rows: Rows) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def delimited(**how: Any) -> Callable[[Rows], bytes]:
+    def write(rows: Rows) -> bytes:
+        out = io.StringIO(newline="")
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\r\n", **how)
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue().encode()
+
+    return write
+
+
+def parquet(rows: Rows) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), out)
+    return out.getvalue()
+
+
+FORMATS: dict[str, Callable[[Rows], bytes]] = {
+    ".jsonl": jsonl,
+    ".csv": delimited(),
+    ".tsv": delimited(delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None),
+    ".parquet": parquet,
+    ".jsonl.gz": lambda rows: gzip.compress(jsonl(rows)),
+    ".csv.xz": lambda rows: lzma.compress(delimited()(rows)),
+}
+
+
+def rows_of(part: str, count: int = 40, pair: bool = False) -> Rows:
+    other = {"other": "and this"} if pair else {}
+    return [{"text": f'{part} "{i}", é', **other, "label": ("no", "yes", "maybe")[i % 3]} for i in range(count)]
+
+
+def put(folder: Path, suffix: str = ".jsonl", **parts: Rows | bytes) -> FilesOptions:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for part, rows in ({"train": rows_of("train"), "test": rows_of("test")} | parts).items():
+        path = folder / f"{part}{suffix}"
+        path.write_bytes(rows if isinstance(rows, bytes) else FORMATS[suffix](rows))
+        paths[f"{part}_file"] = str(path)
+    return FilesOptions(**paths)
+
+
+def texts(part: Any) -> list[str]:
+    return [bytes(ids).decode(errors="ignore") for ids in part["input_ids"]]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_format_gives_the_same(tmp_path: Path, suffix: str) -> None:
+    task = files_task(put(tmp_path / "d", suffix))
+    assert (task.info.label_names, task.info.vocab_size) == (("maybe", "no", "yes"), 256)
+    dataset = load(task, tmp_path, max_seq_len=11)
+    assert texts(dataset["test"]) == [row["text"].encode()[:11].decode(errors="ignore") for row in rows_of("test")]
+    assert dataset["test"]["labels"][:4] == [1, 2, 0, 1]
+    assert facts(dataset["test"]).classes == {"maybe": 13, "no": 14, "yes": 13}
+
+
+def test_validation_is_held_out_by_the_seed_from_each_class(tmp_path: Path) -> None:
+    rows = rows_of("train", 60) + [{"text": f"rare {i}", "label": "rare"} for i in range(2)]
+    rows.append({"text": "only", "label": "once"})
+    task = files_task(put(tmp_path / "d", train=rows))
+    found = [load(task, tmp_path, seed=seed) for seed in (0, 1)]
+    for dataset in found:
+        assert facts(dataset["validation"]).classes == {"maybe": 2, "no": 2, "once": 0, "rare": 1, "yes": 2}
+        assert sorted(texts(dataset["train"]) + texts(dataset["validation"])) == sorted(row["text"] for row in rows)
+    assert texts(found[0]["validation"]) != texts(found[1]["validation"])
+
+
+def test_a_validation_file_is_used_whole(tmp_path: Path) -> None:
+    options = put(tmp_path / "d", validation=rows_of("validation", 5))
+    one, other = (load(files_task(options), tmp_path, seed=seed) for seed in (0, 1))
+    assert texts(one["validation"]) == [row["text"] for row in rows_of("validation", 5)]
+    assert len(one["train"]) == 40
+    assert one["train"].cache_files == other["train"].cache_files  # the seed changes nothing
+
+
+def test_repetitions_are_dropped_from_train_and_counted(tmp_path: Path) -> None:
+    train = [*rows_of("train", 9), rows_of("test")[3], rows_of("train")[0], rows_of("train")[0]]
+    dataset = load(files_task(put(tmp_path / "d", train=train)), tmp_path)
+    both = texts(dataset["train"]) + texts(dataset["validation"])
+    assert sorted(both) == [row["text"] for row in rows_of("train", 9)]
+    assert facts(dataset["train"]).notes == [
+        "dropped 1 examples that are in another part too and 2 that repeat another of train"
+    ]
+
+
+def test_pairs(tmp_path: Path) -> None:
+    files = put(tmp_path / "d", train=rows_of("train", pair=True), test=rows_of("test", pair=True))
+    options = FilesOptions(train_file=files.train_file, test_file=files.test_file, other_text_column="other")
+    task = files_task(options)
+    assert task.info.columns == ("input_ids", "other_input_ids")
+    assert bytes(load(task, tmp_path)["test"][0]["other_input_ids"]) == b"and this"
+    with pytest.raises(UserError, match="must differ"):
+        files_task(FilesOptions(train_file="a", text_column="x", label_column="x"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [([10, 9, 10], ("9", "10")), ([True, False, True], ("false", "true")), ([1.0, 0.0, 1.0], ("0", "1"))],
+)
+def test_labels_that_are_no_strings(tmp_path: Path, labels: list[Any], names: tuple[str, ...]) -> None:
+    rows = [{"text": f"t{i}", "label": label} for i, label in enumerate(labels)]
+    for suffix in (".jsonl", ".parquet"):
+        assert files_task(put(tmp_path / "d", suffix, train=rows, test=rows)).info.label_names == names
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path: Path) -> Path:
+    vocabulary = {word: i for i, word in enumerate(["[UNK]", "train", "test", *map(str, range(400))])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder = tmp_path / "tokenizer"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
+    return folder
+
+
+def test_a_tokenizer(tmp_path: Path, tokenizer_folder: Path) -> None:
+    files = put(tmp_path / "d")
+    options = FilesOptions(train_file=files.train_file, test_file=files.test_file, tokenizer=str(tokenizer_folder))
+    task = files_task(options)
+    assert task.info.vocab_size == 403
+    dataset = load(task, tmp_path)
+    assert dataset["test"][7]["input_ids"] == [2, 0, 10, 0, 0]
+    assert dataset["test"].features["input_ids"].feature.dtype == "int16"
+    assert task.decode([2, 10]) == "test 7"
+    bytes_instead = load(files_task(files), tmp_path)
+    assert bytes_instead["test"].cache_files != dataset["test"].cache_files
+    with pytest.raises(UserError, match="nothing that the tokenizer knows"):
+        task.encode("  ")
+    with pytest.raises(UserError, match="tokenizer 'no/such' is neither a folder"):
+        files_task(FilesOptions(train_file=files.train_file, test_file=files.test_file, tokenizer="no/such"))
+
+
+GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "word"),
+    [
+        (".jsonl", GOOD + b"{", "line 3: not a JSON object"),
+        (".jsonl", GOOD + b"[]", "line 3: not a JSON object"),
+        (".jsonl", GOOD + b'{"txt": "c", "label": "x"}', "line 3: no column 'text'; did you mean 'txt'"),
+        (".jsonl", GOOD + b'{"text": "", "label": "x"}', "line 3: column 'text' is empty"),
+        (".jsonl", GOOD + b'{"text": 3, "label": "x"}', "line 3: column 'text' is no text but int"),
+        (".jsonl", GOOD + b'{"text": "c", "label": null}', "line 3: column 'label' must be a string or a whole number"),
+        (".jsonl", GOOD + b'{"text": "c", "label": 0.5}', "line 3: column 'label' must be"),
+        (".jsonl", GOOD + b'{"text": "\xff", "label": "x"}', "line 3: byte 10 is not UTF-8"),
+        (".jsonl", GOOD + b'{"text": "\\ud800", "label": "x"}', "line 3: the text has a lone surrogate"),
+        (".jsonl", b"", "has no examples"),
+        (".jsonl", GOOD[:28], "column 'label' has 1 label; at least 2"),
+        (".csv", b"", "is empty; its first line must be the names"),
+        (".csv", b"text,label\n", "has no examples"),
+        (".csv", b"text;label\na;x\n", "line 1: no column 'text'"),
+        (".csv", b"text,label\na,x\nb\n", "line 3: 1 columns where line 1 names 2"),
+        (".csv", b'text,label\na,x\n"b,y\n', "line 3: not CSV"),
+        (".csv", b"text,label\na,x\n\xe9,y\n", "line 3: byte 0 is not UTF-8"),
+        (".tsv", b"text\tlabel\na\tx\nb\ty\tz\n", "line 3: 3 columns where line 1 names 2"),
+        (".parquet", b"PAR1 and no more", "after row 0: not a whole Parquet file"),
+        (".parquet", b"", "after row 0: not a whole Parquet file"),
+        (".jsonl.gz", gzip.compress(GOOD)[:-6], "not a whole .gz file"),
+        (".csv.xz", b"plain", "not a whole .xz file"),
+    ],
+)
+def test_mistakes_in_a_file_are_told_with_their_place(tmp_path: Path, suffix: str, content: bytes, word: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(files_task(put(tmp_path / "d", suffix, train=content)), tmp_path)
+    assert word in str(caught.value)
+    assert f"train{suffix}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not [path for path in tmp_path.glob(".rmaat_cache/files-*") if path.is_dir()]
+
+
+def test_a_label_never_seen_in_training(tmp_path: Path) -> None:
+    rows = [*rows_of("test", 4), {"text": "t", "label": "new"}]
+    for options in (put(tmp_path / "a", test=rows), put(tmp_path / "b", validation=rows)):
+        with pytest.raises(UserError, match=r"\.jsonl, line 5: the label 'new' is not in .*train\.jsonl"):
+            load(files_task(options), tmp_path)
+    assert not [path for path in tmp_path.glob(".rmaat_cache/files-*") if path.is_dir()]
+
+
+def test_other_options_are_another_data_set(tmp_path: Path) -> None:
+    rows = [{"text": f"one {i}", "body": f"two {i}", "label": i % 2} for i in range(30)]
+    files = put(tmp_path / "d", train=rows[:20], test=rows[20:])
+    assert texts(load(files_task(files), tmp_path)["test"])[0] == "one 20"
+    assert texts(load(files_task(replace(files, text_column="body")), tmp_path)["test"])[0] == "two 20"
+
+
+def test_mistakes_in_the_options(tmp_path: Path) -> None:
+    options = put(tmp_path)
+    for wrong, word in (
+        (FilesOptions(), "the task files needs train_file"),
+        (FilesOptions(train_file=options.train_file), "the task files needs test_file"),
+        (FilesOptions(train_file="none.jsonl"), "train_file none.jsonl is missing"),
+        (put(tmp_path / "x", suffix=".jsonl", train=b""), "has no examples"),
+    ):
+        with pytest.raises(UserError, match=word):
+            task_of("files", wrong)
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(UserError, match=r"a\.txt: the name must end in one of \.jsonl, \.csv, \.tsv, \.parquet"):
+        files_task(FilesOptions(train_file=str(tmp_path / "a.txt"), test_file=options.test_file))
+    with pytest.raises(UserError, match="train_file: only for the task files; imdb knows its own files"):
+        task_of("imdb", FilesOptions(train_file="a.jsonl"))
+
+
+def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
+    options = put(tmp_path / "d")
+    assert files_task(options).info.label_names == ("maybe", "no", "yes")
+    put(
+        tmp_path / "d",
+        train=[{"text": str(i), "label": i % 2} for i in range(9)],
+        test=GOOD.replace(b'"x"', b"0").replace(b'"y"', b"1"),
+    )
+    task = files_task(options)
+    assert task.info.label_names == ("0", "1")
+    assert len(load(task, tmp_path)["test"]) == 2
+
+
+@given(content=st.binary(max_size=60), suffix=st.sampled_from([*FORMATS]))
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    try:
+        rows = list(read_records(path, ["text"]))
+    except UserError as error:
+        message = str(error)
+    else:
+        assert all("text" in row for _, row in rows)
+        return
+    assert message.startswith(str(path))
+
+
+@given(
+    texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=9), min_size=2, max_size=9, unique=True)
+)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_survives_json_and_parquet(tmp_path: Path, texts: list[str]) -> None:
+    rows = [{"text": text, "label": str(i)} for i, text in enumerate(texts)]
+    for suffix in (".jsonl", ".parquet", ".csv"):
+        if suffix == ".csv" and any(character in text for text in texts for character in "\r\n\0"):
+            continue
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(FORMATS[suffix](rows))
+        assert [row["text"] for _, row in read_records(path, ["text", "label"])] == texts
