@@ -52,7 +52,7 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         assert key in metrics, key
     assert metrics["steps"] == 8
     assert 0 <= metrics["test_accuracy"] <= 1
-    assert metrics["lengths"]["test"]["examples"] == 40
+    assert metrics["data"]["test"]["examples"] == 40
     run = RunConfig.from_yaml(finished / "run.yaml")
     assert run.max_steps == 8
     assert run.calcium_exponent == 0.25

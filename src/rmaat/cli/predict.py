@@ -11,22 +11,29 @@ from rmaat.errors import UserError
 def add_arguments(parser: ArgumentParser) -> None:
     """The run's folder and the files."""
     parser.add_argument("--model", type=Path, required=True, help="folder of a finished run")
-    parser.add_argument("files", nargs="*", help="text files, UTF-8; none or '-' reads standard input")
+    parser.add_argument(
+        "files", nargs="*", help="text files, UTF-8, or pictures for an image task; none or '-' reads standard input"
+    )
 
 
 def run(arguments: Namespace) -> None:
-    """Print name, label and probability of each text, tab-separated."""
+    """Print name, label and probability of each text, or of each two for a run on pairs, tab-separated."""
     names = arguments.files or ["-"]
-    texts = [_read(name) for name in names]
     from rmaat.training.finished import open_run, predict
 
     finished = open_run(arguments.model)
-    for name, text in zip(names, texts, strict=True):
+    read = str if finished.source.info.kind == "image" else _read
+    size = len(finished.source.info.columns)
+    if len(names) % size:
+        raise UserError(f"a run on {finished.config.dataset} takes files two by two; {len(names)} were given")
+    for start in range(0, len(names), size):
+        of_example = names[start : start + size]
+        shown = ", ".join(map(_shown, of_example))
         try:
-            (prediction,) = predict(finished, [text])
+            prediction = predict(finished, [read(name) for name in of_example])
         except UserError as mistake:
-            raise UserError(f"{_shown(name)}: {mistake}") from mistake
-        print(f"{_shown(name)}\t{prediction.label}\t{prediction.probability:.4f}")
+            raise UserError(f"{shown}: {mistake}") from mistake
+        print(f"{shown}\t{prediction.label}\t{prediction.probability:.4f}")
 
 
 def _read(name: str) -> str:
@@ -34,9 +41,9 @@ def _read(name: str) -> str:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return raw.decode()
     except OSError as error:
-        raise UserError(f"cannot read '{name}': {error.strerror}") from error
+        raise UserError(f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{_shown(name)} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise UserError(f"not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def _shown(name: str) -> str:

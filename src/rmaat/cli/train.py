@@ -20,7 +20,7 @@ def run(arguments: Namespace) -> None:
 
     result = train(config)
     metrics, folder = result.metrics, result.output_dir
-    examples = metrics["lengths"]["test"]["examples"]
+    examples = metrics["data"]["test"]["examples"]
     print(f"\ntest accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples} examples)")
     print(f"always the commonest     {100 * metrics['test_majority_accuracy']:6.2f}%")
     print(f"curves                   {folder / 'curves.png'}")

@@ -8,13 +8,14 @@ import yaml
 
 from rmaat.errors import UserError, did_you_mean
 from rmaat.settings import ModelSettings, one_of
+from rmaat.tasks.files import FilesOptions
 
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 
 @dataclass(kw_only=True)
-class RunConfig(ModelSettings):
-    """One training run: the model's settings and these.
+class RunConfig(ModelSettings, FilesOptions):
+    """One training run: the model's settings, those of one's own files, and these.
 
     Args:
         dataset: the task, one of `rmaat list tasks`.

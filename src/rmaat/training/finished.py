@@ -1,7 +1,7 @@
 """Using a finished run: its config, its model, its task."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,19 +11,22 @@ from safetensors import SafetensorError, safe_open
 
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
-from rmaat.tasks import TASKS, Task
-from rmaat.tasks.collate import Collator
 from rmaat.training.config import RunConfig
+from rmaat.training.data import RunData
 from rmaat.training.folder import RUN_CONFIG
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run's config, its task, and its best model in evaluation mode."""
+    """A run's data and its best model in evaluation mode."""
 
-    config: RunConfig
-    task: Task
+    source: RunData
     model: RmaatForSequenceClassification
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's settings."""
+        return self.source.run
 
 
 def open_run(folder: Path) -> FinishedRun:
@@ -36,7 +39,6 @@ def open_run(folder: Path) -> FinishedRun:
         if not (folder / name).is_file():
             raise UserError(f"'{folder}' is not a finished run: it has no {name}; give the output_dir of `rmaat train`")
     run = RunConfig.from_yaml(folder / RUN_CONFIG)
-    task = TASKS[run.dataset]
     try:
         stored = json.loads((folder / "config.json").read_text())
     except ValueError as error:
@@ -45,14 +47,16 @@ def open_run(folder: Path) -> FinishedRun:
     if kind != RmaatConfig.model_type:
         raise UserError(f"'{folder}' holds a model of type '{kind}', not '{RmaatConfig.model_type}'")
     config = RmaatConfig.from_pretrained(folder)
-    found = (config.vocab_size, config.num_labels)
-    if found != (task.info.vocab_size, len(task.info.label_names)):
+    names = tuple(config.id2label[i] for i in range(config.num_labels))
+    source = RunData.of_finished(run, config.vocab_size, names)
+    if (config.vocab_size, names) != (source.vocab_size, source.info.label_names):
         raise UserError(
-            f"the model in '{folder}' has vocab_size {found[0]} and {found[1]} labels, the task '{run.dataset}' needs "
-            f"{task.info.vocab_size} and {len(task.info.label_names)}: it is a checkpoint of another model"
+            f"the model in '{folder}' has vocab_size {config.vocab_size} and the labels {', '.join(names)}; the task "
+            f"'{run.dataset}' needs {source.vocab_size} and {', '.join(source.info.label_names)}: it is a checkpoint of "
+            "another model"
         )
     _check_weights(folder / "model.safetensors", RmaatForSequenceClassification(config))
-    return FinishedRun(run, task, RmaatForSequenceClassification.from_pretrained(folder).eval())
+    return FinishedRun(source, RmaatForSequenceClassification.from_pretrained(folder).eval())
 
 
 def _check_weights(path: Path, model: RmaatForSequenceClassification) -> None:
@@ -85,16 +89,19 @@ class Prediction:
 
 
 @torch.no_grad()
-def predict(run: FinishedRun, texts: Sequence[str]) -> Iterator[Prediction]:
-    """Label texts one by one, each cut to the run's max_seq_len as in training.
+def predict(run: FinishedRun, texts: Sequence[str]) -> Prediction:
+    """Label one example: a text or, where the run's task is of pairs, two; each cut as in training.
 
     Raises:
-        UserError: for a text that is empty or that the task cannot encode.
+        UserError: for a text that is empty or that the task cannot encode, or another number of texts.
     """
-    collate = Collator(run.config.segment_length)
-    names = [run.model.config.id2label[i] for i in range(run.model.config.num_labels)]
-    for text in texts:
-        ids = run.task.encode(text)[: run.config.max_seq_len]
-        logits = run.model(**collate([{"input_ids": ids}])).logits[0]
-        probabilities = logits.double().softmax(0).numpy()
-        yield Prediction(names[int(np.argmax(probabilities))], tuple(probabilities.tolist()))
+    columns = run.source.info.columns
+    if len(texts) != len(columns):
+        raise UserError(f"an example of {run.config.dataset} is {len(columns)} text(s), not {len(texts)}")
+    example = {
+        column: run.source.task.encode(text)[: run.source.sequence_limit]
+        for column, text in zip(columns, texts, strict=True)
+    }
+    logits = run.model(**run.source.collator()([example])).logits[0]
+    probabilities = logits.double().softmax(0).numpy()
+    return Prediction(run.source.info.label_names[int(np.argmax(probabilities))], tuple(probabilities.tolist()))

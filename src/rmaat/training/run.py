@@ -18,12 +18,11 @@ from transformers.utils.logging import disable_progress_bar
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.provenance import provenance
-from rmaat.tasks import TASKS, load
-from rmaat.tasks.base import TaskInfo
-from rmaat.tasks.collate import Collator, lengths
+from rmaat.tasks.reader import TokenReader
 from rmaat.training import folder as run_folder
 from rmaat.training.config import RunConfig
 from rmaat.training.curves import draw_curves
+from rmaat.training.data import RunData, describe, tell
 from rmaat.training.finished import FinishedRun
 from rmaat.training.progress import Progress
 from rmaat.training.trainer import SegmentTrainer
@@ -48,18 +47,20 @@ def train(run: RunConfig) -> Result:
     """
     run.check()
     disable_progress_bar()
-    info = TASKS[run.dataset].info
-    data = load(run.dataset, data_dir=run.data_dir, seed=run.data_seed, max_seq_len=run.max_seq_len)
+    source = RunData.of(run)
+    data = source.load()
     output_dir = Path(run.output_dir)
     set_seed(run.seed)
-    model = build_model(run, info)
+    model = build_model(source)
     num_parameters = sum(p.numel() for p in model.parameters())
     # A checkpoint holds the weights and Adam's two moments; the finished model is written once more.
     bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
     run_folder.prepare(output_dir, bytes_needed, overwrite=run.overwrite, resume=run.resume)
     run_folder.write_atomically(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
 
-    trainer = build_trainer(run, model, data)
+    trainer = build_trainer(source, model, data)
+    if trainer.is_world_process_zero():
+        tell(data)
     checkpoint = run_folder.last_whole_checkpoint(output_dir) if run.resume else None
     if run.resume and checkpoint is None:
         raise UserError(
@@ -69,8 +70,8 @@ def train(run: RunConfig) -> Result:
     history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))
 
-    evaluation = measure(trainer, data["validation"], "eval")
-    test = measure(trainer, data["test"], "test")
+    evaluation = measure(trainer, source.longest_first(data["validation"]), "eval")
+    test = measure(trainer, source.longest_first(data["test"]), "test")
     majority = majority_accuracy(data["test"])
     metrics = {
         **test,
@@ -86,14 +87,12 @@ def train(run: RunConfig) -> Result:
         "seed": run.seed,
         "dataset": run.dataset,
         **provenance(),
-        "lengths": {part: length_summary(dataset, run.max_seq_len) for part, dataset in data.items()},
+        "data": describe(data),
     }
     if trainer.is_world_process_zero():
         run_folder.write_atomically(output_dir / run_folder.METRICS, json.dumps(metrics, indent=2) + "\n")
         title = f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.segment_length}"
-        draw_curves(
-            history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES
-        )
+        draw_curves(history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES)
     return Result(metrics, output_dir)
 
 
@@ -104,26 +103,29 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None) -> dict[str, An
         UserError: where the data is missing.
     """
     run = replace(finished.config, data_dir=data_dir or finished.config.data_dir)
-    data = load(run.dataset, data_dir=run.data_dir, seed=run.data_seed, max_seq_len=run.max_seq_len)
+    source = replace(finished.source, run=run)
+    data = source.load()
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = build_trainer(replace(run, output_dir=scratch, wandb=False), finished.model, data)
-        found = measure(trainer, data["test"], "test")
+        scratched = replace(source, run=replace(run, output_dir=scratch, wandb=False))
+        trainer = build_trainer(scratched, finished.model, data)
+        found = measure(trainer, source.longest_first(data["test"]), "test")
     return {**found, "test_majority_accuracy": majority_accuracy(data["test"]), "test_examples": len(data["test"])}
 
 
-def build_model(run: RunConfig, info: TaskInfo) -> RmaatForSequenceClassification:
-    """The model of a run for a task, at its initial weights."""
+def build_model(source: RunData) -> RmaatForSequenceClassification:
+    """The model of a run for its task, at its initial weights."""
     settings: dict[str, Any] = {
-        **run.model_settings(),
-        "vocab_size": info.vocab_size,
-        "id2label": dict(enumerate(info.label_names)),
-        "label2id": {name: i for i, name in enumerate(info.label_names)},
+        **source.run.model_settings(),
+        "vocab_size": source.vocab_size,
+        "id2label": dict(enumerate(source.info.label_names)),
+        "label2id": {name: i for i, name in enumerate(source.info.label_names)},
     }
     return RmaatForSequenceClassification(RmaatConfig(**settings))
 
 
-def build_trainer(run: RunConfig, model: RmaatForSequenceClassification, data: DatasetDict) -> SegmentTrainer:
+def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: DatasetDict) -> SegmentTrainer:
     """The trainer of a run over the parts of its data."""
+    run = source.run
     if run.torch_compile:
         # The segment step alone: one graph serves all segments, where the whole loop would be unrolled.
         model.rmaat.encoder.compile(dynamic=False)
@@ -166,10 +168,10 @@ def build_trainer(run: RunConfig, model: RmaatForSequenceClassification, data: D
     trainer = SegmentTrainer(
         model=model,
         args=arguments,
-        train_dataset=data["train"].with_format("numpy"),
-        eval_dataset=longest_first(validation),
-        train_lengths=lengths(data["train"]),
-        data_collator=Collator(run.segment_length),
+        train_dataset=TokenReader(data["train"]),
+        eval_dataset=source.longest_first(validation),
+        train_lengths=source.lengths(data["train"]),
+        data_collator=source.collator(),
         compute_metrics=accuracy,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
     )
@@ -179,15 +181,10 @@ def build_trainer(run: RunConfig, model: RmaatForSequenceClassification, data: D
     return trainer
 
 
-def measure(trainer: SegmentTrainer, dataset: Dataset, part: str) -> dict[str, float]:
+def measure(trainer: SegmentTrainer, dataset: TokenReader, part: str) -> dict[str, float]:
     """Loss and accuracy on a part of the data, as `PART_loss` and `PART_accuracy`."""
-    found = trainer.evaluate(longest_first(dataset), metric_key_prefix=part)
+    found = trainer.evaluate(dataset, metric_key_prefix=part)
     return {f"{part}_{name}": found[f"{part}_{name}"] for name in ("accuracy", "loss")}
-
-
-def longest_first(dataset: Dataset) -> Dataset:
-    """The examples by falling length, so that a batch holds like lengths and memory runs out at once or never."""
-    return dataset.select(np.argsort(-lengths(dataset), kind="stable")).with_format("numpy")
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
@@ -197,20 +194,8 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
 
 def majority_accuracy(dataset: Dataset) -> float:
     """Accuracy of always guessing the commonest class of the part."""
-    labels = np.asarray(dataset.with_format("numpy")["labels"])
+    labels = TokenReader(dataset).labels
     return float(np.bincount(labels).max() / len(labels))
-
-
-def length_summary(dataset: Dataset, max_seq_len: int) -> dict[str, float]:
-    """Number of examples, their lengths in tokens, and how many fill max_seq_len (truncated ones among them)."""
-    found = lengths(dataset)
-    return {
-        "examples": len(found),
-        "median": float(np.median(found)),
-        "p95": float(np.percentile(found, 95)),
-        "max": int(found.max()),
-        "at_max_seq_len": int((found >= max_seq_len).sum()),
-    }
 
 
 def peak_memory_bytes() -> int:

@@ -1,0 +1,117 @@
+"""A run's data: its task, what its batches look like, and what to say of it before training."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from numpy.typing import NDArray
+
+from rmaat.errors import UserError
+from rmaat.tasks import Task, TaskInfo, load, task_of
+from rmaat.tasks.collate import Collator, lengths
+from rmaat.tasks.facts import HEADINGS, remarks, summary, table
+from rmaat.tasks.files import FILES, FilesOptions, FilesTask
+from rmaat.tasks.reader import TokenReader
+from rmaat.training.config import RunConfig
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run's task and how its examples become batches; `info` is the task's, known also without the user's own files."""
+
+    run: RunConfig
+    task: Task
+    info: TaskInfo
+
+    @classmethod
+    def of(cls, run: RunConfig) -> "RunData":
+        """For training: reads the user's own files for their labels where the task is made of them.
+
+        Raises:
+            UserError: where the run's settings do not fit its task.
+        """
+        task = task_of(run.dataset, FilesOptions.of(run))
+        return cls(run, task, task.info).checked()
+
+    @classmethod
+    def of_finished(cls, run: RunConfig, vocab_size: int, label_names: tuple[str, ...]) -> "RunData":
+        """For using a model: the user's own files may be gone, so the facts come from the model."""
+        if run.dataset != "files":
+            return cls.of(run)
+        task = FilesTask(FilesOptions.of(run))
+        pair = run.other_text_column is not None
+        extra = int(pair and not run.two_towers)
+        info = replace(FILES.info, vocab_size=vocab_size - extra, label_names=label_names, pair=pair)
+        return cls(run, task, info).checked()
+
+    def checked(self) -> "RunData":
+        """Itself; raises `UserError` where the run's settings do not fit the task."""
+        run, info = self.run, self.info
+        if run.input_type == "values" and info.value_mean is None:
+            raise UserError(
+                f"input_type 'values' needs levels, such as an image's; the ids of {run.dataset} are symbols"
+            )
+        if run.two_towers and not info.pair:
+            raise UserError(f"two_towers needs pairs; an example of {run.dataset} is one sequence")
+        return self
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids the model must know: one more than the task's where the two of a pair are joined by a separator."""
+        return self.info.vocab_size + int(self.joined)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the two sequences of a pair become one, a, separator, b."""
+        return self.info.pair and not self.run.two_towers
+
+    @property
+    def sequence_limit(self) -> int:
+        """The most tokens kept of one sequence: of each of a pair, so that what the model is given fits max_seq_len."""
+        room = (self.run.max_seq_len - 1) // 2 if self.joined else self.run.max_seq_len
+        return min(room, self.info.max_seq_len) if self.info.pair else room
+
+    def collator(self) -> Collator:
+        """What makes a batch of examples."""
+        normalise = None
+        if self.run.input_type == "values":
+            assert self.info.value_mean is not None
+            assert self.info.value_std is not None
+            normalise = (self.info.value_mean, self.info.value_std)
+        return Collator(self.run.segment_length, normalise, self.info.separator if self.joined else None)
+
+    def load(self) -> DatasetDict:
+        """All parts; see `rmaat.tasks.load`."""
+        folder = Path(self.run.data_dir) if self.run.data_dir else None
+        return load(self.task, folder, self.run.data_seed, self.sequence_limit)
+
+    def lengths(self, part: Dataset) -> NDArray[np.int64]:
+        """The tokens that the model is given for each example of a part: of the longer tower, where there are two."""
+        found = [lengths(part, column) for column in self.info.columns]
+        return np.add.reduce(found) + 1 if self.joined else np.maximum.reduce(found)
+
+    def longest_first(self, part: Dataset) -> TokenReader:
+        """The examples by falling length, so that a batch holds like lengths and memory runs out at once or never."""
+        return TokenReader(part.select(np.argsort(-self.lengths(part), kind="stable")))
+
+
+def describe(data: DatasetDict) -> dict[str, Any]:
+    """The facts of each part, as plain values for metrics.json: examples, classes, lengths, how many were cut, notes."""
+    return {part: asdict(found) for part, found in summary(data).items()}
+
+
+def tell(data: DatasetDict) -> None:
+    """Print lengths, how many were cut, class balance and notes of each part."""
+    from rich.console import Console
+    from rich.table import Table
+
+    parts = summary(data)
+    shown = Table(*HEADINGS, box=None, pad_edge=False)
+    for row in table(parts):
+        shown.add_row(*row)
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(shown)
+    for line in remarks(parts):
+        console.print(line, highlight=False)
