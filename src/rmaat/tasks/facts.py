@@ -104,5 +104,5 @@ def remarks(parts: Mapping[str, PartFacts]) -> list[str]:
 
 def _balance(classes: Mapping[str, int]) -> str:
     if len(classes) <= MOST_CLASSES_LISTED:
-        return ", ".join(f"{count:,} {name}" for name, count in classes.items())
+        return ", ".join(f"{name}: {count:,}" for name, count in classes.items())
     return f"{len(classes)} classes of {min(classes.values()):,} to {max(classes.values()):,} examples"

@@ -60,7 +60,7 @@ def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose writing was finished; the unfinished newer ones are removed.
+    """The newest checkpoint whose writing was finished.
 
     The trainer writes `trainer_state.json` last, so a checkpoint is whole where that file can be read.
     """
@@ -73,7 +73,6 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
         try:
             json.loads((path / "trainer_state.json").read_text())
         except (OSError, ValueError):
-            shutil.rmtree(path)
-        else:
-            return path
+            continue
+        return path
     return None
