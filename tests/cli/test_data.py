@@ -101,7 +101,7 @@ def test_help_is_immediate() -> None:
 def test_show_pictures_on_one_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pathfinder32_easy", "--data_dir", str(tmp_path), *SMALL, "--show", "5"]) == 0
     out = capsys.readouterr().out
-    assert "train: 10 apart, 10 connected" in out
+    assert "train: apart: 10, connected: 10" in out
     last = out.splitlines()[-1]
     sheet, _, labels = last.partition("  row by row: ")
     assert len(labels.split(", ")) == 5
@@ -117,8 +117,8 @@ def test_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns = ["--text_column", "body", "--label_column", "y"]
     assert main(["data", "files", "--data_dir", str(tmp_path), *files, *columns, "--show", "1"]) == 0
     out = capsys.readouterr().out
-    assert "train: 9 a, 9 b" in out
-    assert "validation: 1 a, 1 b" in out
+    assert "train: a: 9, b: 9" in out
+    assert "validation: a: 1, b: 1" in out
     assert "(12 tokens)  train text" in out
     assert main(["data", "files", *files]) == 2
     assert "line 1: no column 'text'; known: body, y" in capsys.readouterr().err

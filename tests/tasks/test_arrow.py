@@ -47,7 +47,7 @@ def test_types_follow_the_vocabulary(tmp_path: Path, vocab_size: int, dtype: typ
     assert (of.mean, of.p50, of.longest, of.cut, of.max_seq_len) == (6, 6, 9, 1, 4)
     assert found.sentence().endswith("1 cut to 4; a note")
     assert table({"train": found})[1][2:] == ("other_input_ids", "6", "9", "9", "1 to 4")
-    assert remarks({"train": found}) == ["train: 1 a, 1 b", "train: a note"]
+    assert remarks({"train": found}) == ["train: a: 1, b: 1", "train: a note"]
     assert PartFacts.from_json(found.to_json()) == found
 
 
