@@ -1,7 +1,7 @@
 """Change one constant of the astrocyte, look at the retention factors that come out, and train with each.
 
 python examples/retention_from_a_constant.py                        # needs: rmaat data listops_short
-python examples/retention_from_a_constant.py --tau_long 15 30 240 --max_steps 300
+python examples/retention_from_a_constant.py --tau_long 5 30 90 --max_steps 300
 """
 
 import argparse
@@ -16,7 +16,7 @@ def main() -> None:
     """Simulate, show the factors, train, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--tau_long", type=float, nargs="+", default=[15.0, 30.0, 120.0], help="time constants in seconds"
+        "--tau_long", type=float, nargs="+", default=[10.0, 30.0, 100.0], help="time constants in seconds"
     )
     parser.add_argument("--max_steps", type=int, default=200, help="training steps of each")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/retention"), help="folder of the runs")
