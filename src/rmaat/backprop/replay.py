@@ -29,14 +29,16 @@ class Replay:
         replayed = max(recurrence.total - 1, 0)
         state = recurrence.state
         if replayed and torch.is_grad_enabled():
-            state = _replay(recurrence, replayed)
-            return recurrence.run(replayed, recurrence.total, state)
+            autocast = _AutocastState.of(state[0].device.type)
+            state = _replay(recurrence, replayed, autocast)
+            with autocast.restored():
+                return recurrence.run(replayed, recurrence.total, state)
         return recurrence.run(0, recurrence.total, state)
 
 
-def _replay(recurrence: Recurrence, count: int) -> Tensors:
+def _replay(recurrence: Recurrence, count: int, autocast: "_AutocastState") -> Tensors:
     groups = (recurrence.parameters, recurrence.shared, recurrence.segments, recurrence.state)
-    plan = _Plan(recurrence, count, tuple(map(len, groups)), _AutocastState.of(recurrence.state[0].device.type))
+    plan = _Plan(recurrence, count, tuple(map(len, groups)), autocast)
     return _ReplayFunction.apply(plan, *(x for group in groups for x in group))
 
 
@@ -53,7 +55,8 @@ class _AutocastState:
         )
 
     def restored(self) -> torch.autocast:
-        # Uncached: a weight cast while gradients are off would be reused, cut from its graph, where they are on.
+        # Uncached: a weight cast while gradients are off would be reused, cut from its graph, where they are on. All
+        # segments run so, the last one too, since a compiled step is another graph where the cache is.
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
 
 
