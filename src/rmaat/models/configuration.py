@@ -8,7 +8,9 @@ from transformers import PreTrainedConfig
 from rmaat.errors import UserError, did_you_mean
 from rmaat.settings import ModelSettings
 
-BOOKKEEPING = frozenset({"model_type", "name_or_path", "num_labels", "torch_dtype", "transformers_version", "use_cache"})
+BOOKKEEPING = frozenset(
+    {"model_type", "name_or_path", "num_labels", "torch_dtype", "transformers_version", "use_cache"}
+)
 """Keys that transformers itself passes or stores beside the fields; its Trainer writes use_cache into every config."""
 
 
