@@ -127,11 +127,8 @@ def main() -> None:
         for kind in KINDS:
             if kind == "replay" or tokens <= arguments.longest_full:
                 rows.append(in_fresh_process(measure, kind, tokens))
-                print(
-                    "{kind:7} {tokens:8,} tokens  {0:8.1f} MiB  {seconds:8.3f} s".format(
-                        rows[-1]["peak_bytes"] / 2**20, **rows[-1]
-                    )
-                )
+                mebibytes = rows[-1]["peak_bytes"] / 2**20
+                print(f"{kind:7} {tokens:8,} tokens  {mebibytes:8.1f} MiB  {rows[-1]['seconds']:8.3f} s", flush=True)
     arguments.output.mkdir(parents=True, exist_ok=True)
     found = {**provenance(), "largest_gradient_difference": difference, "rows": rows}
     (arguments.output / "memory.json").write_text(json.dumps(found, indent=2) + "\n")
