@@ -16,8 +16,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Train, and print where the results are."""
     config = RunConfig(**{f.name: getattr(arguments, f.name) for f in fields(RunConfig)})
+    from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.training.run import train
 
+    hide_progress_of_transformers()
     result = train(config)
     metrics, folder = result.metrics, result.output_dir
     examples = metrics["data"]["test"]["examples"]

@@ -13,7 +13,6 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalPrediction
-from transformers.utils.logging import disable_progress_bar
 
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
@@ -46,7 +45,6 @@ def train(run: RunConfig) -> Result:
         TrainingDivergedError: where loss or a gradient stops being finite.
     """
     run.check()
-    disable_progress_bar()
     source = RunData.of(run)
     data = source.load()
     output_dir = Path(run.output_dir)
