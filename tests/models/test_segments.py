@@ -123,3 +123,10 @@ def test_longer_input_than_max_seq_len_is_more_segments(make_model):
     assert torch.isfinite(model(torch.zeros(1, 100, dtype=torch.long)).logits).all()
     with pytest.raises(ValueError, match="num_segments 4"):
         make_model(retention_schedule="learned").eval()(torch.zeros(1, 100, dtype=torch.long))
+
+
+def test_a_bfloat16_model_counts_every_token(make_model):
+    model = make_model(readout="running_mean").bfloat16().eval()
+    out = model.rmaat(torch.zeros(1, 4001, dtype=torch.long))
+    assert out.readout[0, -1].item() == 4001
+    assert out.pooled.dtype == torch.bfloat16

@@ -244,3 +244,25 @@ def test_a_killed_run_leaves_a_whole_checkpoint(tiny):
     checkpoint = last_whole_checkpoint(folder)
     assert (checkpoint / "optimizer.pt").exists()
     assert load_file(checkpoint / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"hidden_act": "gelo"}, "did you mean 'gelu'"),
+        ({"seed": 2**32}, "below 2\\^32"),
+        ({"per_device_train_batch_size": 300}, "fewer than one batch of 300"),
+    ],
+)
+def test_what_would_fail_later_is_refused_before(tiny, settings, said):
+    with pytest.raises(UserError, match=said):
+        train(replace(tiny, **settings))
+    assert not Path(tiny.output_dir).exists()
+
+
+def test_resuming_another_model_is_refused_and_changes_nothing(tiny):
+    train(replace(tiny, max_steps=1, eval_steps=1))
+    before = (Path(tiny.output_dir) / "run.yaml").read_text()
+    with pytest.raises(UserError, match="hidden_size is 32, but"):
+        train(replace(tiny, hidden_size=32, resume=True))
+    assert (Path(tiny.output_dir) / "run.yaml").read_text() == before

@@ -56,6 +56,9 @@ SCHEDULES: Registry[Schedule] = Registry(
 )
 """All schedules that are computed; `learned` factors are parameters of the network, started at `log_increments`."""
 
+NEED_TOTAL = frozenset({"ltp", "plateau"})
+"""The schedules whose factors depend on T; those of the others are the same for every T."""
+
 
 def retention_factors(
     total: int, schedule: str = "ltp", model: MacroModel | None = None, constant: float = 0.5

@@ -17,10 +17,12 @@ def run(arguments: Namespace) -> None:
     """Train, and print where the results are."""
     config = RunConfig(**{f.name: getattr(arguments, f.name) for f in fields(RunConfig)})
     from rmaat.cli.quiet import hide_progress_of_transformers
-    from rmaat.training.run import train
+    from rmaat.training.run import is_first_process, train
 
     hide_progress_of_transformers()
     result = train(config)
+    if not is_first_process():
+        return
     metrics, folder = result.metrics, result.output_dir
     examples = metrics["data"]["test"]["examples"]
     print(f"\ntest accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples} examples)")

@@ -150,10 +150,13 @@ def check_labels(labels: Tensor, batch: int, num_labels: int) -> None:
         raise UserError(f"labels holds {bad}; num_labels {num_labels} allows 0 to {num_labels - 1}")
 
 
-def check_pair(two_towers: bool, other: Tensor | None, memory: Tensor | None) -> None:
-    """Raise `UserError` unless a second input is given exactly to a model of two towers, and then without memory."""
+def check_pair(two_towers: bool, other: Tensor | None, continues: bool) -> None:
+    """Raise `UserError` unless a second input is given exactly to a model of two towers, both from their beginning."""
     if two_towers != (other is not None):
         wants = "takes pairs: give other_input_ids" if two_towers else "takes one input; set two_towers for pairs"
         raise UserError(f"a model with two_towers: {str(two_towers).lower()} {wants}")
-    if two_towers and memory is not None:
-        raise UserError("memory cannot be given to a model of two towers: each input begins with the first memory")
+    if two_towers and continues:
+        raise UserError(
+            "memory, readout, segment_offset and total_segments cannot be given to a model of two towers: each input "
+            "begins with the first memory and is whole"
+        )

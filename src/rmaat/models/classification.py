@@ -67,7 +67,9 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         first = one_input(input_ids, input_values, self.config.input_type)
         if labels is not None:
             check_labels(labels, first.shape[0], self.config.num_labels)
-        check_pair(self.config.two_towers, other_input_ids, memory)
+        begins = isinstance(segment_offset, int) and segment_offset == 0
+        continues = not begins or any(x is not None for x in (memory, readout, total_segments))
+        check_pair(self.config.two_towers, other_input_ids, continues)
         out = self.rmaat(input_ids, attention_mask, memory, readout, segment_offset, total_segments, input_values)
         features = out.pooled
         if other_input_ids is not None:

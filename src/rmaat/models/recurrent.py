@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from rmaat.astrocyte import log_increments, retention_factors
+from rmaat.astrocyte import NEED_TOTAL, log_increments, retention_factors
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
 from rmaat.errors import UserError
 from rmaat.layers.embedding import TokenEmbedding
@@ -125,11 +125,14 @@ class RmaatModel(RmaatPreTrainedModel):
             memory = self.first_memory.expand(batch, -1, -1)
         # Contiguous from the first segment on, so that a compiled step meets one set of strides.
         memory = memory.to(self.first_memory.dtype).contiguous()
+        # A running sum and count in bfloat16 would stop growing after some hundred tokens.
+        readout_type = torch.promote_types(memory.dtype, torch.float32)
         if readout is None:
             readout = memory.new_zeros(batch, config.hidden_size + 1)
+        readout = readout.to(readout_type)
         final = self._run(self._cut(tokens, attention_mask, place), SegmentState(memory, readout), place)
         pooled = final.readout[:, :-1] / final.readout[:, -1:].clamp_min(1)
-        return RmaatOutput(pooled=pooled, memory=final.memory, readout=final.readout)
+        return RmaatOutput(pooled=pooled.to(memory.dtype), memory=final.memory, readout=final.readout)
 
     def _cut(self, tokens: Tensor, attention_mask: Tensor | None, place: Place) -> SegmentInputs:
         """Cut (B, N) into segments, padding with 0 under a zero mask, or dropping columns that no row uses."""
@@ -156,7 +159,9 @@ class RmaatModel(RmaatPreTrainedModel):
         factors_TB = np.ones((place.longest, len(place.total)))
         # As many passes as there are different T, not rows.
         for total in np.unique(place.total[place.segments > 0]):
-            factors = retention_factors(int(total), config.schedule, config.astrocyte, config.retention_constant)
+            # Where T does not matter, powers of two, so that a long stream asks for few arrays.
+            asked = int(total) if config.schedule in NEED_TOTAL else 1 << (int(total) - 1).bit_length()
+            factors = retention_factors(asked, config.schedule, config.astrocyte, config.retention_constant)
             rows = np.flatnonzero((place.total == total) & (place.segments > 0))
             index_TB = np.arange(place.longest)[:, None] + place.offset[rows]
             factors_TB[:, rows] = factors[np.minimum(index_TB, total - 1)]

@@ -1,5 +1,6 @@
 """The run config: one flat set of typed settings, from YAML and `--key value`. Knows nothing of torch."""
 
+import importlib.util
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,10 @@ class RunConfig(ModelSettings, FilesOptions):
             raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
         if self.bf16 and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
+        if self.seed >= 2**32:
+            raise UserError(f"seed must be below 2^32, not {self.seed}")
+        if self.wandb and importlib.util.find_spec("wandb") is None:
+            raise UserError("wandb: true needs the package wandb; install it with `pip install 'rmaat[wandb]'`")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: one goes on, the other begins anew")
         one_of("lr_scheduler_type", self.lr_scheduler_type, LR_SCHEDULES)

@@ -1,6 +1,7 @@
 """One training run, from its config to its result files."""
 
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -47,23 +48,27 @@ def train(run: RunConfig) -> Result:
     run.check()
     source = RunData.of(run)
     data = source.load()
+    batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
+    if len(data["train"]) < batch:
+        raise UserError(
+            f"{run.dataset} has {len(data['train'])} training examples, fewer than one batch of {batch}; lower "
+            "per_device_train_batch_size"
+        )
     output_dir = Path(run.output_dir)
     set_seed(run.seed)
     model = build_model(source)
     num_parameters = sum(p.numel() for p in model.parameters())
     # A checkpoint holds the weights and Adam's two moments; the finished model is written once more.
     bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
-    run_folder.prepare(output_dir, bytes_needed, overwrite=run.overwrite, resume=run.resume)
-    run_folder.write_atomically(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
+    checkpoint = resumed_checkpoint(run, model.config) if run.resume else None
+    # One of several processes makes the folder; the others meet it when the trainer connects them.
+    if is_first_process():
+        run_folder.prepare(output_dir, bytes_needed, overwrite=run.overwrite, resume=run.resume)
+        run_folder.write_atomically(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
 
     trainer = build_trainer(source, model, data)
     if trainer.is_world_process_zero():
         tell(data)
-    checkpoint = run_folder.last_whole_checkpoint(output_dir) if run.resume else None
-    if run.resume and checkpoint is None:
-        raise UserError(
-            f"resume: output_dir '{output_dir}' holds no whole checkpoint; leave --resume out to begin anew"
-        )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))
@@ -92,6 +97,31 @@ def train(run: RunConfig) -> Result:
         title = f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.segment_length}"
         draw_curves(history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES)
     return Result(metrics, output_dir)
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process or the first that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def resumed_checkpoint(run: RunConfig, config: RmaatConfig) -> Path:
+    """The checkpoint to go on from, of the same model.
+
+    Raises:
+        UserError: where there is none, or it is of a model with other settings.
+    """
+    checkpoint = run_folder.last_whole_checkpoint(Path(run.output_dir))
+    if checkpoint is None:
+        raise UserError(
+            f"resume: output_dir '{run.output_dir}' holds no whole checkpoint; use --overwrite to begin anew"
+        )
+    stored = RmaatConfig.from_pretrained(checkpoint)
+    for name in run.model_settings():
+        if getattr(stored, name) != getattr(config, name):
+            raise UserError(
+                f"resume: {name} is {getattr(config, name)}, but '{checkpoint}' was trained with {getattr(stored, name)}"
+            )
+    return checkpoint
 
 
 def evaluate(finished: FinishedRun, data_dir: str | None = None) -> dict[str, Any]:
@@ -158,8 +188,11 @@ def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: 
         remove_unused_columns=False,
         report_to=["tensorboard", "wandb"] if run.wandb else ["tensorboard"],
         run_name=run.wandb_run_name or Path(run.output_dir).name,
-        ddp_find_unused_parameters=False,
+        # A batch of single segments leaves learned factors unused, truncation may leave the first memory unused.
+        ddp_find_unused_parameters=run.schedule == "learned" or run.truncated_segments is not None,
     )
+    # Copies of the model in one process have no parameters of their own to replay with; torchrun starts a process a GPU.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     validation = data["validation"]
     if run.eval_examples:
         validation = validation.select(range(min(run.eval_examples, len(validation))))

@@ -34,17 +34,17 @@ class SegmentTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """One batch forward and backward, timed and checked."""
         started = time.perf_counter()
-        tokens = int(inputs["attention_mask"].sum())
+        tokens = sum(int(x.sum()) for name, x in inputs.items() if name.endswith("attention_mask"))
         loss = super().training_step(model, inputs, *args, **kwargs)
-        # float16's scaler meets infinities on purpose and skips those steps.
-        if not self.args.fp16:
-            self._check_finite(model, loss)
+        self._check_finite(model, loss)
         self.tokens_trained += tokens
         self.seconds_trained += time.perf_counter() - started
         return loss
 
     def _check_finite(self, model: nn.Module, loss: Tensor) -> None:
-        graded = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+        # float16's scaler meets infinite gradients on purpose and skips those steps.
+        named = () if self.args.fp16 else model.named_parameters()
+        graded = [(name, p.grad) for name, p in named if p.grad is not None]
         sums = torch.stack([loss.detach().float(), *(grad.sum().float() for _, grad in graded)])
         finite = torch.isfinite(sums).tolist()
         if all(finite):
