@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument(
         "--tau_long", type=float, nargs="+", default=[10.0, 30.0, 100.0], help="time constants in seconds"
     )
-    parser.add_argument("--max_steps", type=int, default=200, help="training steps of each")
+    parser.add_argument("--max_steps", type=int, default=300, help="training steps of each")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/retention"), help="folder of the runs")
     arguments = parser.parse_args()
 
