@@ -3,6 +3,8 @@
 Axes: B batch, N positions, D width, H heads, m = d = D / H features of a head.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from rmaat.registry import Registry
 from rmaat.settings import ModelSettings
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module, ABC):
     """Multi-head attention without biases in queries, keys and values [A]; heads are concatenated and projected [C]."""
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -24,9 +26,9 @@ class Mixer(nn.Module):
         """What depends on parameters alone, computed once for all segments."""
         return None
 
+    @abstractmethod
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
         """Mix (B, H, N, m) queries, keys and values to (B, H, N, d)."""
-        raise NotImplementedError
 
     def forward(self, x_BND: Tensor, mask_BN: Tensor, shared: Tensor | None) -> Tensor:
         """(B, N, D) -> (B, N, D), without the residual; `mask_BN` is True where there is a token."""
