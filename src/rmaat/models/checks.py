@@ -43,7 +43,7 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
     """
     batch, width = tokens.shape
     if attention_mask is None:
-        mask = torch.ones_like(tokens, dtype=torch.bool)
+        mask = torch.ones((1, 1), dtype=torch.bool, device=tokens.device).expand(tokens.shape)
     elif attention_mask.shape != tokens.shape:
         raise UserError(
             f"attention_mask {tuple(attention_mask.shape)} must have the shape of the input {tuple(tokens.shape)}"
@@ -53,7 +53,7 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
     if batch == 0 or width == 0:
         return np.zeros(batch, np.int64)
     rising = (mask[:, 1:] & ~mask[:, :-1]).any(1)
-    used = tokens.where(mask, 0)
+    used = tokens if attention_mask is None else tokens.where(mask, 0)
     if used.is_floating_point():
         lowest_B = highest_B = used.isfinite().all(1).long() - 1
     else:

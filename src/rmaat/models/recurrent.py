@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
@@ -130,26 +131,22 @@ class RmaatModel(RmaatPreTrainedModel):
         if readout is None:
             readout = memory.new_zeros(batch, config.hidden_size + 1)
         readout = readout.to(readout_type)
-        final = self._run(self._cut(tokens, attention_mask, place), SegmentState(memory, readout), place)
+        final = self._run(self._cut(tokens, lengths, place), SegmentState(memory, readout), place)
         pooled = final.readout[:, :-1] / final.readout[:, -1:].clamp_min(1)
         return RmaatOutput(pooled=pooled.to(memory.dtype), memory=final.memory, readout=final.readout)
 
-    def _cut(self, tokens: Tensor, attention_mask: Tensor | None, place: Place) -> SegmentInputs:
-        """Cut (B, N) into segments, padding with 0 under a zero mask, or dropping columns that no row uses."""
+    def _cut(self, tokens: Tensor, lengths: NDArray[np.int64], place: Place) -> SegmentInputs:
+        """(B, N) as segments: a view where N is whole segments, since a copy of a long sequence outweighs a segment."""
         total, size = place.longest, self.config.segment_length
-        mask = torch.ones_like(tokens, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-
-        def to_segments(x_BN: Tensor) -> Tensor:
-            x_BN = pad(x_BN, (0, max(total * size - x_BN.shape[1], 0)))[:, : total * size]
-            return x_BN.unflatten(1, (total, size)).transpose(0, 1).contiguous()
-
-        segments_B = torch.from_numpy(place.segments).to(tokens.device)
-        active_TB = torch.arange(total, device=tokens.device)[:, None] < segments_B
-        mask_TBS = to_segments(mask)
-        tokens_TBS = to_segments(tokens).masked_fill(~mask_TBS, 0)
-        if tokens_TBS.is_floating_point():
-            tokens_TBS = tokens_TBS.to(self.first_memory.dtype)
-        return SegmentInputs(tokens_TBS, mask_TBS, active_TB, self._factors(place))
+        if tokens.is_floating_point():
+            tokens = tokens.to(self.first_memory.dtype)
+        tokens_BN = pad(tokens, (0, max(total * size - tokens.shape[1], 0)))[:, : total * size]
+        length_TB = (lengths - size * np.arange(total)[:, None]).clip(0, size)
+        return SegmentInputs(
+            tokens_BN.unflatten(1, (total, size)).transpose(0, 1),
+            torch.from_numpy(length_TB).to(tokens.device),
+            self._factors(place),
+        )
 
     def _factors(self, place: Place) -> Tensor:
         """RF of each row's segments, (T, B); past a row's end it is not used."""
@@ -176,7 +173,8 @@ class RmaatModel(RmaatPreTrainedModel):
             keep = None
             if base is not None:
                 keep = encoder.keep_masks((base + index * SEED_STRIDE) % 2**63, batch, state[0].device)
-            return encoder(shared, SegmentInputs(*segment), SegmentState(*state), keep)
+            # Contiguous, as the state is, so that a compiled step meets one set of strides.
+            return encoder(shared, SegmentInputs(*(x.contiguous() for x in segment)), SegmentState(*state), keep)
 
         parameters = tuple(p for p in encoder.parameters() if p.requires_grad)
         recurrence = Recurrence(step, parameters, encoder.shared(), inputs, state, tuple(place.segments.tolist()))

@@ -25,15 +25,13 @@ class SegmentInputs(NamedTuple):
     """What the segments are given, each with a leading axis T (or, for one segment, without it).
 
     Attributes:
-        tokens: (T, B, S) int64 token ids, or floating-point values.
-        mask: (T, B, S) bool, True where there is a token.
-        active: (T, B) bool, True where the row still has tokens; elsewhere its state passes through untouched.
+        tokens: (T, B, S) int64 token ids, or floating-point values; what stands behind a row's tokens is not read.
+        length: (T, B) int64, the row's tokens in the segment, 0 .. S; where it is 0 the state passes through untouched.
         factor: (T, B) retention factors on the memory that the segment hands on.
     """
 
     tokens: Tensor
-    mask: Tensor
-    active: Tensor
+    length: Tensor
     factor: Tensor
 
 
@@ -99,16 +97,16 @@ class SegmentEncoder(nn.Module):
             keep: as `keep_masks()` gives it, or None to drop nothing.
 
         Returns:
-            The state after the segment; unchanged in rows that are not active.
+            The state after the segment; unchanged in rows without a token.
         """
         positions_SD, *layer_shared = shared
         num_memory = self.config.num_memory_tokens
-        tokens_BSD = self.embedding(inputs.tokens, positions_SD)
+        positions_N = torch.arange(num_memory + inputs.tokens.shape[1], device=inputs.tokens.device)
+        mask_BN = positions_N < num_memory + inputs.length[:, None]
+        tokens_BSD = self.embedding(inputs.tokens.masked_fill(~mask_BN[:, num_memory:], 0), positions_SD)
         if keep is not None:
             tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.config.hidden_dropout_prob)
         x_BND = torch.cat([state.memory.to(tokens_BSD.dtype), tokens_BSD], dim=1)
-        always_BM = inputs.mask.new_ones(inputs.mask.shape[0], num_memory)
-        mask_BN = torch.cat([always_BM, inputs.mask], dim=1)
         per_layer = iter(layer_shared)
         for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
@@ -123,7 +121,7 @@ class SegmentEncoder(nn.Module):
         readout = torch.cat([x_BND.sum(1), count_B1], dim=1).to(state.readout.dtype)
         if self._readout_adds_up:
             readout = state.readout + readout
-        active_B1 = inputs.active[:, None]
+        active_B1 = inputs.length[:, None] > 0
         return SegmentState(
             torch.where(active_B1[..., None], memory, state.memory), torch.where(active_B1, readout, state.readout)
         )
