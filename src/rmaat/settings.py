@@ -4,12 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmaat.astrocyte import SCHEDULES, MacroModel, retention_factors
+from rmaat.budget import Budget
 from rmaat.errors import UserError, did_you_mean
 
 ATTENTION_TYPES = ("astro", "softmax")
 RETENTION_SCHEDULES = (*SCHEDULES.names(), "learned")
 INPUT_TYPES = ("tokens", "values")
+REPLAY_BUFFERS = ("device", "cpu")
 READOUTS = ("mean", "first", "memory", "running_mean")
+
+
+SAME_RESULTS = ("memory_replay_backprop", "replay_budget", "replay_buffer")
+"""Settings that change time and memory, not what is computed: a run may go on with others."""
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -30,6 +36,9 @@ class ModelSettings:
         two_towers: read two inputs with one encoder and classify [a, b, a * b, a - b], as the Long Range Arena does for pairs.
         attention_type: 'astro' (linear, astromorphic) or 'softmax' [P].
         memory_replay_backprop: train by replaying segments (AMRB) instead of keeping all activations [P].
+        replay_budget: memory in which replay may keep segments alive rather than compute them again: a size such as '2GiB', a
+            fraction of the free memory such as 0.5, or a whole number of segments; null keeps the last segment alone.
+        replay_buffer: where replay stores the memory between segments: on the model's 'device', or on the 'cpu'.
         truncated_segments: let gradients reach back this many segments only; needs memory_replay_backprop off.
         astro_mem: scale the memory by retention factors; false means the schedule 'none' [P].
         retention_schedule: how the factors are set: 'ltp' (simulated increments of the long-term process) [P], 'plateau' (their
@@ -59,6 +68,8 @@ class ModelSettings:
     two_towers: bool = False
     attention_type: str = "astro"
     memory_replay_backprop: bool = True
+    replay_budget: int | float | str | None = None
+    replay_buffer: str = "device"
     truncated_segments: int | None = None
     astro_mem: bool = True
     retention_schedule: str = "ltp"
@@ -128,11 +139,15 @@ class ModelSettings:
             _at_least("truncated_segments", self.truncated_segments, 1)
             if self.memory_replay_backprop:
                 raise UserError("truncated_segments needs memory_replay_backprop: false; they are two ways to go back")
+        Budget.parse(self.replay_budget)
+        if self.replay_budget is not None and not self.memory_replay_backprop:
+            raise UserError("replay_budget needs memory_replay_backprop: true; without it every segment is kept alive")
         if not 0 < self.retention_constant <= 1:
             raise UserError(f"retention_constant must be above 0 and at most 1, not {self.retention_constant}")
         self._check_schedule()
         one_of("input_type", self.input_type, INPUT_TYPES)
         one_of("attention_type", self.attention_type, ATTENTION_TYPES)
+        one_of("replay_buffer", self.replay_buffer, REPLAY_BUFFERS)
         one_of("readout", self.readout, READOUTS)
 
     def _check_schedule(self) -> None:

@@ -1,6 +1,6 @@
 """AMRB: backpropagation that keeps the states between segments and computes each segment again on the way back."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -8,8 +8,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rmaat.backprop.base import Recurrence, Tensors
+from rmaat.backprop.heap import return_freed_memory
+from rmaat.backprop.kept import free_bytes, segment_bytes, stored_bytes
+from rmaat.budget import Budget
 
 T = TypeVar("T")
+
+FLOOR = Budget(segments=1)
+
+IN_FLIGHT = 0.25
+"""Of a segment's kept bytes, what its backward pass holds at one time beside them."""
 
 
 @dataclass(frozen=True)
@@ -18,27 +26,59 @@ class Replay:
 
     The forward pass keeps the states between segments and no activations. The backward pass takes the segments from the last
     to the first: it computes one again from its stored state, with gradients, sends the incoming gradient through it, and
-    drops its activations. The last segment is kept alive instead, since it would be replayed at once.
+    drops its activations. The last segment is kept alive instead, since it would be replayed at once; so are as many before it
+    as the budget has room for, which saves their second computation.
 
     The result's backward is one node of the graph: parameters, shared tensors and states are its inputs, and their gradients are
     summed inside and returned, so whatever hangs on a leaf's gradient (DDP, accumulation, scaling) sees it once.
+
+    Attributes:
+        budget: what the kept segments may hold; the default keeps one.
+        buffer: where the states between segments are stored; None is where they are computed.
     """
 
+    budget: Budget = FLOOR
+    buffer: torch.device | None = None
+    _measured: dict[Any, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     def __call__(self, recurrence: Recurrence) -> Tensors:
-        """The final state, with the activations of its last segment and nothing of the others."""
-        replayed = max(recurrence.total - 1, 0)
+        """The final state, with the activations of the kept segments and nothing of the others."""
+        if recurrence.total < 2 or not torch.is_grad_enabled():
+            return recurrence.run(0, recurrence.total, recurrence.state)
+        autocast = _AutocastState.of(recurrence.state[0].device.type)
+        with autocast.restored():
+            replayed = max(recurrence.total - self._kept(recurrence), 0)
         state = recurrence.state
-        if replayed and torch.is_grad_enabled():
-            autocast = _AutocastState.of(state[0].device.type)
-            state = _replay(recurrence, replayed, autocast)
-            with autocast.restored():
-                return recurrence.run(replayed, recurrence.total, state)
-        return recurrence.run(0, recurrence.total, state)
+        if replayed:
+            state = _replay(recurrence, replayed, autocast, self.buffer)
+            return_freed_memory(state[0].device)
+        with autocast.restored():
+            return recurrence.run(replayed, recurrence.total, state)
+
+    def _kept(self, recurrence: Recurrence) -> int:
+        """The segments kept alive, at least the last."""
+        if self.budget.segments is not None:
+            return self.budget.segments
+        first = (*(x[0] for x in recurrence.segments), *recurrence.state)
+        key = (*((tuple(x.shape), x.dtype) for x in first), torch.is_autocast_enabled(first[-1].device.type))
+        if key not in self._measured:
+            self._measured[key] = segment_bytes(recurrence)
+        stored = stored_bytes(recurrence.state) * recurrence.total
+        return max(int((self._size(first[-1].device) - stored) / max(self._measured[key], 1) - IN_FLIGHT), 1)
+
+    def _size(self, device: torch.device) -> int:
+        if self.budget.size is not None:
+            return self.budget.size
+        assert self.budget.fraction is not None
+        # Read once: what a step has freed or holds must not change the next step's time and memory.
+        if device not in self._measured:
+            self._measured[device] = free_bytes(device)
+        return int(self.budget.fraction * self._measured[device])
 
 
-def _replay(recurrence: Recurrence, count: int, autocast: "_AutocastState") -> Tensors:
+def _replay(recurrence: Recurrence, count: int, autocast: "_AutocastState", buffer: torch.device | None) -> Tensors:
     groups = (recurrence.parameters, recurrence.shared, recurrence.segments, recurrence.state)
-    plan = _Plan(recurrence, count, tuple(map(len, groups)), autocast)
+    plan = _Plan(recurrence, count, tuple(map(len, groups)), autocast, buffer)
     return _ReplayFunction.apply(plan, *(x for group in groups for x in group))
 
 
@@ -68,6 +108,7 @@ class _Plan:
     count: int
     sizes: tuple[int, ...]
     autocast: _AutocastState
+    buffer: torch.device | None
 
     def split(self, flat: tuple[T, ...]) -> list[tuple[T, ...]]:
         groups, start = [], 0
@@ -83,14 +124,15 @@ class _ReplayFunction(torch.autograd.Function):
         _, _, _, first = plan.split(flat)
         # Detached, so that a compiled step meets states of one kind: none requires a gradient here, all do in the backward.
         state = tuple(x.detach() for x in first)
-        states = list(state)
+        stored: list[Tensor] = []
         with plan.autocast.restored():
             for index in range(plan.count):
+                if index:
+                    stored.extend(x if plan.buffer is None else x.to(plan.buffer) for x in state)
                 state = plan.recurrence.run(index, index + 1, state)
-                states.extend(state)
         # The recurrence in the plan must not hold tensors: those are saved, so that freeing and version checks see them.
         ctx.plan = replace(plan, recurrence=replace(plan.recurrence, parameters=(), shared=(), segments=(), state=()))
-        ctx.save_for_backward(*flat, *states[len(state) : -len(state)])
+        ctx.save_for_backward(*flat, *stored)
         return state
 
     @staticmethod
@@ -101,7 +143,7 @@ class _ReplayFunction(torch.autograd.Function):
         flat, later = saved[: sum(plan.sizes)], saved[sum(plan.sizes) :]
         parameters, shared, segments, first_state = plan.split(flat)
         needs_parameters, needs_shared, needs_segments, _ = plan.split(ctx.needs_input_grad[1:])
-        width = len(first_state)
+        width, device = len(first_state), first_state[0].device
         states = [first_state, *(later[i : i + width] for i in range(0, len(later), width))]
         sums = _GradientSums((*parameters, *shared), (*needs_parameters, *needs_shared))
         segment_grads = [
@@ -109,8 +151,9 @@ class _ReplayFunction(torch.autograd.Function):
         ]
         grads: Tensors = grad_state
         for index in reversed(range(plan.count)):
+            return_freed_memory(device)
             with torch.enable_grad(), plan.autocast.restored():
-                state_in = tuple(_leaf(x, x.is_floating_point()) for x in states.pop())
+                state_in = tuple(_leaf(x.to(device), x.is_floating_point()) for x in states.pop())
                 shared_in = tuple(map(_leaf, shared, needs_shared))
                 given = tuple(_leaf(x[index], need) for x, need in zip(segments, needs_segments, strict=True))
                 state_out = plan.recurrence.step(index, shared_in, given, state_in)

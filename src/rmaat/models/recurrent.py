@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from rmaat.astrocyte import NEED_TOTAL, log_increments, retention_factors
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
+from rmaat.budget import Budget
 from rmaat.errors import UserError
 from rmaat.layers.embedding import TokenEmbedding
 from rmaat.layers.mixers import AstromorphicMixer
@@ -79,6 +80,8 @@ class RmaatModel(RmaatPreTrainedModel):
         self.first_memory = nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size))
         learned = config.schedule == "learned"
         self.retention_logits = nn.Parameter(torch.empty(config.num_segments)) if learned else None
+        buffer = torch.device("cpu") if config.replay_buffer == "cpu" else None
+        self._replay = Replay(Budget.parse(config.replay_budget), buffer)
         self.post_init()
 
     @property
@@ -86,7 +89,7 @@ class RmaatModel(RmaatPreTrainedModel):
         """The way back over segments that the config asks for."""
         if self.config.truncated_segments is not None:
             return Truncated(self.config.truncated_segments)
-        return Replay() if self.config.memory_replay_backprop else Full()
+        return self._replay if self.config.memory_replay_backprop else Full()
 
     def forward(
         self,

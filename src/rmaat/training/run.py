@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalPrediction
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.provenance import provenance
+from rmaat.settings import SAME_RESULTS
 from rmaat.tasks.reader import TokenReader
 from rmaat.training import folder as run_folder
 from rmaat.training.config import RunConfig
@@ -117,7 +118,7 @@ def resumed_checkpoint(run: RunConfig, config: RmaatConfig) -> Path:
         )
     stored = RmaatConfig.from_pretrained(checkpoint)
     for name in run.model_settings():
-        if getattr(stored, name) != getattr(config, name):
+        if name not in SAME_RESULTS and getattr(stored, name) != getattr(config, name):
             raise UserError(
                 f"resume: {name} is {getattr(config, name)}, but '{checkpoint}' was trained with {getattr(stored, name)}"
             )

@@ -1,0 +1,129 @@
+"""Segments kept alive within a budget: how many, what they hold, and that the gradient stays the same."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from rmaat import RmaatConfig, RmaatForSequenceClassification
+from rmaat.backprop import Full, Recurrence, Replay
+from rmaat.backprop.kept import saved_bytes
+from rmaat.budget import Budget
+
+ROWS, WIDTH, TOTAL = 5, 32, 8
+
+
+def recurrence(calls: list[tuple[int, bool]] | None = None) -> Recurrence:
+    """state' = tanh(state W + x_t): each segment saves its state, for W, and its result, for tanh."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    weight = draw(WIDTH, WIDTH).requires_grad_()
+
+    def step(index, shared, segment, state):
+        if calls is not None:
+            calls.append((index, torch.is_grad_enabled()))
+        return (torch.tanh(state[0] @ weight + segment[0]),)
+
+    return Recurrence(step, (weight,), (), (draw(TOTAL, ROWS, WIDTH),), (draw(ROWS, WIDTH),), (TOTAL,) * ROWS)
+
+
+STATE = ROWS * WIDTH * 8
+"""Bytes of a state, which is also what one segment newly keeps."""
+
+
+@pytest.mark.parametrize("kept", [1, 2, 5, TOTAL, 100])
+def test_as_many_segments_are_kept_as_asked_for(kept):
+    calls: list[tuple[int, bool]] = []
+    Replay(Budget(segments=kept))(recurrence(calls))[0].sum().backward()
+    alive = min(kept, TOTAL)
+    forward, again = calls[:TOTAL], calls[TOTAL:]
+    assert forward == [(i, i >= TOTAL - alive) for i in range(TOTAL)]
+    assert again == [(i, True) for i in reversed(range(TOTAL - alive))]
+
+
+@pytest.mark.parametrize("kept", [1, 3, TOTAL - 1, TOTAL])
+def test_the_gradient_is_that_of_full_backpropagation(kept):
+    found, wanted = [], []
+    for kind, grads in ((Replay(Budget(segments=kept), torch.device("cpu")), found), (Full(), wanted)):
+        toy = recurrence()
+        (kind(toy)[0] ** 2).sum().backward()
+        grads.append(toy.parameters[0].grad)
+    assert (found[0] - wanted[0]).norm() <= 1e-14 * wanted[0].norm()
+
+
+@pytest.mark.parametrize("segments", [1, 2, 4, 6])
+def test_a_size_in_bytes_keeps_what_fits_into_it(segments):
+    """A segment holds one new state; stored states count, and so does a part of a segment in flight."""
+    calls: list[tuple[int, bool]] = []
+    budget = int(STATE * (TOTAL + segments + 0.5))
+    Replay(Budget(size=budget))(recurrence(calls))
+    assert calls[0] == (0, True), "the probe"
+    assert sum(grad for _, grad in calls[1:]) == segments
+
+
+def test_the_probe_runs_once_for_a_shape():
+    calls: list[tuple[int, bool]] = []
+    replay = Replay(Budget(size=1))
+    replay(recurrence(calls))
+    first = len(calls)
+    replay(recurrence(calls))
+    assert (first, len(calls) - first) == (TOTAL + 1, TOTAL)
+
+
+def test_saved_bytes_are_those_that_hooks_see():
+    torch.manual_seed(0)
+    model = RmaatForSequenceClassification(
+        RmaatConfig(hidden_size=16, num_hidden_layers=2, max_seq_len=64, num_segments=2, memory_replay_backprop=False)
+    ).train()
+    seen = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(torch.randint(0, 256, (3, 64)), labels=torch.tensor([0, 1, 0])).loss
+    # Hooks are not shown the results that a node saves of its own, some numbers of the loss here.
+    assert saved_bytes([loss]) == pytest.approx(sum(seen.values()), rel=1e-3)
+    weights = [p.untyped_storage() for p in model.parameters()]
+    own = sum(x.nbytes() for x in weights if x.data_ptr() in seen)
+    assert saved_bytes([loss]) - saved_bytes([loss], model.parameters()) == own > 0
+
+
+MEASURE = """
+import json, resource, sys
+import psutil, torch
+from rmaat import RmaatConfig, RmaatForSequenceClassification
+torch.set_num_threads(1)
+torch.manual_seed(0)
+config = RmaatConfig(hidden_size=64, num_hidden_layers=2, max_seq_len=8192, num_segments=16, num_labels=2,
+                     retention_schedule="none", replay_budget=json.loads(sys.argv[1]))
+model = RmaatForSequenceClassification(config).train()
+ids = torch.randint(0, 256, (8, 8192))
+model(ids[:1, :512], labels=torch.tensor([1])).loss.backward()
+before = psutil.Process().memory_info().rss
+for _ in range(2):
+    model(ids, labels=torch.ones(8, dtype=torch.long)).loss.backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""
+
+
+def peak_bytes(budget: object) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, json.dumps(budget)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read as Linux gives it")
+@pytest.mark.parametrize("mebibytes", [400, 600])
+def test_a_budget_is_held_within_a_tenth(mebibytes):
+    """Between one segment's memory and full backpropagation's; the process's own peak is the judge."""
+    assert 0.8 * mebibytes < peak_bytes(f"{mebibytes}MiB") / 2**20 < 1.1 * mebibytes
