@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rmaat.cli.progress import bytes_bar, count_bar
 from rmaat.errors import UserError
 from rmaat.tasks import TASKS, Task, data_folder, load, task_of
 from rmaat.tasks.base import Counts, GeneratedTask
@@ -16,7 +15,6 @@ from rmaat.tasks.files import FilesOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
 
 COUNT_FLAGS = ("num_train", "num_val", "num_test")
 
@@ -69,38 +67,22 @@ def run(arguments: Namespace) -> None:
 def _generate(
     console: Console, task: GeneratedTask, data_dir: Path, seed: int, counts: Counts, overwrite: bool
 ) -> None:
-    from rich.progress import MofNCompleteColumn
-
     from rmaat.tasks.generate import generate
 
-    with _progress(MofNCompleteColumn()) as bar:
-        row = bar.add_task(f"generating {task.info.name}", total=counts.total())
-        made = generate(task, data_dir, seed, counts, overwrite, progress=lambda done: bar.advance(row, done))
+    with count_bar(f"generating {task.info.name}", counts.total()) as progress:
+        made = generate(task, data_dir, seed, counts, overwrite, progress=progress)
     parts = f"{counts.train:,} / {counts.validation:,} / {counts.test:,}"
     console.print(f"{task.info.name}: {parts} examples from seed {seed}, {'generated' if made else 'there already'}")
 
 
 def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> None:
-    from rich.progress import DownloadColumn
-
     from rmaat.tasks.download import fetch
 
     if task.download is None:
         raise UserError(f"{task.info.name} has no published archive to fetch; its data: {task.info.source}")
-    with _progress(DownloadColumn()) as bar:
-        row = bar.add_task(f"fetching {task.download.name}", total=None)
-        fetched = fetch(task.download, data_dir, lambda done, total: bar.update(row, completed=done, total=total), url)
+    with bytes_bar(f"fetching {task.download.name}") as told:
+        fetched = fetch(task.download, data_dir, told, url)
     console.print(f"{task.info.name}: fetched and unpacked into {fetched}")
-
-
-@contextmanager
-def _progress(amount: ProgressColumn) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield bar
 
 
 def _report_files(console: Console, sources: tuple[Path, ...]) -> None:
@@ -119,7 +101,7 @@ def _show(console: Console, task: Task, data_dir: Path, count: int) -> None:
 
     from rmaat.tasks.facts import HEADINGS, remarks, summary, table
 
-    dataset = load(task, data_dir)
+    dataset = load(task, data_dir, bar=count_bar)
     facts = summary(dataset)
     listing = Table(*HEADINGS, box=None)
     for row in table(facts):

@@ -73,9 +73,10 @@ class Aan(BytesTask):
         of_validation = frozenset(digest(texts) for texts, _ in _pairs(paths["validation"], []))
         elsewhere["train"] = elsewhere["validation"] | of_validation
         parts = {}
-        for split in SPLITS:
+        for split, usual in zip(SPLITS, self.info.sizes, strict=True):
             notes: list[str] = []
-            parts[split] = Part(_without(_pairs(paths[split], notes), elsewhere[split], notes), notes)
+            rows = _without(_pairs(paths[split], notes), elsewhere[split], notes)
+            parts[split] = Part(rows, notes, expected=usual)
         return parts
 
 
@@ -129,7 +130,10 @@ class AanLite(BytesTask):
         """Read the papers, and the pairs as a stream; the seed is not used."""
         papers, *pairs = self.sources(data_dir)
         texts = _papers(papers)
-        return {split: Part(_cited(path, texts, papers)) for split, path in zip(SPLITS, pairs, strict=True)}
+        return {
+            split: Part(_cited(path, texts, papers), expected=usual)
+            for split, path, usual in zip(SPLITS, pairs, self.info.sizes, strict=True)
+        }
 
 
 def _papers(path: Path) -> dict[bytes, bytes]:
