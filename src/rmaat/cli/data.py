@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat data`."""
     parser.add_argument("task", type=str, help=f"one of: {', '.join(TASKS.names())}")
     parser.add_argument("--data_dir", type=str | None, help="data folder (default: $RMAAT_DATA, else datasets/)")
-    parser.add_argument("--seed", type=int, default=0, help="what a generated task is drawn from")
+    parser.add_argument("--seed", type=int, default=0, help="what generates the data, or holds out its validation part")
     for flag, part in zip(COUNT_FLAGS, ("train", "validation", "test"), strict=True):
         parser.add_argument(f"--{flag}", type=int | None, help=f"{part} examples to generate (default: the task's own)")
     parser.add_argument("--overwrite", type=bool, default=False, help="replace generated files of other settings")
@@ -61,7 +61,7 @@ def run(arguments: Namespace) -> None:
         raise UserError(f"--num_train, --num_val and --num_test are for generated tasks; {task.info.name} reads files")
     _report_files(console, task.sources(data_dir))
     if arguments.show:
-        _show(console, task, data_dir, arguments.show)
+        _show(console, task, data_dir, arguments.seed, arguments.show)
 
 
 def _generate(
@@ -96,12 +96,12 @@ def _report_files(console: Console, sources: tuple[Path, ...]) -> None:
         console.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {file_checksum(path)}")
 
 
-def _show(console: Console, task: Task, data_dir: Path, count: int) -> None:
+def _show(console: Console, task: Task, data_dir: Path, seed: int, count: int) -> None:
     from rich.table import Table
 
     from rmaat.tasks.facts import HEADINGS, remarks, summary, table
 
-    dataset = load(task, data_dir, bar=count_bar)
+    dataset = load(task, data_dir, seed, bar=count_bar)
     facts = summary(dataset)
     listing = Table(*HEADINGS, box=None)
     for row in table(facts):
