@@ -75,7 +75,7 @@ def check(task: Sequence[str], data_dirs: tuple[Path, Path], tmp_path: Path, mom
     ("task", "moments"),
     [
         ("listops_short", [".partial", ".partial/basic_test.tsv", ".partial/basic_train.tsv", "settings.json"]),
-        ("pathfinder32_easy", [".partial", ".partial/.train.npz.*.partial", "settings.json"]),
+        ("pathfinder32_easy", [".partial/.train.npz.*.partial", "settings.json"]),
     ],
 )
 def test_while_generating(tmp_path: Path, task: str, moments: list[str]) -> None:
