@@ -1,8 +1,6 @@
 """`rmaat data` and `rmaat list tasks`: what they print, and one line for every mistake."""
 
 import json
-import random
-import signal
 import subprocess
 import sys
 import time
@@ -122,41 +120,3 @@ def test_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "(12 tokens)  train text" in out
     assert main(["data", "files", *files]) == 2
     assert "line 1: no column 'text'; known: body, y" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_and_run_again(tmp_path: Path) -> None:
-    def command(folder: str) -> list[str]:
-        task = ["listops_short", "--data_dir", str(tmp_path / folder), "--show", "1"]
-        return [
-            sys.executable,
-            "-m",
-            "rmaat",
-            "data",
-            *task,
-            "--num_train",
-            "3000",
-            "--num_val",
-            "50",
-            "--num_test",
-            "50",
-        ]
-
-    started = time.monotonic()
-    expected = subprocess.run(command("whole"), capture_output=True, text=True, check=True).stdout
-    needed = time.monotonic() - started
-    moments = random.Random(0)
-    for attempt in range(12):
-        killed = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            killed.wait(timeout=moments.uniform(0.1, 1) * needed)
-        except subprocess.TimeoutExpired:
-            killed.send_signal(signal.SIGKILL)
-            killed.wait()
-        if attempt % 3 == 2:
-            again = subprocess.run(command("killed"), capture_output=True, text=True, check=True).stdout
-            found = again.replace("/killed/", "/whole/").replace("there already", "generated")
-            assert found == expected
-            for path in (tmp_path / "killed").rglob("*.tsv"):
-                path.unlink()
-            (tmp_path / "killed" / "listops_short" / "settings.json").unlink()

@@ -89,7 +89,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
     else:
         assert all(first and second for (first, second), _ in rows)
         return
-    assert "new_aan_pairs.test.tsv, line " in message
+    assert f"new_aan_pairs.test.tsv{', line ' if content else ' has no pairs'}" in message
 
 
 def test_missing_files_say_where_from_and_where_to(tmp_path: Path) -> None:
@@ -123,7 +123,8 @@ def test_the_stand_in(tmp_path: Path) -> None:
         (b'{"id": 3, "text": "x"}\n', b"", r"docs\.jsonl\.xz, line 1: expected a JSON object"),
         (None, b"1\ta\tc\n", r"train\.tsv\.gz, line 1: aan_lite_docs\.jsonl\.xz has no paper 'c'"),
         (None, b"1\ta\n", r"train\.tsv\.gz, line 1: expected a label of 0 or 1 and two ids"),
-        (None, b"", "no examples are left for the train part of aan_lite"),
+        (None, b"", r"train\.tsv\.gz has no pairs"),
+        (b"", b"1\ta\tb\n", r"docs\.jsonl\.xz has no papers"),
     ],
 )
 def test_damage_to_the_stand_in(tmp_path: Path, papers: bytes | None, pairs: bytes, word: str) -> None:

@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from rmaat.errors import UserError
-from rmaat.tasks import data_folder, load
+from rmaat.tasks import arrow, data_folder, load
+from rmaat.tasks.base import Progress
 from rmaat.tasks.cache import cache_folder
 from rmaat.tasks.listops import LISTOPS_SHORT
 
@@ -71,6 +74,26 @@ def test_built_once_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # ListOps has its own validation file, so the seed is no part of the key.
     assert load("listops_short", tmp_path, seed=5)["train"].cache_files == first["train"].cache_files
     assert len(built(tmp_path / ".rmaat_cache")) == 1
+
+
+def test_a_bar_is_shown_only_while_building(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "TOLD_ROWS", 2)
+    shown: list[tuple[str, int | None]] = []
+    done: list[int] = []
+
+    @contextmanager
+    def bar(description: str, total: int | None) -> Iterator[Progress]:
+        shown.append((description, total))
+        yield done.append
+        shown.append(("closed", None))
+
+    put(tmp_path, GOOD + "[MAX 1 2 ]\t2\n")
+    load("listops_short", tmp_path, bar=bar)
+    closed = ("closed", None)
+    assert shown == [("reading listops_short", None), closed, ("building listops_short", 9), closed]
+    assert done == [2, 1] * 3
+    load("listops_short", tmp_path, bar=bar)
+    assert len(shown) == 4
 
 
 def test_changed_files_are_never_served_stale(tmp_path: Path) -> None:
@@ -143,6 +166,14 @@ def test_cache_folder_by_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RMAAT_CACHE", str(tmp_path / "file" / "below"))
     with pytest.raises(UserError, match=r"cannot be made .*RMAAT_CACHE"):
         cache_folder(data_dir)
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMAAT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "checksums").touch()
+    with pytest.raises(UserError, match=r"checksums cannot be written .*RMAAT_CACHE"):
+        load("listops_short", put(tmp_path))
 
 
 def test_data_folder_by_precedence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rmaat.cli.progress import bytes_bar, count_bar
 from rmaat.errors import UserError
 from rmaat.tasks import TASKS, Task, data_folder, load, task_of
 from rmaat.tasks.base import Counts, GeneratedTask
@@ -16,7 +15,6 @@ from rmaat.tasks.files import FilesOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
 
 COUNT_FLAGS = ("num_train", "num_val", "num_test")
 
@@ -28,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat data`."""
     parser.add_argument("task", type=str, help=f"one of: {', '.join(TASKS.names())}")
     parser.add_argument("--data_dir", type=str | None, help="data folder (default: $RMAAT_DATA, else datasets/)")
-    parser.add_argument("--seed", type=int, default=0, help="what a generated task is drawn from")
+    parser.add_argument("--seed", type=int, default=0, help="what generates the data, or holds out its validation part")
     for flag, part in zip(COUNT_FLAGS, ("train", "validation", "test"), strict=True):
         parser.add_argument(f"--{flag}", type=int | None, help=f"{part} examples to generate (default: the task's own)")
     parser.add_argument("--overwrite", type=bool, default=False, help="replace generated files of other settings")
@@ -63,44 +61,28 @@ def run(arguments: Namespace) -> None:
         raise UserError(f"--num_train, --num_val and --num_test are for generated tasks; {task.info.name} reads files")
     _report_files(console, task.sources(data_dir))
     if arguments.show:
-        _show(console, task, data_dir, arguments.show)
+        _show(console, task, data_dir, arguments.seed, arguments.show)
 
 
 def _generate(
     console: Console, task: GeneratedTask, data_dir: Path, seed: int, counts: Counts, overwrite: bool
 ) -> None:
-    from rich.progress import MofNCompleteColumn
-
     from rmaat.tasks.generate import generate
 
-    with _progress(MofNCompleteColumn()) as bar:
-        row = bar.add_task(f"generating {task.info.name}", total=counts.total())
-        made = generate(task, data_dir, seed, counts, overwrite, progress=lambda done: bar.advance(row, done))
+    with count_bar(f"generating {task.info.name}", counts.total()) as progress:
+        made = generate(task, data_dir, seed, counts, overwrite, progress=progress)
     parts = f"{counts.train:,} / {counts.validation:,} / {counts.test:,}"
     console.print(f"{task.info.name}: {parts} examples from seed {seed}, {'generated' if made else 'there already'}")
 
 
 def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> None:
-    from rich.progress import DownloadColumn
-
     from rmaat.tasks.download import fetch
 
     if task.download is None:
         raise UserError(f"{task.info.name} has no published archive to fetch; its data: {task.info.source}")
-    with _progress(DownloadColumn()) as bar:
-        row = bar.add_task(f"fetching {task.download.name}", total=None)
-        fetched = fetch(task.download, data_dir, lambda done, total: bar.update(row, completed=done, total=total), url)
+    with bytes_bar(f"fetching {task.download.name}") as told:
+        fetched = fetch(task.download, data_dir, told, url)
     console.print(f"{task.info.name}: fetched and unpacked into {fetched}")
-
-
-@contextmanager
-def _progress(amount: ProgressColumn) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield bar
 
 
 def _report_files(console: Console, sources: tuple[Path, ...]) -> None:
@@ -114,12 +96,12 @@ def _report_files(console: Console, sources: tuple[Path, ...]) -> None:
         console.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {file_checksum(path)}")
 
 
-def _show(console: Console, task: Task, data_dir: Path, count: int) -> None:
+def _show(console: Console, task: Task, data_dir: Path, seed: int, count: int) -> None:
     from rich.table import Table
 
     from rmaat.tasks.facts import HEADINGS, remarks, summary, table
 
-    dataset = load(task, data_dir)
+    dataset = load(task, data_dir, seed, bar=count_bar)
     facts = summary(dataset)
     listing = Table(*HEADINGS, box=None)
     for row in table(facts):

@@ -15,12 +15,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Print accuracy and loss."""
+    from rmaat.cli.progress import count_bar
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.training.finished import open_run
     from rmaat.training.run import evaluate
 
     hide_progress_of_transformers()
-    found = evaluate(open_run(arguments.model), arguments.data_dir)
+    found = evaluate(open_run(arguments.model), arguments.data_dir, count_bar)
     print(f"test accuracy            {100 * found['test_accuracy']:6.2f}%   ({found['test_examples']} examples)")
     print(f"always the commonest     {100 * found['test_majority_accuracy']:6.2f}%")
     print(f"test loss                {found['test_loss']:7.4f}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from rmaat.astrocyte.model import LatchWarning, MacroModel
+from rmaat.cli.progress import count_bar
 from rmaat.errors import UserError
 
 if TYPE_CHECKING:
@@ -109,14 +110,10 @@ def _rescaled(model: MacroModel, cycles: int, by: float) -> "Simulation":
 
 
 def _sweep(model: MacroModel, name: str, values: "Array") -> "list[SweepPoint]":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from rmaat.astrocyte.sweep import sweep
 
-    columns = (TextColumn("sweep of {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task(name, total=len(values))
-        return sweep(model, name, values, lambda: progress.advance(task))
+    with count_bar(f"sweep of {name}", len(values)) as progress:
+        return sweep(model, name, values, lambda: progress(1))
 
 
 def _summarise(model: MacroModel, increments: "Increments", folder: Path) -> None:

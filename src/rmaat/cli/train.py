@@ -16,11 +16,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Train, and print where the results are."""
     config = RunConfig(**{f.name: getattr(arguments, f.name) for f in fields(RunConfig)})
+    from rmaat.cli.progress import count_bar
     from rmaat.cli.quiet import hide_progress_of_transformers
+    from rmaat.tasks.base import no_bar
     from rmaat.training.run import is_first_process, train
 
     hide_progress_of_transformers()
-    result = train(config)
+    result = train(config, count_bar if is_first_process() else no_bar)
     if not is_first_process():
         return
     metrics, folder = result.metrics, result.output_dir

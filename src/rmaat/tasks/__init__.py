@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rmaat.errors import UserError
 from rmaat.registry import Registry
-from rmaat.tasks.base import Task, TaskInfo
+from rmaat.tasks.base import ProgressBar, Task, TaskInfo, no_bar
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -68,13 +68,14 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     max_seq_len: int | None = None,
+    bar: ProgressBar = no_bar,
 ) -> DatasetDict:
     """The data set of a task, memory-mapped: `train`, `validation`, `test`.
 
     `task` is a name or what `task_of` gave. Columns: `input_ids`, a list of token ids, at most `max_seq_len` (default:
     the task's own) of them, and `labels`, int64; tasks on pairs have `other_input_ids` too. `seed` chooses the
     validation part where it is held out of train. What was cut or dropped is told by `rmaat.tasks.facts.summary` and
-    logged. Built once and kept under `<data_dir>/.rmaat_cache`; see `rmaat.tasks.cache`.
+    logged. Built once, with `bar` shown meanwhile, and kept under `<data_dir>/.rmaat_cache`; see `rmaat.tasks.cache`.
 
     Raises `UserError` for an unknown task, missing or malformed files, a negative seed or a length below 1.
     """
@@ -87,4 +88,4 @@ def load(
         raise UserError(f"seed must not be negative, got {seed}")
     from rmaat.tasks.cache import load_cached
 
-    return load_cached(task, data_folder(data_dir), seed, length)
+    return load_cached(task, data_folder(data_dir), seed, length, bar)

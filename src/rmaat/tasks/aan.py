@@ -73,9 +73,10 @@ class Aan(BytesTask):
         of_validation = frozenset(digest(texts) for texts, _ in _pairs(paths["validation"], []))
         elsewhere["train"] = elsewhere["validation"] | of_validation
         parts = {}
-        for split in SPLITS:
+        for split, usual in zip(SPLITS, self.info.sizes, strict=True):
             notes: list[str] = []
-            parts[split] = Part(_without(_pairs(paths[split], notes), elsewhere[split], notes), notes)
+            rows = _without(_pairs(paths[split], notes), elsewhere[split], notes)
+            parts[split] = Part(rows, notes, expected=usual)
         return parts
 
 
@@ -91,7 +92,7 @@ def _without(pairs: Iterator[Pair], elsewhere: frozenset[bytes], notes: list[str
 
 
 def _pairs(path: Path, notes: list[str]) -> Iterator[Pair]:
-    lacking = 0
+    lacking = number = 0
     for number, line in read_lines(path):
         fields = line.split(b"\t")
         if len(fields) != len(FIELDS):
@@ -106,6 +107,8 @@ def _pairs(path: Path, notes: list[str]) -> Iterator[Pair]:
             yield (first, second), LABELS[label]
         else:
             lacking += 1
+    if not number:
+        raise UserError(f"{path} has no pairs; fetch it again")
     if lacking:
         notes.append(f"dropped {lacking:,} pairs that lack a text")
 
@@ -129,7 +132,10 @@ class AanLite(BytesTask):
         """Read the papers, and the pairs as a stream; the seed is not used."""
         papers, *pairs = self.sources(data_dir)
         texts = _papers(papers)
-        return {split: Part(_cited(path, texts, papers)) for split, path in zip(SPLITS, pairs, strict=True)}
+        return {
+            split: Part(_cited(path, texts, papers), expected=usual)
+            for split, path, usual in zip(SPLITS, pairs, self.info.sizes, strict=True)
+        }
 
 
 def _papers(path: Path) -> dict[bytes, bytes]:
@@ -142,10 +148,13 @@ def _papers(path: Path) -> dict[bytes, bytes]:
             raise UserError(f"{path}, line {number}: {error}") from error
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: expected a JSON object with strings 'id' and 'text'") from error
+    if not texts:
+        raise UserError(f"{path} has no papers; fetch it again")
     return texts
 
 
 def _cited(path: Path, texts: Mapping[bytes, bytes], papers: Path) -> Iterator[Pair]:
+    number = 0
     for number, line in read_lines(path):
         fields = line.split(b"\t")
         if len(fields) != 3 or fields[0] not in LABELS:
@@ -154,6 +163,8 @@ def _cited(path: Path, texts: Mapping[bytes, bytes], papers: Path) -> Iterator[P
             if found not in texts:
                 raise UserError(f"{path}, line {number}: {papers.name} has no paper '{found.decode(errors='replace')}'")
         yield (texts[fields[1]], texts[fields[2]]), LABELS[fields[0]]
+    if not number:
+        raise UserError(f"{path} has no pairs; fetch it again")
 
 
 AAN = Aan()

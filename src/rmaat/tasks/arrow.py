@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rmaat.errors import UserError
-from rmaat.tasks.base import Part, Row, TaskInfo, TokenIds, token_dtype
+from rmaat.tasks.base import Part, Progress, Row, TaskInfo, TokenIds, token_dtype
 from rmaat.tasks.facts import Lengths, PartFacts
 
 if TYPE_CHECKING:
@@ -22,12 +22,17 @@ BATCH_TOKENS = 2**23
 
 BATCH_ROWS = 2**14
 
+TOLD_ROWS = 2**7
+"""Progress is told after so many rows: a batch of long sequences takes too long, a row too little."""
 
-def write_part(path: Path, info: TaskInfo, part: Part, max_seq_len: int) -> PartFacts:
+
+def write_part(
+    path: Path, info: TaskInfo, part: Part, max_seq_len: int, progress: Progress = lambda done: None
+) -> PartFacts:
     """Write a part's rows to an Arrow stream, each sequence cut to `max_seq_len`, in memory that does not grow with them.
 
-    Columns: the token columns of `info`, lists of `token_dtype`, and `labels`, a `ClassLabel`. Raises `UserError` where
-    there is no row, and what drawing the rows raises.
+    Columns: the token columns of `info`, lists of `token_dtype`, and `labels`, a `ClassLabel`. `progress` is told of rows.
+    Raises `UserError` where there is no row, and what drawing the rows raises.
     """
     from datasets import ClassLabel, Features, List, Value
 
@@ -38,7 +43,7 @@ def write_part(path: Path, info: TaskInfo, part: Part, max_seq_len: int) -> Part
     lengths = {name: array("q") for name in info.columns}
     labels = array("q")
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for batch in _batches(part):
+        for batch in _batches(_told(part.rows, progress)):
             arrays = []
             for i, name in enumerate(info.columns):
                 cut = [_buffer(sequences[i])[:max_seq_len] for sequences, _ in batch]
@@ -61,10 +66,21 @@ def write_part(path: Path, info: TaskInfo, part: Part, max_seq_len: int) -> Part
     )
 
 
-def _batches(part: Part) -> Iterator[list[Row]]:
+def _told(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
+    untold = 0
+    for row in rows:
+        yield row
+        untold += 1
+        if untold == TOLD_ROWS:
+            progress(untold)
+            untold = 0
+    progress(untold)
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
     batch: list[Row] = []
     size = 0
-    for row in part.rows:
+    for row in rows:
         batch.append(row)
         size += sum(map(len, row[0]))
         if size >= BATCH_TOKENS or len(batch) == BATCH_ROWS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,15 @@ Row = tuple[Sequence[bytes | TokenIds], int]
 
 Progress = Callable[[int], None]
 """Told how many more examples are done."""
+
+ProgressBar = Callable[[str, int | None], AbstractContextManager[Progress]]
+"""Shows a bar while the context is open: what is being done, and with how many examples, None where that is not known."""
+
+
+def no_bar(description: str, total: int | None) -> AbstractContextManager[Progress]:
+    """The `ProgressBar` that shows nothing."""
+    return nullcontext(lambda done: None)
+
 
 SPLITS = ("train", "validation", "test")
 """The parts of every data set, in the order in which sizes are given."""
@@ -77,11 +87,13 @@ class Part:
     """One split on its way to disk.
 
     `rows` is passed over once and may be a generator, so that no more than a few rows are in memory. `notes` says what
-    was dropped or skipped; it is read after the last row.
+    was dropped or skipped; it is read after the last row. `expected` is how many rows there will be, about, for a progress
+    bar; None where that is not known.
     """
 
     rows: Iterable[Row]
     notes: list[str] = field(default_factory=list)
+    expected: int | None = None
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:

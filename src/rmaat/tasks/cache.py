@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from rmaat.errors import UserError
 from rmaat.tasks.arrow import read_part, write_part
-from rmaat.tasks.base import SPLITS, Task
+from rmaat.tasks.base import SPLITS, Part, ProgressBar, Task, no_bar
 from rmaat.tasks.facts import PartFacts
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ FORMAT = 2
 logger = logging.getLogger(__name__)
 
 
-def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int) -> DatasetDict:
+def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: ProgressBar = no_bar) -> DatasetDict:
     """The task's data set from the cache, built first where it is missing; raises what `sources` and `build` raise."""
     from datasets import DatasetDict
 
@@ -51,7 +51,7 @@ def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int) -> Data
     if not final.is_dir():
         with FileLock(final.with_suffix(".lock")):
             if not final.is_dir():  # another process may have built it while this one waited
-                _build_into(final, task, data_dir, seed, max_seq_len)
+                _build_into(final, task, data_dir, seed, max_seq_len, bar)
     dataset = DatasetDict()
     for split in SPLITS:
         facts = PartFacts.from_json((final / f"{split}.json").read_text())
@@ -60,14 +60,17 @@ def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int) -> Data
     return dataset
 
 
-def _build_into(final: Path, task: Task, data_dir: Path, seed: int, max_seq_len: int) -> None:
+def _build_into(final: Path, task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: ProgressBar) -> None:
     partial = final.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
-        for split, part in task.build(data_dir, seed).items():
-            facts = write_part(partial / f"{split}.arrow", task.info, part, max_seq_len)
-            (partial / f"{split}.json").write_text(facts.to_json())
+        with bar(f"reading {task.info.name}", None):
+            parts = task.build(data_dir, seed)
+        with bar(f"building {task.info.name}", _expected(parts.values())) as progress:
+            for split, part in parts.items():
+                facts = write_part(partial / f"{split}.arrow", task.info, part, max_seq_len, progress)
+                (partial / f"{split}.json").write_text(facts.to_json())
         partial.replace(final)
     except OSError as error:
         raise UserError(
@@ -76,6 +79,11 @@ def _build_into(final: Path, task: Task, data_dir: Path, seed: int, max_seq_len:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _expected(parts: Iterable[Part]) -> int | None:
+    known = [part.expected for part in parts if part.expected is not None]
+    return sum(known) if len(known) == len(SPLITS) else None
 
 
 def cache_folder(data_dir: Path) -> Path:
@@ -121,15 +129,21 @@ def checksum(paths: Sequence[Path]) -> str:
 def remembered_checksum(paths: Sequence[Path], memo: Path) -> str:
     """`checksum`, kept in the folder `memo` by the files' absolute paths, sizes and times of change.
 
-    So large files are read once only.
+    So large files are read once only. Raises `UserError` where one cannot be read or `memo` cannot be written.
     """
     states = [(str(path.resolve()), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
     remembered = memo / hashlib.sha256(json.dumps(states).encode()).hexdigest()[:32]
     if remembered.is_file():
         return remembered.read_text()
-    digest = checksum(paths)
-    memo.mkdir(exist_ok=True)
-    partial = remembered.with_suffix(f".{os.getpid()}")
-    partial.write_text(digest)
-    partial.replace(remembered)
-    return digest
+    try:
+        memo.mkdir(exist_ok=True)
+        with FileLock(memo / ".lock"):
+            if not remembered.is_file():  # another process may have read the files while this one waited
+                partial = memo / ".partial"
+                partial.write_text(checksum(paths))
+                partial.replace(remembered)
+            return remembered.read_text()
+    except OSError as error:
+        raise UserError(
+            f"{memo} cannot be written ({error.strerror or error}); set RMAAT_CACHE to a writable folder"
+        ) from error

@@ -112,15 +112,19 @@ class FilesTask(Task):
         in_other, again = repeated(scans[train].digests, elsewhere)
         usable = ~(in_other | again)
         if len(others) == 2:
-            validation = self._part(others[0], ids)
+            validation = self._part(others[0], ids, len(scans[others[0]].labels))
             if repeats := set(scans[others[0]].digests) & set(scans[others[1]].digests):
                 validation.notes.append(f"{len(repeats):,} examples are in test too")
         else:
             labels = np.array([ids[label] for label in scans[train].labels], np.int64)
             chosen = held_out(labels, usable, seed)
             usable &= ~chosen
-            validation = self._part(train, ids, chosen)
-        parts = {"train": self._part(train, ids, usable), "validation": validation, "test": self._part(others[-1], ids)}
+            validation = self._part(train, ids, int(chosen.sum()), chosen)
+        parts = {
+            "train": self._part(train, ids, int(usable.sum()), usable),
+            "validation": validation,
+            "test": self._part(others[-1], ids, len(scans[others[-1]].labels)),
+        }
         parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
         return parts
 
@@ -152,8 +156,8 @@ class FilesTask(Task):
     def _tokenizer(self) -> Any:
         return None if self.options.tokenizer is None else _load_tokenizer(self.options.tokenizer)
 
-    def _part(self, path: Path, ids: Mapping[str, int], chosen: NDArray[np.bool_] | None = None) -> Part:
-        return Part(self._rows(path, ids, chosen))
+    def _part(self, path: Path, ids: Mapping[str, int], expected: int, chosen: NDArray[np.bool_] | None = None) -> Part:
+        return Part(self._rows(path, ids, chosen), expected=expected)
 
     def _rows(self, path: Path, ids: Mapping[str, int], chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
         for i, (where, texts, label) in enumerate(_examples(path, self._texts, self._label)):

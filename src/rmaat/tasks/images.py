@@ -71,7 +71,7 @@ class ImageTask(Task, ABC):
     def part(self, images: NDArray[np.uint8], labels: NDArray[Any], notes: Sequence[str] = ()) -> Part:
         """A part of images (B, rows, columns) and labels (B,)."""
         flat = np.ascontiguousarray(images).reshape(len(images), -1)
-        return Part(zip(((row,) for row in flat), labels.tolist(), strict=True), list(notes))
+        return Part(zip(((row,) for row in flat), labels.tolist(), strict=True), list(notes), expected=len(flat))
 
 
 def contact_sheet(images: Sequence[NDArray[np.uint8]], path: Path, scale: int = 4) -> None:

@@ -88,7 +88,8 @@ class Imdb(BytesTask):
 
 
 def _part(reviews: Iterable[Review], notes: Sequence[str] = ()) -> Part:
-    return Part([((review.text,), review.label) for review in reviews], list(notes))
+    rows = [((review.text,), review.label) for review in reviews]
+    return Part(rows, list(notes), expected=len(rows))
 
 
 def _read_parts(sources: tuple[Path, ...]) -> tuple[list[Review], list[Review]]:

@@ -154,7 +154,8 @@ def _read(path: Path) -> Part:
             else f"the target is {expected[i]} but the expression's value is {values[i]}"
         )
         raise UserError(f"{path}, line {i + 2}: {reason}; make the file again or fetch it again")
-    return Part([((sequence,), target) for sequence, target in zip(sequences, targets, strict=True)])
+    rows = [((sequence,), target) for sequence, target in zip(sequences, targets, strict=True)]
+    return Part(rows, expected=len(rows))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, tuple[bytes, int]]]:

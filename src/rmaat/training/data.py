@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rmaat.errors import UserError
 from rmaat.tasks import Task, TaskInfo, load, task_of
+from rmaat.tasks.base import ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.facts import HEADINGS, remarks, summary, table
 from rmaat.tasks.files import FILES, FilesOptions, FilesTask
@@ -82,10 +83,10 @@ class RunData:
             normalise = (self.info.value_mean, self.info.value_std)
         return Collator(self.run.segment_length, normalise, self.info.separator if self.joined else None)
 
-    def load(self) -> DatasetDict:
+    def load(self, bar: ProgressBar = no_bar) -> DatasetDict:
         """All parts; see `rmaat.tasks.load`."""
         folder = Path(self.run.data_dir) if self.run.data_dir else None
-        return load(self.task, folder, self.run.data_seed, self.sequence_limit)
+        return load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
 
     def lengths(self, part: Dataset) -> NDArray[np.int64]:
         """The tokens that the model is given for each example of a part: of the longer tower, where there are two."""

@@ -19,6 +19,7 @@ from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.provenance import provenance
 from rmaat.settings import SAME_RESULTS
+from rmaat.tasks.base import ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
 from rmaat.training import folder as run_folder
 from rmaat.training.config import RunConfig
@@ -37,10 +38,11 @@ class Result:
     output_dir: Path
 
 
-def train(run: RunConfig) -> Result:
+def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     """Train, keep the best checkpoint by validation accuracy, test it, and write the run's files.
 
     The folder then holds config.json, model.safetensors, run.yaml, metrics.json and curves.png, and the trainer's checkpoints.
+    `bar` is shown while the data set is built.
 
     Raises:
         UserError: for mistakes in the config, the data or the output folder, before training starts.
@@ -48,7 +50,7 @@ def train(run: RunConfig) -> Result:
     """
     run.check()
     source = RunData.of(run)
-    data = source.load()
+    data = source.load(bar)
     batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
     if len(data["train"]) < batch:
         raise UserError(
@@ -125,15 +127,15 @@ def resumed_checkpoint(run: RunConfig, config: RmaatConfig) -> Path:
     return checkpoint
 
 
-def evaluate(finished: FinishedRun, data_dir: str | None = None) -> dict[str, Any]:
-    """Loss and accuracy of a finished run on its task's test part.
+def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBar = no_bar) -> dict[str, Any]:
+    """Loss and accuracy of a finished run on its task's test part; `bar` is shown while the data set is built.
 
     Raises:
         UserError: where the data is missing.
     """
     run = replace(finished.config, data_dir=data_dir or finished.config.data_dir)
     source = replace(finished.source, run=run)
-    data = source.load()
+    data = source.load(bar)
     with tempfile.TemporaryDirectory() as scratch:
         scratched = replace(source, run=replace(run, output_dir=scratch, wandb=False))
         trainer = build_trainer(scratched, finished.model, data)
