@@ -42,6 +42,7 @@ class ModelSettings:
         calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
         hebbian_scale: what the Hebbian weights are divided by; null means the width of a head [P].
         position_decay: scale of exp(-scale |i - j|) in the astrocyte's relative positions [C].
+        basis_per_head: one matrix M of relative positions a head; false shares it among the heads of a layer [C].
         hebbian_astro: add the astrocyte's Hebbian weights H_astro [P]; without them there are no relative positions.
         hebbian_sigmoid: a sigmoid on the Hebbian weights [A; P has none].
         presynaptic_plasticity: divide by the calcium response C [P].
@@ -80,6 +81,7 @@ class ModelSettings:
     calcium_exponent: float = 0.25
     hebbian_scale: float | None = None
     position_decay: float = 0.1
+    basis_per_head: bool = True
     hebbian_astro: bool = True
     hebbian_sigmoid: bool = False
     presynaptic_plasticity: bool = True

@@ -46,7 +46,8 @@ def train(run: RunConfig) -> Result:
         TrainingDivergedError: where loss or a gradient stops being finite.
     """
     run.check()
-    source = RunData.of(run)
+    source = RunData.of(run).sized()
+    run = source.run
     data = source.load()
     batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
     if len(data["train"]) < batch:
@@ -89,6 +90,7 @@ def train(run: RunConfig) -> Result:
         "num_parameters": num_parameters,
         "seed": run.seed,
         "dataset": run.dataset,
+        "model": run.model,
         **provenance(),
         "data": describe(data),
     }
@@ -142,13 +144,7 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None) -> dict[str, An
 
 def build_model(source: RunData) -> RmaatForSequenceClassification:
     """The model of a run for its task, at its initial weights."""
-    settings: dict[str, Any] = {
-        **source.run.model_settings(),
-        "vocab_size": source.vocab_size,
-        "id2label": dict(enumerate(source.info.label_names)),
-        "label2id": {name: i for i, name in enumerate(source.info.label_names)},
-    }
-    return RmaatForSequenceClassification(RmaatConfig(**settings))
+    return RmaatForSequenceClassification(RmaatConfig(**source.model_settings()))
 
 
 def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: DatasetDict) -> SegmentTrainer:

@@ -12,14 +12,14 @@ from rmaat.settings import ModelSettings
 class AstromorphicMixer(AttentionMixer):
     """Astromorphic attention [P] over the memory and the tokens of a segment.
 
-    `basis` is M (H, m, N), from which the relative positions R come; N is memory plus segment length, memory first [C]. There is
-    none where `hebbian_astro` is off.
+    `basis` is M (H, m, N), from which the relative positions R come; N is memory plus segment length, memory first [C]. H is 1
+    where the heads share it, and without H_astro there is none.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings)
         head_width = settings.hidden_size // settings.num_attention_heads
-        shape = (self.num_heads, head_width, settings.num_positions)
+        shape = (self.num_heads if settings.basis_per_head else 1, head_width, settings.num_positions)
         self.basis = nn.Parameter(torch.empty(shape)) if settings.hebbian_astro else None
         self.alpha = settings.calcium_exponent
         self.hebbian_scale = settings.hebbian_scale
@@ -34,7 +34,9 @@ class AstromorphicMixer(AttentionMixer):
 
     def shared(self) -> Tensor | None:
         """R before the feature map, (H, N, m), or None without H_astro."""
-        return None if self.basis is None else relative_positions(self.basis, self.decay)
+        if self.basis is None:
+            return None
+        return relative_positions(self.basis, self.decay).expand(self.num_heads, -1, -1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
         """Astromorphic attention with R = `shared`."""
