@@ -81,7 +81,7 @@ MODELS: Registry[Preset] = Registry(
             "softmax attention to learned sums over positions (arXiv 2006.04768)",
             _whole("linformer"),
             own=("linformer_size",),
-            lighter=tuple({"linformer_size": size} for size in (32, 16, 8)),
+            lighter=tuple({"linformer_size": size} for size in (32, 16, 8, 4)),
         ),
         "performer": Preset(
             "softmax attention by positive random features (arXiv 2009.14794)",
@@ -91,8 +91,8 @@ MODELS: Registry[Preset] = Registry(
         "astromorphic_transformer": Preset(
             "astromorphic attention with a sigmoid on H, no memory (arXiv 2312.10925)",
             _whole("astro", hebbian_sigmoid=True, hebbian_astro=True, presynaptic_plasticity=True),
-            own=("calcium_exponent", "hebbian_scale", "position_decay", "basis_per_head"),
-            lighter=({"basis_per_head": False},),
+            own=("calcium_exponent", "hebbian_scale", "position_decay", "basis_stride"),
+            lighter=tuple({"basis_stride": stride} for stride in (2, 4, 8, 16)),
         ),
         "rmt": Preset(
             "softmax attention in segments with memory (arXiv 2207.06881)", _recurrent("softmax", replay=False)
@@ -127,7 +127,7 @@ MODELS: Registry[Preset] = Registry(
                 "presynaptic_plasticity": None,
                 "positional_encoding": None,
             },
-            own=("hebbian_scale", "position_decay", "basis_per_head", "macro_model", "retention_constant"),
+            own=("hebbian_scale", "position_decay", "basis_stride", "macro_model", "retention_constant"),
         ),
         "vla": Preset(
             "linear attention by recursive least squares (arXiv 2605.11196)", _whole("vla"), own=("ridge_penalty",)

@@ -42,7 +42,7 @@ class ModelSettings:
         calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
         hebbian_scale: what the Hebbian weights are divided by; null means the width of a head [P].
         position_decay: scale of exp(-scale |i - j|) in the astrocyte's relative positions [C].
-        basis_per_head: one matrix M of relative positions a head; false shares it among the heads of a layer [C].
+        basis_stride: neighbouring positions that share a column of M in the astrocyte's relative positions [C: 1].
         hebbian_astro: add the astrocyte's Hebbian weights H_astro [P]; without them there are no relative positions.
         hebbian_sigmoid: a sigmoid on the Hebbian weights [A; P has none].
         presynaptic_plasticity: divide by the calcium response C [P].
@@ -81,7 +81,7 @@ class ModelSettings:
     calcium_exponent: float = 0.25
     hebbian_scale: float | None = None
     position_decay: float = 0.1
-    basis_per_head: bool = True
+    basis_stride: int = 1
     hebbian_astro: bool = True
     hebbian_sigmoid: bool = False
     presynaptic_plasticity: bool = True
@@ -167,7 +167,7 @@ class ModelSettings:
 
     def _check_mixer(self) -> None:
         one_of("attention_type", self.attention_type, ATTENTION_TYPES)
-        for name in ("num_landmarks", "conv_kernel_size", "linformer_size"):
+        for name in ("num_landmarks", "conv_kernel_size", "linformer_size", "basis_stride"):
             _at_least(name, getattr(self, name), 1)
         if self.conv_kernel_size % 2 == 0:
             raise UserError(f"conv_kernel_size must be odd, to have a middle, not {self.conv_kernel_size}")

@@ -51,6 +51,17 @@ def test_bfloat16_autocast_stays_near_float32(attention_type):
     assert (found - wanted).norm() < 0.05 * wanted.norm()
 
 
+@pytest.mark.parametrize("stride", [1, 4, 30])
+def test_relative_positions_begin_at_order_one_whatever_the_stride(stride):
+    """Positions of one column stand in the same relation to all others; a last column may be short."""
+    mixer = make("astro", basis_stride=stride, max_seq_len=510)
+    assert mixer.basis.shape == (2, 4, -(-512 // stride))
+    r = mixer.shared()
+    assert r.shape == (2, 512, 4)
+    assert torch.equal(r[:, 0], r[:, min(stride, 512) - 1])
+    assert 0.3 < r.std() < 3
+
+
 def test_nystromformer_is_that_of_hugging_face():
     """On whole runs of tokens, with the same weights."""
     mixer = make("nystromformer", max_seq_len=10)

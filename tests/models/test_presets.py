@@ -93,7 +93,7 @@ def test_replay_equals_full_backpropagation(make_model, ragged, attention_type):
 
 
 @every_model
-@pytest.mark.parametrize("place", [{"max_seq_len": 1024, "num_segments": 8}, {"max_seq_len": 4096, "num_segments": 8}])
+@pytest.mark.parametrize("place", [{"max_seq_len": 1024, "num_segments": 4}, {"max_seq_len": 4096, "num_segments": 16}])
 def test_parameters_are_matched_to_the_base(name, place):
     """At the default width and depth; the count is that of the model as built."""
     settings = {**place, "hidden_size": 128, "intermediate_size": 256, "vocab_size": 257, "num_labels": 10}
@@ -121,7 +121,7 @@ def test_a_model_that_cannot_be_matched_is_refused():
     [
         ({"hebbian_astro": False}, "basis"),
         ({"attention_type": "softmax"}, "basis"),
-        ({"basis_per_head": False}, None),
+        ({"basis_stride": 3}, None),
         ({"presynaptic_plasticity": False}, None),
         ({"hebbian_sigmoid": True}, None),
         ({"positional_encoding": False}, None),
