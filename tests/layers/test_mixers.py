@@ -62,6 +62,23 @@ def test_relative_positions_begin_at_order_one_whatever_the_stride(stride):
     assert 0.3 < r.std() < 3
 
 
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("plasticity", [False, True])
+def test_the_switches_of_astromorphic_attention_are_the_formulas(sigmoid, plasticity):
+    """H = (phi(K) + phi(R))^T V / m, through a sigmoid or not; phi(Q) H, over phi(Q) g^T or not."""
+    mixer = make("astro", hebbian_sigmoid=sigmoid, presynaptic_plasticity=plasticity)
+    x = positions()[1:, :6]
+    q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in mixer.query_key_value(x).chunk(3, -1))
+    phi_q, phi_k, phi_r = (torch.where(y > 0, y + 1, y.exp()) for y in (q, k, mixer.shared()[:, :6]))
+    hebbian = (phi_k + phi_r).mT @ v / 4
+    read = phi_q @ (1 / (1 + (-hebbian).exp()) if sigmoid else hebbian)
+    if plasticity:
+        read = read / (phi_q @ phi_k.sum(2).pow(0.25)[..., None])
+    wanted = mixer.output(read.transpose(1, 2).flatten(-2))
+    found = mixer(positions(), MASK, mixer.shared())[1:, :6]
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
 def test_nystromformer_is_that_of_hugging_face():
     """On whole runs of tokens, with the same weights."""
     mixer = make("nystromformer", max_seq_len=10)
