@@ -7,8 +7,10 @@ from rmaat.astrocyte import SCHEDULES, MacroModel, retention_factors
 from rmaat.budget import Budget
 from rmaat.errors import UserError, did_you_mean
 
-ATTENTION_TYPES = ("astro", "softmax")
+ATTENTION_TYPES = ("astro", "softmax", "linear", "nystromformer", "linformer", "performer", "luna", "vla", "s4d")
 RETENTION_SCHEDULES = (*SCHEDULES.names(), "learned")
+ASTRO_SWITCHES = {"hebbian_astro": True, "hebbian_sigmoid": False, "presynaptic_plasticity": True}
+"""Switches of astromorphic attention, with their defaults: without effect, and so refused, for another attention type."""
 INPUT_TYPES = ("tokens", "values")
 REPLAY_BUFFERS = ("device", "cpu")
 READOUTS = ("mean", "first", "memory", "running_mean")
@@ -34,7 +36,8 @@ class ModelSettings:
         num_memory_tokens: memory tokens M put before each segment and handed to the next [P: 1 by default].
         input_type: 'tokens' (ids, looked up) or 'values' (real numbers, one a position, embedded linearly).
         two_towers: read two inputs with one encoder and classify [a, b, a * b, a - b], as the Long Range Arena does for pairs.
-        attention_type: 'astro' (linear, astromorphic) or 'softmax' [P].
+        attention_type: 'astro' (linear, astromorphic) or 'softmax' [P], or that of a baseline: 'linear', 'nystromformer',
+            'linformer', 'performer', 'luna', 'vla' or 's4d'; see docs/models.md.
         memory_replay_backprop: train by replaying segments (AMRB) instead of keeping all activations [P].
         replay_budget: memory in which replay may keep segments alive rather than compute them again: a size such as '2GiB', a
             fraction of the free memory such as 0.5, or a whole number of segments; null keeps the last segment alone.
@@ -48,6 +51,17 @@ class ModelSettings:
         calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
         hebbian_scale: what the Hebbian weights are divided by; null means the width of a head [P].
         position_decay: scale of exp(-scale |i - j|) in the astrocyte's relative positions [C].
+        basis_stride: neighbouring positions that share a column of M in the astrocyte's relative positions [C: 1].
+        hebbian_astro: add the astrocyte's Hebbian weights H_astro [P]; without them there are no relative positions.
+        hebbian_sigmoid: a sigmoid on the Hebbian weights [A; P has none].
+        presynaptic_plasticity: divide by the calcium response C [P].
+        positional_encoding: add sinusoids to the embedded tokens [P].
+        num_landmarks: landmarks of 'nystromformer', the most that a segment has.
+        conv_kernel_size: positions that the convolution of values in 'nystromformer' spans, odd.
+        linformer_size: learned sums over positions that 'linformer' attends to.
+        num_random_features: random features of 'performer'; null means m ln m, m being the width of a head.
+        ridge_penalty: lambda of the least squares in 'vla' [C].
+        state_size: states of each feature in 's4d', even.
         hidden_size: width D of tokens and memory.
         num_hidden_layers: encoder layers.
         num_attention_heads: heads; must divide hidden_size.
@@ -78,6 +92,17 @@ class ModelSettings:
     calcium_exponent: float = 0.25
     hebbian_scale: float | None = None
     position_decay: float = 0.1
+    basis_stride: int = 1
+    hebbian_astro: bool = True
+    hebbian_sigmoid: bool = False
+    presynaptic_plasticity: bool = True
+    positional_encoding: bool = True
+    num_landmarks: int = 64
+    conv_kernel_size: int = 33
+    linformer_size: int = 64
+    num_random_features: int | None = None
+    ridge_penalty: float = 1.0
+    state_size: int = 64
     hidden_size: int = 128
     num_hidden_layers: int = 2
     num_attention_heads: int = 4
@@ -93,6 +118,11 @@ class ModelSettings:
     def segment_length(self) -> int:
         """N_seg, the tokens of one segment."""
         return self.max_seq_len // self.num_segments
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of one segment as the layers see it: memory, then tokens."""
+        return self.num_memory_tokens + self.segment_length
 
     @property
     def schedule(self) -> str:
@@ -146,9 +176,31 @@ class ModelSettings:
             raise UserError(f"retention_constant must be above 0 and at most 1, not {self.retention_constant}")
         self._check_schedule()
         one_of("input_type", self.input_type, INPUT_TYPES)
-        one_of("attention_type", self.attention_type, ATTENTION_TYPES)
         one_of("replay_buffer", self.replay_buffer, REPLAY_BUFFERS)
+        self._check_mixer()
         one_of("readout", self.readout, READOUTS)
+
+    def _check_mixer(self) -> None:
+        one_of("attention_type", self.attention_type, ATTENTION_TYPES)
+        for name in ("num_landmarks", "conv_kernel_size", "linformer_size", "basis_stride"):
+            _at_least(name, getattr(self, name), 1)
+        if self.conv_kernel_size % 2 == 0:
+            raise UserError(f"conv_kernel_size must be odd, to have a middle, not {self.conv_kernel_size}")
+        if self.num_random_features is not None:
+            _at_least("num_random_features", self.num_random_features, 1)
+        _at_least("state_size", self.state_size, 2)
+        if self.state_size % 2:
+            raise UserError(f"state_size must be even: states come in conjugate pairs; not {self.state_size}")
+        _positive("ridge_penalty", self.ridge_penalty)
+        if self.attention_type != "astro":
+            for name, default in ASTRO_SWITCHES.items():
+                if getattr(self, name) != default:
+                    raise UserError(
+                        f"{name}: {str(not default).lower()} changes attention_type 'astro' only, not "
+                        f"'{self.attention_type}'; leave it {str(default).lower()}"
+                    )
+        if self.attention_type == "luna" and self.num_memory_tokens == 0:
+            raise UserError("attention_type 'luna' packs the tokens into memory: num_memory_tokens must be >= 1")
 
     def _check_schedule(self) -> None:
         one_of("retention_schedule", self.retention_schedule, RETENTION_SCHEDULES)

@@ -18,6 +18,11 @@ SMALL = {
     "num_segments": 4,
     "num_memory_tokens": 2,
     "hidden_dropout_prob": 0.1,
+    "num_landmarks": 4,
+    "conv_kernel_size": 5,
+    "linformer_size": 6,
+    "num_random_features": 8,
+    "state_size": 8,
 }
 
 
@@ -26,6 +31,8 @@ def make_model() -> Callable[..., RmaatForSequenceClassification]:
     """A function of settings; the parameters depend on their shapes alone, far from their initial values."""
 
     def make(**settings) -> RmaatForSequenceClassification:
+        # Buffers drawn at the start, such as random features, are the same in every model.
+        torch.manual_seed(0)
         model = RmaatForSequenceClassification(RmaatConfig(**{**SMALL, **settings})).double()
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 import torch
 
-from rmaat.layers.mixers import SoftmaxMixer
+from rmaat.layers.mixers.softmax import SoftmaxMixer
 from rmaat.ops import softmax_attention
 from rmaat.settings import ModelSettings
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -266,3 +266,26 @@ def test_resuming_another_model_is_refused_and_changes_nothing(tiny):
     with pytest.raises(UserError, match="hidden_size is 32, but"):
         train(replace(tiny, hidden_size=32, resume=True))
     assert (Path(tiny.output_dir) / "run.yaml").read_text() == before
+
+
+def test_a_named_model_of_a_given_size_is_trained_stored_and_used(tiny):
+    """The stored run config holds what was resolved, and the run can be opened and resumed by it."""
+    run = RunConfig.resolved({**asdict_given(tiny), "model": "performer", "match_parameters": 3500, "max_steps": 4})
+    done = train(run)
+    assert done.metrics["model"] == "performer"
+    assert abs(done.metrics["num_parameters"] - 3500) < 350
+    stored = RunConfig.from_yaml(done.output_dir / "run.yaml")
+    assert (stored.model, stored.attention_type, stored.num_segments) == ("performer", "performer", 1)
+    finished = open_run(done.output_dir)
+    assert finished.model.config.intermediate_size == stored.intermediate_size != tiny.intermediate_size
+    assert evaluate(finished)["test_accuracy"] == done.metrics["test_accuracy"]
+    again = train(replace(stored, resume=True))
+    assert again.metrics["num_parameters"] == done.metrics["num_parameters"]
+
+
+def asdict_given(run: RunConfig) -> dict[str, object]:
+    """The settings of a run that differ from their defaults and that no model without recurrence fixes."""
+    plain = RunConfig()
+    given = {f.name: getattr(run, f.name) for f in fields(run) if getattr(run, f.name) != getattr(plain, f.name)}
+    given.pop("num_segments")
+    return given

@@ -1,23 +1,44 @@
-"""List what can be named on the command line: the tasks."""
+"""List what can be named on the command line: tasks, models."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.errors import UserError
+from rmaat.presets import MODELS, yaml_word
 from rmaat.tasks import TASKS, Task, data_folder
 from rmaat.tasks.base import SPLITS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat list`."""
-    parser.add_argument("what", choices=["tasks"], help="what to list")
-    parser.add_argument("--data_dir", type=str | None, help="data folder (default: $RMAAT_DATA, else datasets/)")
+    parser.add_argument("what", choices=sorted(LISTINGS), help="what to list")
+    parser.add_argument(
+        "--data_dir", type=str | None, help="data folder, for tasks (default: $RMAAT_DATA, else datasets/)"
+    )
 
 
 def run(arguments: Namespace) -> None:
+    """Print the listing that was asked for."""
+    LISTINGS[arguments.what](arguments)
+
+
+def list_models(arguments: Namespace) -> None:
+    """Print for each model what it is, the settings that make it, those that ablate it and those of its own."""
+    print("model: NAME in a run config, or --model NAME\n")
+    for name in MODELS.names():
+        preset = MODELS[name]
+        print(f"{name:<26}{preset.summary}")
+        print(f"    fixes: {', '.join(f'{key} {yaml_word(value)}' for key, value in preset.fixed.items())}")
+        for said, names in (("ablations", tuple(preset.ablations)), ("its own", preset.own)):
+            if names:
+                print(f"    {said}: {', '.join(names)}")
+
+
+def list_tasks(arguments: Namespace) -> None:
     """Print two lines a task: its facts and whether the data folder has its files, and where they come from."""
     data_dir = data_folder(arguments.data_dir)
     print(f"data folder: {data_dir}; examples of {' / '.join(SPLITS)}\n")
@@ -37,3 +58,6 @@ def _is_found(task: Task, data_dir: Path) -> bool:
         return bool(task.sources(data_dir))
     except UserError:
         return False
+
+
+LISTINGS: dict[str, Callable[[Namespace], None]] = {"models": list_models, "tasks": list_tasks}

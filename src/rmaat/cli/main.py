@@ -17,7 +17,7 @@ VERBS = {
     "predict": "label texts with a finished run",
     "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",
     "data": "generate or check the data of a task",
-    "list": "list what can be named: tasks",
+    "list": "list what can be named: tasks, models",
 }
 """Each verb's line in `rmaat --help`."""
 

@@ -13,6 +13,12 @@ from rmaat.training.config import read_settings
 class Parser(ArgumentParser):
     """A jsonargparse parser whose errors are `UserError`, to be printed in one place."""
 
+    _fill_defaults = True
+
+    def leave_out_defaults(self) -> None:
+        """Give `parse_args` only what the command line and its config file hold."""
+        self._fill_defaults = False
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message as a `UserError`."""
         raise UserError(" ".join(str(message).split()))
@@ -34,7 +40,7 @@ class Parser(ArgumentParser):
                 read_settings(Path(value or following))
             elif not value and following.startswith("--") and _is_flag(options[name]):
                 filled.append("true")
-        return super().parse_args(filled, **kwargs)
+        return super().parse_args(filled, **{"defaults": self._fill_defaults, **kwargs})
 
 
 def _is_flag(action: Any) -> bool:

@@ -2,20 +2,23 @@
 
 from dataclasses import fields
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
+from rmaat.cli.parser import Parser
 from rmaat.training.config import RunConfig
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """One flag a setting, with its type and help from the run config itself."""
     parser.add_argument("--config", action="config", help="YAML file of settings, see configs/")
     parser.add_class_arguments(RunConfig)
+    # A preset must know what was given from what is left at its default.
+    parser.leave_out_defaults()
 
 
 def run(arguments: Namespace) -> None:
     """Train, and print where the results are."""
-    config = RunConfig(**{f.name: getattr(arguments, f.name) for f in fields(RunConfig)})
+    config = RunConfig.resolved({f.name: arguments[f.name] for f in fields(RunConfig) if f.name in arguments})
     from rmaat.cli.progress import count_bar
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.tasks.base import no_bar

@@ -19,7 +19,7 @@ from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncate
 from rmaat.budget import Budget
 from rmaat.errors import UserError
 from rmaat.layers.embedding import TokenEmbedding
-from rmaat.layers.mixers import AstromorphicMixer
+from rmaat.layers.mixers import Mixer
 from rmaat.models.checks import Place, check_state, one_input, place_segments, row_lengths
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
@@ -61,9 +61,8 @@ class RmaatPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, TokenEmbedding):
             init.normal_(module.tokens.weight, std=module.std)
-        elif isinstance(module, AstromorphicMixer):
-            # Variance N^(-2/3) makes R of order 1 [C].
-            init.normal_(module.basis, std=module.basis.shape[-1] ** (-1 / 3))
+        elif isinstance(module, Mixer):
+            module.initialise()
         elif isinstance(module, RmaatModel):
             init.normal_(module.first_memory, std=0.02)
             if module.retention_logits is not None:

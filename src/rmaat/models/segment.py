@@ -73,6 +73,8 @@ class SegmentEncoder(nn.Module):
         """What depends on parameters alone: positions (S, D), then each layer's own, where it has any."""
         like = next(self.parameters())
         positions = sinusoidal_positions(self.config.segment_length, self.config.hidden_size, like)
+        if not self.config.positional_encoding:
+            positions = torch.zeros_like(positions)
         own = (block.mixer.shared() for block in self.layers())
         return (positions, *(x for x in own if x is not None))
 

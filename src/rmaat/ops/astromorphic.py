@@ -26,6 +26,9 @@ def astromorphic_attention(
     alpha: float = 0.25,
     hebbian_scale: float | None = None,
     mask: Tensor | None = None,
+    *,
+    hebbian_sigmoid: bool = False,
+    presynaptic_plasticity: bool = True,
 ) -> Tensor:
     """Write the keys' and the astrocyte's Hebbian weights, read them normalised by the calcium response [P].
 
@@ -41,6 +44,8 @@ def astromorphic_attention(
         alpha: exponent of the calcium response [A tested 0.15 to 0.4]; 1 makes g the plain sum of keys.
         hebbian_scale: s; None means m [P].
         mask: (B, N) bool, True where there is a token. A masked position adds nothing to H or g; its own row is computed.
+        hebbian_sigmoid: read sigmoid(H) in place of H [A; P has none].
+        presynaptic_plasticity: divide by C; without it the reading is phi(Q) H.
 
     Returns:
         (B, H, N, d) in the dtype of v. Sums over keys, g and 1/C are made in at least float32 under any autocast.
@@ -63,6 +68,10 @@ def astromorphic_attention(
             v_BHNd = v_BHNd.masked_fill(absent_B1N1, 0)
         write_BHNm = phi_k_BHNm if r is None else phi_k_BHNm + feature_map(r.to(phi_k_BHNm.dtype))
         hebbian_BHmd = write_BHNm.mT @ v_BHNd / (m if hebbian_scale is None else hebbian_scale)
+        if hebbian_sigmoid:
+            hebbian_BHmd = hebbian_BHmd.sigmoid()
+        if not presynaptic_plasticity:
+            return (phi_q_BHNm @ hebbian_BHmd).to(v.dtype)
         # Clamped because the power's slope at 0 is infinite, which a fully masked row would turn into NaN gradients.
         calcium_BHm1 = phi_k_BHNm.sum(-2).clamp_min(torch.finfo(phi_k_BHNm.dtype).tiny).pow(alpha).unsqueeze(-1)
         normaliser_BHN1 = (phi_q_BHNm @ calcium_BHm1).clamp_min(SMALLEST_NORMALISER)

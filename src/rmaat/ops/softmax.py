@@ -1,6 +1,6 @@
 """Softmax attention over one segment, by PyTorch's own kernel.
 
-Axes: B batch, H heads, N positions, d features.
+Axes: B batch, H heads, N positions (of queries, or of keys and values), d features.
 """
 
 from torch import Tensor
@@ -11,8 +11,9 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = Non
     """softmax(Q K^T / sqrt(d)) V over the positions that hold a token.
 
     Args:
-        q, k, v: (B, H, N, d).
-        mask: (B, N) bool, True where there is a token; a row without any attends to all positions, to stay finite.
+        q: (B, H, N, d).
+        k, v: (B, H, N, d); as many positions as each other, not necessarily as q.
+        mask: (B, N) bool over keys, True where there is a token; a row without any attends to all positions, to stay finite.
 
     Returns:
         (B, H, N, d), the dtype of v.

@@ -1,6 +1,7 @@
 """The run config: one flat set of typed settings, from YAML and `--key value`. Knows nothing of torch."""
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import yaml
 
 from rmaat.errors import UserError, did_you_mean
+from rmaat.presets import resolve
 from rmaat.settings import ModelSettings, one_of
 from rmaat.tasks.files import FilesOptions
 
@@ -19,6 +21,10 @@ class RunConfig(ModelSettings, FilesOptions):
     """One training run: the model's settings, those of one's own files, and these.
 
     Args:
+        model: a preset of settings, one of `rmaat list models`; null takes the settings as they are. A setting that contradicts it
+            is refused, unless it is one of the model's ablations.
+        match_parameters: parameters that the model is to have, within 10%: intermediate_size is then chosen for it, whatever is
+            given; null leaves the model as it is.
         dataset: the task, one of `rmaat list tasks`.
         data_dir: folder of the data; null means the environment's RMAAT_DATA, else 'datasets'.
         data_seed: seed of generated data and of the part held out for validation.
@@ -48,6 +54,8 @@ class RunConfig(ModelSettings, FilesOptions):
         wandb_run_name: name of the run there; null means output_dir's.
     """
 
+    model: str | None = None
+    match_parameters: int | None = None
     dataset: str = "listops"
     data_dir: str | None = None
     data_seed: int = 0
@@ -78,7 +86,10 @@ class RunConfig(ModelSettings, FilesOptions):
 
     def check(self) -> None:
         """Raise `UserError` where settings contradict themselves or leave their ranges."""
+        resolve(asdict(self))
         self.check_model()
+        if self.match_parameters is not None and self.match_parameters < 1:
+            raise UserError(f"match_parameters must be >= 1, not {self.match_parameters}")
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be >= 1, not {getattr(self, name)}")
@@ -119,13 +130,22 @@ class RunConfig(ModelSettings, FilesOptions):
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
     @classmethod
+    def resolved(cls, given: Mapping[str, Any]) -> "RunConfig":
+        """From the settings that somebody gave: those that their `model` fixes are added, and defaults for the rest.
+
+        Raises:
+            UserError: for an unknown model or a setting that contradicts it.
+        """
+        return cls(**resolve(given))
+
+    @classmethod
     def from_yaml(cls, path: Path) -> "RunConfig":
         """Read a YAML file as `to_yaml` writes it; types are those of the file.
 
         Raises:
-            UserError: where the file is missing, is not YAML, or holds an unknown key.
+            UserError: where the file is missing, is not YAML, holds an unknown key, or contradicts the model it names.
         """
-        return cls(**read_settings(path))
+        return cls.resolved(read_settings(path))
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
+from rmaat.models.size import match_parameters
+from rmaat.presets import MODELS
 from rmaat.tasks import Task, TaskInfo, load, task_of
 from rmaat.tasks.base import ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
@@ -57,6 +59,28 @@ class RunData:
         if run.two_towers and not info.pair:
             raise UserError(f"two_towers needs pairs; an example of {run.dataset} is one sequence")
         return self
+
+    def sized(self) -> "RunData":
+        """Itself with the width of the feed-forward part that the run's match_parameters asks for.
+
+        Raises:
+            UserError: where no width comes near enough.
+        """
+        run = self.run
+        if run.match_parameters is None:
+            return self
+        lighter = MODELS[run.model].lighter if run.model else ()
+        return replace(self, run=replace(run, **match_parameters(self.model_settings(), run.match_parameters, lighter)))
+
+    def model_settings(self) -> dict[str, Any]:
+        """The settings of the model for the task, for `RmaatConfig`."""
+        names = self.info.label_names
+        return {
+            **self.run.model_settings(),
+            "vocab_size": self.vocab_size,
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+        }
 
     @property
     def vocab_size(self) -> int:

@@ -49,7 +49,8 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         TrainingDivergedError: where loss or a gradient stops being finite.
     """
     run.check()
-    source = RunData.of(run)
+    source = RunData.of(run).sized()
+    run = source.run
     data = source.load(bar)
     batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
     if len(data["train"]) < batch:
@@ -92,6 +93,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "num_parameters": num_parameters,
         "seed": run.seed,
         "dataset": run.dataset,
+        "model": run.model,
         **provenance(),
         "data": describe(data),
     }
@@ -145,13 +147,7 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
 
 def build_model(source: RunData) -> RmaatForSequenceClassification:
     """The model of a run for its task, at its initial weights."""
-    settings: dict[str, Any] = {
-        **source.run.model_settings(),
-        "vocab_size": source.vocab_size,
-        "id2label": dict(enumerate(source.info.label_names)),
-        "label2id": {name: i for i, name in enumerate(source.info.label_names)},
-    }
-    return RmaatForSequenceClassification(RmaatConfig(**settings))
+    return RmaatForSequenceClassification(RmaatConfig(**source.model_settings()))
 
 
 def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: DatasetDict) -> SegmentTrainer:

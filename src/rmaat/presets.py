@@ -1,0 +1,170 @@
+"""The models by name: presets of settings for RMAAT, its relatives and the baselines. Knows nothing of torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rmaat.errors import UserError
+from rmaat.registry import Registry
+from rmaat.settings import RETENTION_SCHEDULES
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model as settings.
+
+    Attributes:
+        summary: one line, with the source.
+        fixed: settings that make the model what it is, with their values.
+        ablations: fixed settings that may be given otherwise, each with the values allowed, or None for all.
+        own: settings, not fixed, that this model has and most others do without.
+        lighter: changes to try, in this order, where the model is too large to be matched by its feed-forward width.
+    """
+
+    summary: str
+    fixed: Mapping[str, Any]
+    ablations: Mapping[str, tuple[Any, ...] | None] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
+    lighter: tuple[Mapping[str, Any], ...] = ()
+
+    def allows(self, name: str, value: Any) -> bool:
+        """Whether the setting may have the value."""
+        if name not in self.fixed or self.fixed[name] == value:
+            return True
+        if name not in self.ablations:
+            return False
+        allowed = self.ablations[name]
+        return allowed is None or value in allowed
+
+    def over(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings with those that are fixed put in their place: another model in the same place, as in a grid."""
+        return {**settings, **self.fixed}
+
+
+_WHOLE: Mapping[str, Any] = {
+    "num_segments": 1,
+    "num_memory_tokens": 0,
+    "memory_replay_backprop": False,
+    "astro_mem": False,
+    "truncated_segments": None,
+}
+"""One segment, without memory: a model without recurrence."""
+
+
+def _recurrent(attention_type: str, *, replay: bool) -> Mapping[str, Any]:
+    return {
+        "attention_type": attention_type,
+        "memory_replay_backprop": replay,
+        "astro_mem": False,
+        "truncated_segments": None,
+    }
+
+
+def _whole(attention_type: str, **more: Any) -> Mapping[str, Any]:
+    return {**_WHOLE, "attention_type": attention_type, **more}
+
+
+MODELS: Registry[Preset] = Registry(
+    "model",
+    {
+        "transformer": Preset("softmax attention over the whole sequence (arXiv 1706.03762)", _whole("softmax")),
+        "nystromformer": Preset(
+            "softmax attention through landmarks (arXiv 2102.03902)",
+            _whole("nystromformer"),
+            own=("num_landmarks", "conv_kernel_size"),
+        ),
+        "luna": Preset(
+            "attention packed into 256 positions and unpacked (arXiv 2106.01540)", _whole("luna", num_memory_tokens=256)
+        ),
+        "linear_transformer": Preset("linear attention, elu + 1 (arXiv 2006.16236)", _whole("linear")),
+        "linformer": Preset(
+            "softmax attention to learned sums over positions (arXiv 2006.04768)",
+            _whole("linformer"),
+            own=("linformer_size",),
+            lighter=tuple({"linformer_size": size} for size in (32, 16, 8, 4)),
+        ),
+        "performer": Preset(
+            "softmax attention by positive random features (arXiv 2009.14794)",
+            _whole("performer"),
+            own=("num_random_features",),
+        ),
+        "astromorphic_transformer": Preset(
+            "astromorphic attention with a sigmoid on H, no memory (arXiv 2312.10925)",
+            _whole("astro", hebbian_sigmoid=True, hebbian_astro=True, presynaptic_plasticity=True),
+            own=("calcium_exponent", "hebbian_scale", "position_decay", "basis_stride"),
+            lighter=tuple({"basis_stride": stride} for stride in (2, 4, 8, 16)),
+        ),
+        "rmt": Preset(
+            "softmax attention in segments with memory (arXiv 2207.06881)", _recurrent("softmax", replay=False)
+        ),
+        "rlt": Preset(
+            "linear attention in segments with memory (arXiv 2601.00426)", _recurrent("linear", replay=False)
+        ),
+        "rmt_replay": Preset("rmt, trained by replaying segments", _recurrent("softmax", replay=True)),
+        "rlt_replay": Preset("rlt, trained by replaying segments", _recurrent("linear", replay=True)),
+        "rmaat": Preset(
+            "astromorphic attention in segments, memory with retention, replay (arXiv 2601.00426)",
+            {
+                "attention_type": "astro",
+                "memory_replay_backprop": True,
+                "truncated_segments": None,
+                "astro_mem": True,
+                "retention_schedule": "ltp",
+                "calcium_exponent": 0.25,
+                "hebbian_astro": True,
+                "hebbian_sigmoid": False,
+                "presynaptic_plasticity": True,
+                "positional_encoding": True,
+            },
+            ablations={
+                "attention_type": ("softmax",),
+                "memory_replay_backprop": None,
+                "truncated_segments": None,
+                "astro_mem": None,
+                "retention_schedule": RETENTION_SCHEDULES,
+                "calcium_exponent": None,
+                "hebbian_astro": None,
+                "presynaptic_plasticity": None,
+                "positional_encoding": None,
+            },
+            own=("hebbian_scale", "position_decay", "basis_stride", "macro_model", "retention_constant"),
+        ),
+        "vla": Preset(
+            "linear attention by recursive least squares (arXiv 2605.11196)", _whole("vla"), own=("ridge_penalty",)
+        ),
+        "s4d": Preset("diagonal state space in both directions (arXiv 2206.11893)", _whole("s4d"), own=("state_size",)),
+    },
+)
+"""All models, in the order of the paper's tables, then those that its reviewers asked for."""
+
+
+def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings given, completed by those that the model named under `model` fixes.
+
+    Args:
+        given: the settings that somebody gave, without defaults; `model` may be missing or None.
+
+    Returns:
+        All of them; with no model, as they are.
+
+    Raises:
+        UserError: for an unknown model, or a setting that contradicts it and is not one of its ablations.
+    """
+    name = given.get("model")
+    if name is None:
+        return dict(given)
+    preset = MODELS[name]
+    for setting, value in given.items():
+        if not preset.allows(setting, value):
+            allowed = preset.ablations.get(setting) or ()
+            otherwise = f" (or, as an ablation, {', '.join(map(yaml_word, allowed))})" if allowed else ""
+            raise UserError(
+                f"{setting} {yaml_word(value)} contradicts model '{name}', which is {setting} "
+                f"{yaml_word(preset.fixed[setting])}{otherwise}; leave {setting} out, or leave out model"
+            )
+    return {**preset.fixed, **given}
+
+
+def yaml_word(value: Any) -> str:
+    """A setting's value as it is written in a run config."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,164 @@
+"""The models by name: what they fix, what may be changed, and what is refused."""
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import pytest
+
+from rmaat.cli.main import main
+from rmaat.errors import UserError
+from rmaat.presets import MODELS, resolve
+from rmaat.settings import ModelSettings
+from rmaat.training.config import RunConfig
+
+ASKED_FOR = {
+    *("transformer", "nystromformer", "luna", "linear_transformer", "linformer", "performer"),
+    *("astromorphic_transformer", "rmt", "rlt", "rmt_replay", "rlt_replay", "rmaat", "vla", "s4d"),
+}
+
+
+def test_every_model_asked_for_is_there_and_valid():
+    assert set(MODELS.names()) == ASKED_FOR
+    known = {field.name for field in fields(ModelSettings)}
+    for name in MODELS.names():
+        preset = MODELS[name]
+        assert set(preset.fixed) | set(preset.own) | {key for changes in preset.lighter for key in changes} <= known
+        assert set(preset.ablations) <= set(preset.fixed)
+        assert not set(preset.own) & set(preset.fixed)
+        run = RunConfig.resolved({"model": name})
+        run.check()
+        for key, value in preset.fixed.items():
+            assert getattr(run, key) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        (
+            "rmt",
+            {"attention_type": "astro"},
+            "attention_type astro contradicts model 'rmt', which is attention_type softmax",
+        ),
+        ("rmt", {"memory_replay_backprop": True}, "memory_replay_backprop true contradicts model 'rmt'"),
+        ("transformer", {"num_segments": 8}, "num_segments 8 contradicts model 'transformer', which is num_segments 1"),
+        ("luna", {"num_memory_tokens": 16}, "num_memory_tokens 256"),
+        ("rmaat", {"attention_type": "linear"}, r"\(or, as an ablation, softmax\)"),
+        ("rmaat", {"hebbian_sigmoid": True}, "contradicts model 'rmaat'"),
+        ("rmatt", {}, "did you mean 'rmaat'"),
+    ],
+)
+def test_contradictions_are_refused_naming_both(name, given, said):
+    with pytest.raises(UserError, match=said):
+        resolve({"model": name, **given})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"hebbian_astro": False},
+        {"presynaptic_plasticity": False},
+        {"calcium_exponent": 1.0},
+        {"calcium_exponent": 0.5},
+        {"retention_schedule": "none"},
+        {"retention_schedule": "learned"},
+        {"astro_mem": False},
+        {"attention_type": "softmax"},
+        {"memory_replay_backprop": False},
+        {"memory_replay_backprop": False, "truncated_segments": 2},
+        {"num_memory_tokens": 0},
+        {"num_memory_tokens": 16},
+        {"num_segments": 16},
+        {"positional_encoding": False},
+        {"hebbian_astro": False, "presynaptic_plasticity": False, "retention_schedule": "plateau", "num_segments": 2},
+    ],
+    ids=str,
+)
+def test_every_ablation_of_rmaat_is_one_setting(given):
+    run = RunConfig.resolved({"model": "rmaat", **given})
+    run.check()
+    plain = RunConfig.resolved({"model": "rmaat"})
+    assert {key: getattr(run, key) for key in given} == given
+    assert replace(run, **{key: getattr(plain, key) for key in given}) == plain
+
+
+def test_what_is_given_is_kept_and_no_model_means_as_given():
+    assert resolve({"hidden_size": 32, "attention_type": "vla"}) == {"hidden_size": 32, "attention_type": "vla"}
+    assert resolve({"model": "s4d", "state_size": 16})["state_size"] == 16
+    assert MODELS["transformer"].over({"num_segments": 8, "hidden_size": 32})["num_segments"] == 1
+
+
+def test_the_resolved_config_loads_again(tmp_path):
+    run = RunConfig.resolved({"model": "luna", "hidden_size": 32, "match_parameters": 70_000})
+    (tmp_path / "run.yaml").write_text(run.to_yaml())
+    assert "num_memory_tokens: 256" in run.to_yaml()
+    assert RunConfig.from_yaml(tmp_path / "run.yaml") == run
+
+
+def test_a_config_changed_against_its_model_fails_its_check():
+    with pytest.raises(UserError, match="contradicts model 'rmt'"):
+        replace(RunConfig.resolved({"model": "rmt"}), attention_type="vla").check()
+
+
+def test_flags_and_file_both_count_as_given_and_defaults_do_not(tmp_path, capsys, monkeypatch):
+    seen = []
+
+    def stop(run):
+        seen.append(run)
+        raise UserError("stop")
+
+    monkeypatch.setattr("rmaat.training.run.train", stop)
+    path = tmp_path / "run.yaml"
+    path.write_text("model: rmt\nnum_segments: 4\n")
+    assert main(["train", "--config", str(path), "--hidden_size", "32"]) == 2
+    assert (seen[0].attention_type, seen[0].astro_mem, seen[0].num_segments, seen[0].hidden_size) == (
+        "softmax",
+        False,
+        4,
+        32,
+    )
+    # The default of attention_type, but given.
+    assert main(["train", "--config", str(path), "--attention_type", "astro"]) == 2
+    assert "contradicts model 'rmt'" in capsys.readouterr().err
+    assert main(["train", "--config", str(path), "--model", "transformer"]) == 2
+    assert "num_segments 4 contradicts model 'transformer'" in capsys.readouterr().err
+    assert main(["train", "--model", "rnt"]) == 2
+    assert "did you mean 'rmt'" in capsys.readouterr().err
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"attention_type": "luna", "num_memory_tokens": 0}, "num_memory_tokens must be >= 1"),
+        (
+            {"attention_type": "softmax", "hebbian_sigmoid": True},
+            "hebbian_sigmoid: true changes attention_type 'astro' only",
+        ),
+        ({"attention_type": "linear", "hebbian_astro": False}, "leave it true"),
+        ({"conv_kernel_size": 4}, "must be odd"),
+        ({"state_size": 5}, "must be even"),
+        ({"num_random_features": 0}, "num_random_features must be a whole number >= 1"),
+        ({"num_landmarks": 0}, "num_landmarks"),
+        ({"linformer_size": 0}, "linformer_size"),
+        ({"ridge_penalty": 0.0}, "ridge_penalty must be positive"),
+        ({"match_parameters": 0}, "match_parameters must be >= 1"),
+    ],
+)
+def test_settings_of_mixers_are_checked(settings, said):
+    with pytest.raises(UserError, match=said):
+        RunConfig(**settings).check()
+
+
+def test_list_models_names_all_with_what_they_fix(capsys):
+    assert main(["list", "models"]) == 0
+    told = capsys.readouterr().out
+    for name in MODELS.names():
+        assert f"\n{name} " in told
+    assert "fixes: attention_type softmax, memory_replay_backprop true, astro_mem false" in told
+    assert "ablations: attention_type, memory_replay_backprop" in told
+
+
+def test_presets_know_nothing_of_torch():
+    script = "import sys, rmaat.presets; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
