@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rmaat.cli.bars import progress_bar
 from rmaat.errors import UserError
 from rmaat.tasks import TASKS, Task, data_folder, load, task_of
 from rmaat.tasks.base import Counts, GeneratedTask
@@ -16,7 +15,6 @@ from rmaat.tasks.files import FilesOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
 
 COUNT_FLAGS = ("num_train", "num_val", "num_test")
 
@@ -73,7 +71,7 @@ def _generate(
 
     from rmaat.tasks.generate import generate
 
-    with _progress(MofNCompleteColumn()) as bar:
+    with progress_bar(MofNCompleteColumn()) as bar:
         row = bar.add_task(f"generating {task.info.name}", total=counts.total())
         made = generate(task, data_dir, seed, counts, overwrite, progress=lambda done: bar.advance(row, done))
     parts = f"{counts.train:,} / {counts.validation:,} / {counts.test:,}"
@@ -87,20 +85,10 @@ def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> 
 
     if task.download is None:
         raise UserError(f"{task.info.name} has no published archive to fetch; its data: {task.info.source}")
-    with _progress(DownloadColumn()) as bar:
+    with progress_bar(DownloadColumn()) as bar:
         row = bar.add_task(f"fetching {task.download.name}", total=None)
         fetched = fetch(task.download, data_dir, lambda done, total: bar.update(row, completed=done, total=total), url)
     console.print(f"{task.info.name}: fetched and unpacked into {fetched}")
-
-
-@contextmanager
-def _progress(amount: ProgressColumn) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield bar
 
 
 def _report_files(console: Console, sources: tuple[Path, ...]) -> None:
