@@ -106,6 +106,8 @@ def print_tables(listings: list[Listing], remarks: list[str]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    # Cells cut short to fit a narrow or absent terminal would hide figures.
+    console.width = max(console.width, *(_width(listing) for listing in listings))
     for listing in listings:
         table = Table(title=listing.title, box=None, title_justify="left", pad_edge=False)
         for place, heading in enumerate(listing.headings):
@@ -116,3 +118,8 @@ def print_tables(listings: list[Listing], remarks: list[str]) -> None:
         console.print()
     for remark in remarks:
         console.print(remark)
+
+
+def _width(listing: Listing) -> int:
+    columns = zip(listing.headings, *listing.rows, strict=True)
+    return sum(2 + max(map(len, column)) for column in columns)
