@@ -8,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from rmaat.compare.memory import MemoryComparison, MemoryRow
 from rmaat.compare.methods import METHODS
@@ -30,7 +31,7 @@ DPI = 130
 def draw_memory(found: MemoryComparison, path: Path) -> None:
     """Write a PNG of peak memory and time against tokens, log-log, one line a method, the floor as a level line."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(12.5, 4.8), layout="constrained")
+        figure = Figure(figsize=(11, 5.6), layout="constrained")
         FigureCanvasAgg(figure)
         memory, seconds = figure.subplots(1, 2)
         lengths = sorted({row.tokens for row in found.rows if row.method != FLOOR})
@@ -40,6 +41,9 @@ def draw_memory(found: MemoryComparison, path: Path) -> None:
             axes.set(xscale="log", yscale="log", xlabel="tokens in one sequence", ylabel=label)
             axes.set_xticks(lengths, [_thousands(tokens) for tokens in lengths])
             axes.xaxis.minorticks_off()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         shape = found.setting.shape
         what = "bf16" if shape.bf16 else "float32"
         figure.suptitle(
@@ -50,7 +54,7 @@ def draw_memory(found: MemoryComparison, path: Path) -> None:
         )
         handles, labels = memory.get_legend_handles_labels()
         if handles:
-            figure.legend(handles, labels, loc="outside right center")
+            figure.legend(handles, labels, loc="outside lower left", ncols=3)
         figure.savefig(path, dpi=DPI)
 
 
@@ -69,7 +73,8 @@ def draw_speed(found: SpeedComparison, path: Path) -> None:
         axes.bar_label(
             bars, [f"{row.tokens_per_second:,.0f}  ({100 * (row.share or 0):.0f}%)" for row in rows], padding=4
         )
-        axes.margins(x=0.22)
+        axes.margins(x=0.3)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.grid(axis="y", visible=False)
         shape = found.setting.shape
         axes.set(

@@ -43,8 +43,11 @@ class Setting:
 
     def header(self, verdicts: Iterable[Verdict]) -> dict[str, Any]:
         """Where the figures come from, for the JSON file."""
+        import torch
+
         return {
             **provenance(),
+            "threads": torch.get_num_threads(),
             "device": self.device,
             "shape": asdict(self.shape),
             "gradients": [asdict(verdict) for verdict in verdicts],
