@@ -81,7 +81,7 @@ def test_memory_reports_what_passed_and_stops_where_memory_ends(setting, made_up
     write_json(found.to_json(), tmp_path / "memory.json")
     stored = json.loads((tmp_path / "memory.json").read_text())
     assert set(stored) == {
-        *("command", "commit", "machine", "threads", "device", "shape"),
+        *("command", "commit", "machine", "threads", "environment", "device", "shape"),
         *("gradients", "absent", "rows", "largest"),
     }
     assert stored["shape"]["segment_length"] == 16

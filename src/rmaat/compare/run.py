@@ -1,6 +1,7 @@
 """What the comparisons have in common: which methods, on what, called how, reported where."""
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from rmaat.compare.gate import Verdict, judge_all
 from rmaat.compare.processes import Call
 from rmaat.compare.shapes import Shape
 from rmaat.provenance import provenance
+
+ALLOCATORS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTORCH_")
+"""What begins the names of the variables that set how memory is allocated: they move a peak by more than twice."""
 
 Begin = Callable[[str], None]
 """Called with what is about to be done, before each piece of work."""
@@ -48,6 +52,7 @@ class Setting:
         return {
             **provenance(),
             "threads": torch.get_num_threads(),
+            "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(ALLOCATORS)},
             "device": self.device,
             "shape": asdict(self.shape),
             "gradients": [asdict(verdict) for verdict in verdicts],
