@@ -1,15 +1,11 @@
 """How much memory replay may use to keep segments alive: what the setting `replay_budget` can say. Knows nothing of torch."""
 
-import re
 from dataclasses import dataclass
 
 from rmaat.errors import UserError
+from rmaat.units import SIZE, parse_bytes
 
-UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-FORMS = (
-    "a size such as '2GiB' or '500 MB', a fraction of the free memory such as 0.5, or a whole number of segments >= 1"
-)
+FORMS = f"{SIZE}, a fraction of the free memory such as 0.5, or a whole number of segments >= 1"
 
 
 @dataclass(frozen=True)
@@ -36,18 +32,9 @@ class Budget:
         if value is None:
             return cls(segments=1)
         if isinstance(value, str):
-            return cls(size=parse_size(value, "replay_budget", FORMS))
+            return cls(size=parse_bytes("replay_budget", value, FORMS))
         if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
             return cls(segments=value)
         if isinstance(value, float) and 0 < value <= 1:
             return cls(fraction=value)
         raise UserError(f"replay_budget {value!r} is not {FORMS}")
-
-
-def parse_size(text: str, name: str, forms: str = "a size such as '2GiB' or '500 MB'") -> int:
-    """Bytes from a number with a unit, as '1.5GiB'; raises `UserError` naming the setting `name` and the `forms` allowed."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
-    units = {unit.lower(): size for unit, size in UNITS.items()}
-    if not match or match[2].lower() not in units or not float(match[1]):
-        raise UserError(f"{name} '{text}' is not {forms}; units: {', '.join(UNITS)}")
-    return int(float(match[1]) * units[match[2].lower()])

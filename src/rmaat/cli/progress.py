@@ -1,8 +1,9 @@
-"""What a person sees while examples are made or files fetched: a bar on standard error, only where that is a terminal."""
+"""What a person sees of long work: a bar on standard error, only where that is a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,17 @@ def bytes_bar(description: str) -> Iterator[Told]:
     with _progress(DownloadColumn()) as shown:
         row = shown.add_task(description, total=None)
         yield lambda done, total: shown.update(row, completed=done, total=total)
+
+
+@contextmanager
+def named_bar(total: int) -> Iterator[Callable[[str], None]]:
+    """Counts pieces of work; what it gives is told the name of each as it begins."""
+    from rich.progress import MofNCompleteColumn
+
+    with _progress(MofNCompleteColumn()) as shown:
+        row = shown.add_task("starting", total=total)
+        begun = itertools.count()
+        yield lambda what: shown.update(row, description=what, completed=next(begun))
 
 
 def _progress(amount: ProgressColumn) -> RichProgress:

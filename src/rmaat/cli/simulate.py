@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from rmaat.astrocyte.model import LatchWarning, MacroModel
+from rmaat.cli.folders import writable_folder
 from rmaat.cli.progress import count_bar
 from rmaat.errors import UserError
 
@@ -62,7 +63,7 @@ def run(arguments: Namespace) -> None:
     swept = parse_sweep(arguments.sweep) if arguments.sweep else None
     if arguments.sweep_segments < 1:
         raise UserError(f"sweep_segments is at least 1, not {arguments.sweep_segments}")
-    folder = _writable(Path(arguments.output))
+    folder = writable_folder(Path(arguments.output))
 
     def save(name: str, figure: "Figure") -> None:
         figures.write(figure, folder / f"{name}.png")
@@ -87,17 +88,6 @@ def run(arguments: Namespace) -> None:
     save("long_term", figures.long_term(simulation, increments))
     save("memory", figures.memory(model))
     _summarise(model, increments, folder)
-
-
-def _writable(folder: Path) -> Path:
-    probe = folder / ".write-probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to the output folder {folder}: {error.strerror}; name another") from None
-    return folder
 
 
 def _rescaled(model: MacroModel, cycles: int, by: float) -> "Simulation":

@@ -1,0 +1,134 @@
+"""Memory and time of one method at one shape, in this process."""
+
+import time
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from rmaat.compare import resident
+from rmaat.compare.methods import METHODS, Method
+from rmaat.compare.shapes import Shape
+from rmaat.compare.workload import Workload
+from rmaat.errors import UserError
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one process found.
+
+    Attributes:
+        parameters: of the model.
+        peak_bytes: the highest memory during the steps above what the built model held before them; resident memory on a CPU,
+            the allocator's on CUDA.
+        baseline_bytes: what it held.
+        step_seconds: of each timed step.
+    """
+
+    parameters: int
+    peak_bytes: int
+    baseline_bytes: int
+    step_seconds: tuple[float, ...]
+
+    @property
+    def seconds(self) -> float:
+        """The median of the timed steps."""
+        return median(self.step_seconds)
+
+
+class OutOfMemoryError(RuntimeError):
+    """A step wanted more memory than it was allowed."""
+
+
+def measure(
+    name: str, shape: Shape, device: str, warm_up: int, steps: int, allowance: int | None = None
+) -> Measurement:
+    """Build the method's model, note the memory, take `warm_up` untimed and `steps` timed steps, note the peak of all.
+
+    Before the baseline, a step at a small shape loads what the first step of a process loads (libraries, threads), and where
+    steps are compiled they are compiled on two segments.
+
+    Args:
+        name: of the method.
+        shape: model and batch.
+        device: 'cpu' or 'cuda'.
+        warm_up: steps before the timed ones.
+        steps: timed steps, at least 1.
+        allowance: bytes that the steps may take; None means most of what is free.
+
+    Raises:
+        OutOfMemoryError: where a step wanted more.
+        UserError: where the peak cannot be told from that of starting up.
+    """
+    method = METHODS[name]
+    small = shape.small()
+    method.build(replace(small, torch_compile=False), device).step(small.tokens)
+    workload = method.build(shape, device)
+    if shape.torch_compile and method.package is None:
+        workload.step(_shortest(method, shape))
+        workload.model.zero_grad(set_to_none=True)
+    meter = _CudaMemory() if device == "cuda" else _ResidentMemory()
+    baseline = meter.begin(allowance)
+    try:
+        seconds = [_timed(workload, shape.tokens, device) for _ in range(warm_up + steps)]
+    except (RuntimeError, MemoryError) as failure:
+        if _is_out_of_memory(failure):
+            raise OutOfMemoryError("a step wanted more memory than it was allowed") from None
+        raise
+    return Measurement(workload.parameters, meter.peak() - baseline, baseline, tuple(seconds[warm_up:]))
+
+
+class _ResidentMemory:
+    def begin(self, allowance: int | None) -> int:
+        resident.release_unused()
+        resident.reset_peak()
+        self._before = resident.peak_bytes()
+        baseline = resident.resident_bytes()
+        if allowance is None:
+            allowance = int(resident.SHARE_OF_FREE * resident.free_bytes())
+        resident.limit_growth(allowance)
+        return baseline
+
+    def peak(self) -> int:
+        peak = resident.peak_bytes()
+        if peak <= self._before:
+            raise UserError(
+                "the steps took less memory than starting up did, and this system cannot reset a process's peak; "
+                "compare larger shapes"
+            )
+        return peak
+
+
+class _CudaMemory:
+    def begin(self, allowance: int | None) -> int:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        baseline = torch.cuda.memory_allocated()
+        if allowance is not None:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min((baseline + allowance) / total, 1.0))
+        return baseline
+
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated()
+
+
+def _shortest(method: Method, shape: Shape) -> int:
+    """The fewest tokens whose steps are the same compiled graphs as the whole's."""
+    return shape.tokens if method.reads == "whole" else min(shape.tokens, 2 * shape.segment_length)
+
+
+def _timed(workload: Workload, tokens: int, device: str) -> float:
+    started = time.perf_counter()
+    workload.step(tokens)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _is_out_of_memory(failure: BaseException) -> bool:
+    told = str(failure).lower()
+    return isinstance(failure, MemoryError | torch.OutOfMemoryError) or any(
+        sign in told for sign in ("can't allocate memory", "bad_alloc", "not enough memory")
+    )

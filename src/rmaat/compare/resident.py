@@ -1,0 +1,64 @@
+"""The resident memory of this process: now, at its peak, and a limit on what it may still take."""
+
+import ctypes
+import gc
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+
+SHARE_OF_FREE = 0.85
+"""What a measurement may take of the memory that is free, so that it fails instead of the machine."""
+
+
+def resident_bytes() -> int:
+    """What is resident now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def free_bytes() -> int:
+    """What the machine could still give."""
+    return int(psutil.virtual_memory().available)
+
+
+def peak_bytes() -> int:
+    """The most that was resident since the start or the last `reset_peak`."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak() -> None:
+    """Let the peak begin anew, where the system can; elsewhere it stays the peak since the start."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def release_unused() -> None:
+    """Collect cycles and hand freed memory back to the system, so that what follows is not measured as if it were free."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def limit_growth(allowance: int) -> None:
+    """Let allocations fail that take this process further than `allowance` bytes beyond what it holds now (Linux only)."""
+    if sys.platform == "linux":
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + allowance, hard))
+
+
+def _data_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("Linux states VmData")

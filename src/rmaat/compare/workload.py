@@ -1,0 +1,60 @@
+"""What a method is once built: a model and a step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rmaat.compare.shapes import NUM_LABELS, VOCAB_SIZE, Shape
+
+SEED = 2
+"""Of dropout in every step, so that two methods drop the same values."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model, and one training step on it without the optimiser's part.
+
+    Attributes:
+        model: its parameters' gradients are what the step leaves.
+        step: (tokens of one sequence) -> forward and backward pass, with fresh gradients.
+    """
+
+    model: nn.Module
+    step: Callable[[int], None]
+
+    @property
+    def parameters(self) -> int:
+        """The number of trained numbers."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def workload(
+    model: nn.Module, shape: Shape, device: str, forward_backward: Callable[[Tensor, Tensor], None], extra: int = 0
+) -> Workload:
+    """A workload whose step draws ids (B, tokens + extra), clears gradients, seeds dropout, and calls `forward_backward`.
+
+    Args:
+        model: moved to the device, in training mode.
+        shape: for the batch and autocast.
+        device: 'cpu' or 'cuda'.
+        forward_backward: (ids int64, labels (B,) int64) -> None, called with gradients cleared.
+        extra: ids beyond the tokens that are read, for a model that predicts the next.
+    """
+    model.to(device).train()
+    labels_B = (torch.arange(shape.batch) % NUM_LABELS).to(device)
+
+    def step(tokens: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        ids_BN = torch.randint(0, VOCAB_SIZE, (shape.batch, tokens + extra), generator=generator).to(device)
+        model.zero_grad(set_to_none=True)
+        torch.manual_seed(SEED)
+        forward_backward(ids_BN, labels_B)
+
+    return Workload(model, step)
+
+
+def autocast(shape: Shape, device: str) -> torch.autocast:
+    """The precision that the shape asks for."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=shape.bf16)

@@ -1,0 +1,27 @@
+import pytest
+
+from rmaat.compare.shapes import Shape
+
+
+@pytest.fixture
+def tiny() -> Shape:
+    """Four segments of 16 tokens, two rows."""
+    return Shape(
+        tokens=64,
+        segment_length=16,
+        batch=2,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+
+
+def in_this_process(function, *arguments):
+    """What stands in for a fresh process where only the bookkeeping is tested."""
+    return function(*arguments)
+
+
+@pytest.fixture
+def call():
+    return in_this_process

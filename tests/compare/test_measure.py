@@ -1,0 +1,96 @@
+"""Peaks and operations against what is known by other means."""
+
+import os
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rmaat.compare import resident
+from rmaat.compare.measure import OutOfMemoryError, measure
+from rmaat.compare.methods import METHODS, Method
+from rmaat.compare.processes import KilledError, in_fresh_process
+from rmaat.compare.rates import matrix_product_rate, model_operations
+from rmaat.compare.shapes import Shape
+from rmaat.compare.workload import Workload
+
+MEBIBYTE = 2**20
+
+
+def _hold_and_free():
+    """The peak of 64 MiB held for a moment, after 256 MiB were held and freed before the baseline; then what a limit says."""
+    before = torch.ones(256 * MEBIBYTE // 4)
+    del before
+    resident.release_unused()
+    resident.reset_peak()
+    baseline = resident.resident_bytes()
+    held = torch.ones(64 * MEBIBYTE // 4)
+    del held
+    peak = resident.peak_bytes() - baseline
+    resident.limit_growth(64 * MEBIBYTE)
+    torch.ones(16 * MEBIBYTE // 4)
+    try:
+        torch.ones(128 * MEBIBYTE // 4)
+    except RuntimeError as failure:
+        return peak, str(failure)
+    return peak, "no limit"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process's peak cannot be reset nor its growth limited")
+def test_peak_is_that_of_the_steps_alone_and_the_limit_holds():
+    peak, failure = in_fresh_process(_hold_and_free)
+    assert peak == pytest.approx(64 * MEBIBYTE, rel=0.05)
+    assert "can't allocate memory" in failure
+
+
+def test_a_process_that_ends_without_an_answer_is_told():
+    with pytest.raises(KilledError, match="killed"):
+        in_fresh_process(os._exit, 9)
+
+
+def test_a_step_past_its_allowance_fails_instead_of_the_machine(monkeypatch):
+    limits = []
+    monkeypatch.setattr(resident, "limit_growth", limits.append)
+
+    def build(shape, device):
+        def step(tokens):
+            if tokens > 128:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+
+        return Workload(torch.nn.Linear(1, 1), step)
+
+    monkeypatch.setitem(METHODS._entries, "greedy", Method("", build))
+    with pytest.raises(OutOfMemoryError):
+        measure("greedy", Shape(tokens=512), "cpu", 0, 1, allowance=1000)
+    assert limits == [1000]
+
+
+@pytest.mark.parametrize("name", ["replay", "checkpoint", "rmt", "transformer_checkpoint", "one_segment"])
+def test_operations_by_arithmetic_are_those_of_one_whole_count(name, tiny):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from rmaat.compare.rates import _CPU_ATTENTION
+
+    shape = replace(tiny, tokens=96, batch=3)
+    method = METHODS[name]
+    whole = METHODS[method.reference or name].build(shape, "cpu")
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        whole.step(96)
+    assert model_operations(name, shape, "cpu") == counter.get_total_flops()
+
+
+def test_operations_of_the_transformer_by_hand(tiny):
+    """Forward 2 multiplied numbers a product; backward twice that, and flash attention's five products of N x N."""
+    n, d, f, layers, rows = 64, 16, 32, 2, 2
+    linear = 2 * n * (d * 3 * d + d * d + 2 * d * f)
+    attention = 2 * n * n * d
+    head = 2 * d * 2
+    # The embedding's sum needs no product, but the first layer's inputs have gradients, as all others.
+    expected = rows * (layers * (3 * linear + (2 + 5) * attention) + 3 * head)
+    assert model_operations("transformer", tiny, "cpu") == expected
+
+
+def test_a_rate_is_positive(monkeypatch):
+    monkeypatch.setitem(__import__("rmaat.compare.rates", fromlist=["x"]).MATRIX_SIZE, "cpu", 64)
+    assert matrix_product_rate("cpu", bf16=False) > 1e6
