@@ -1,0 +1,7 @@
+"""Compare methods side by side, on the same width, depth, tokens and batch."""
+
+VERBS = {
+    "accuracy": "train a grid of tasks, models and seeds; the same command again goes on where it was left",
+    "table": "tables and figures of a grid, beside the published figures",
+}
+"""Each comparison's line in `rmaat compare --help`; its module in this package is of the same form as a verb's."""

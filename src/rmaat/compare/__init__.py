@@ -1,0 +1,1 @@
+"""Models and methods side by side, on the same data, width and depth."""
