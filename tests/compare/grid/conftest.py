@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rmaat.compare.grid.cells import Cell, make_cells
+from rmaat.compare.grid.cells import Cell, computed, make_cells
 from rmaat.compare.grid.presets import SMOKE
 from rmaat.compare.grid.process import Job
 from rmaat.compare.grid.results import Record
@@ -28,7 +28,7 @@ MEASURED = {
 def _record(cell: Cell, status: str = "finished", reason: str | None = None, **measured: Any) -> Record:
     named = {"task": cell.task, "model": cell.model, "seed": cell.seed, "preset": cell.preset, "base": cell.base}
     found = {**MEASURED, **measured} if status == "finished" else {}
-    return Record.of({**named, "status": status, "reason": reason, **found, "config": cell.settings})
+    return Record.of({**named, "status": status, "reason": reason, **found, "settings": computed(cell.settings)})
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from rmaat.compare.grid.process import LOG
 
 
 def board(jobs, finished, terminal):
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
+    console = Console(
+        file=io.StringIO(), force_terminal=terminal, width=120, color_system=None, markup=False, soft_wrap=True
+    )
     return Board(jobs, finished, console), console
 
 

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ assert words[:2] == ["-m", "rmaat.compare.grid.child"] and words[3:5] == ["train
 folder = Path(words[5]).parent
 with open(os.environ["CALLS"], "a") as calls:
     calls.write(json.dumps([words[6], os.environ["OMP_NUM_THREADS"]]) + "\\n")
-(folder / "run.yaml").write_text(os.environ["RUN"])
+(folder / "run.yaml").write_text("calcium_exponent: 0.25")
 how = os.environ["HOW"]
 print("\\r 1/40 [00:00]\\r 7/40 [00:01]", file=sys.stderr, flush=True)
 if how == "diverges":
@@ -56,9 +57,8 @@ def attempt(job, tmp_path, monkeypatch):
     calls = tmp_path / "calls"
     environment = {"CALLS": str(calls), "OMP_NUM_THREADS": "3"}
 
-    def attempt(how, stopped=lambda: False, run=None):
-        run = run or job.cell.run_config(job.folder)
-        return run_job(job, {**environment, "HOW": how, "RUN": run.to_yaml()}, stopped)
+    def attempt(how, stopped=lambda: False, job=job):
+        return run_job(job, {**environment, "HOW": how}, stopped)
 
     attempt.calls = lambda: [json.loads(line) for line in calls.read_text().splitlines()]
     return attempt
@@ -71,7 +71,7 @@ def test_a_finished_run_becomes_a_line_and_is_not_run_again(attempt, job):
     assert record.values["lengths"] == {"train": {"input_ids": {"mean": 9.5}}}
     assert record.values["examples"] == {"train": 3}
     assert (record.values["test_accuracy"], record.values["train_tokens"]) == (0.5, 7)
-    assert record.values["config"]["calcium_exponent"] == 0.25, "resolved, defaults included"
+    assert record.values["config"] == {"calcium_exponent": 0.25}, "as the run resolved it"
     assert record.values["base"] == job.cell.base
     assert not list(job.folder.glob("checkpoint-*")), "what only serves to resume is gone"
     assert attempt("breaks").status == "finished", "found there"
@@ -92,7 +92,7 @@ def test_what_went_wrong_is_told(attempt, job, how, status, said):
     assert record.status == status
     assert said in record.reason
     assert record.final == (status == "diverged")
-    assert record.values["config"]["seed"] == 0
+    assert record.values["settings"]["seed"] == 0
 
 
 def test_a_stopped_run_is_ended_and_resumed(attempt, job):
@@ -103,14 +103,19 @@ def test_a_stopped_run_is_ended_and_resumed(attempt, job):
     assert attempt.calls() == [["--overwrite", "3"], ["--resume", "3"]]
 
 
-def test_what_was_left_by_a_run_of_other_settings_is_not_resumed(attempt, job):
-    from dataclasses import replace
-
-    other = replace(job.cell.run_config(job.folder), max_steps=59)
-    attempt("hangs", stopped=(job.folder / "checkpoint-4" / "trainer_state.json").exists, run=other)
-    attempt("finishes", run=other)
+def test_what_was_left_by_a_run_of_other_settings_is_not_taken_for_this_one(attempt, job):
+    other = replace(job, cell=replace(job.cell, settings={**job.cell.settings, "max_steps": 59}))
+    attempt("hangs", stopped=(job.folder / "checkpoint-4" / "trainer_state.json").exists, job=other)
     attempt("finishes")
-    assert attempt.calls() == [["--overwrite", "3"]] * 3
+    attempt("finishes", job=other)
+    attempt("finishes")
+    assert attempt.calls() == [["--overwrite", "3"]] * 4
+
+
+def test_data_elsewhere_is_the_same_run(attempt, job):
+    attempt("finishes")
+    attempt("finishes", job=replace(job, cell=replace(job.cell, settings={**job.cell.settings, "data_dir": "moved"})))
+    assert len(attempt.calls()) == 1
 
 
 def test_a_run_that_has_not_begun_has_no_steps(tmp_path):

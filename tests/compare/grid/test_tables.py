@@ -36,7 +36,7 @@ def line(task, model, seed, accuracy=None, memory=0, tokens=0, seconds=1.0, stat
             "commit": "abc",
             "lengths": {"train": {"input_ids": {"mean": 1034.25, "longest": 1999}}},
         }
-    return json.dumps({**values, "base": BASE, "config": {}})
+    return json.dumps({**values, "base": BASE, "settings": {}})
 
 
 LINES = [

@@ -39,7 +39,7 @@ def run_grid(
         UserError: where another grid is writing there, the folder holds cells of other settings, data is missing, or there is
             no such cluster; before anything is run.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     jobs = [Job(cell, cell.folder(output).resolve()) for cell in cells]
     _check_data(cells)
     with claimed(output):
@@ -53,7 +53,7 @@ def run_grid(
         final = [record for record in results.records.values() if record.final]
         held = {record.key for record in final}
         waiting = [job for job in jobs if job.cell.key not in held]
-        console.print(f"{len(jobs)} cells, {len(jobs) - len(waiting)} of them finished before", highlight=False)
+        console.print(f"{len(jobs)} cells, {len(jobs) - len(waiting)} of them finished before")
         if waiting:
             _run(waiting, Board(jobs, final, console), output, workers, threads, ray_address)
         found = mend(output).records
@@ -100,17 +100,15 @@ def _check_data(cells: Sequence[Cell]) -> None:
 def _check_same(job: Job, records: Sequence[Record], output: Path) -> None:
     """Refuse to put runs of different settings into one column of a table, or to take them for the cell that is wanted."""
     cell = job.cell
-    config = computed(cell.run_config(job.folder))
     for record in records:
         if record.task == cell.task:
             _check_equal(cell.base, record.values["base"], f"'{output}' holds cells on {cell.task}")
         if record.key == cell.key:
-            _check_equal(config, record.values["config"], f"'{output}' holds {cell}")
+            _check_equal(computed(cell.settings), record.values["settings"], f"'{output}' holds {cell}")
 
 
 def _check_equal(wanted: dict[str, Any], held: dict[str, Any], where: str) -> None:
-    differing = [
-        f"{name} {held[name]} (now {value})" for name, value in wanted.items() if held.get(name, value) != value
-    ]
-    if differing:
-        raise UserError(f"{where} with {', '.join(differing)}; give another --output")
+    names = [name for name in {**wanted, **held} if wanted.get(name) != held.get(name)]
+    if names:
+        differing = ", ".join(f"{name} {held.get(name)} (now {wanted.get(name)})" for name in names)
+        raise UserError(f"{where} with {differing}; give another --output")

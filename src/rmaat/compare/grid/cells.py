@@ -1,7 +1,7 @@
 """A cell of a grid: one training run, named by task, model and seed."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -67,9 +67,9 @@ class Cell:
         return run
 
 
-def computed(run: RunConfig) -> dict[str, Any]:
-    """The settings on which a run's results depend."""
-    return {name: value for name, value in asdict(run).items() if name not in NO_RESULT}
+def computed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings on which a run's results depend."""
+    return {name: value for name, value in settings.items() if name not in NO_RESULT}
 
 
 def expand(texts: Iterable[str]) -> list[Variant]:
@@ -122,10 +122,8 @@ def make_cells(
             grid.name,
             bases[task],
             {
-                **with_model(bases[task], variant.model),
+                **with_model({**bases[task], "dataset": task, "data_dir": data_dir}, variant.model),
                 **dict(variant.changes),
-                "dataset": task,
-                "data_dir": data_dir,
                 "seed": seed,
             },
         )

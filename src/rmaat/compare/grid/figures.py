@@ -47,8 +47,8 @@ def draw_accuracy(summary: Summary, against: Callable[[str, str], Spread | None]
                 capsize=2,
             )
         axes.set(title=task, xlabel=label, ylabel="test accuracy (%)")
-        axes.set_xlim(left=0)
         axes.margins(0.12)
+        axes.set_xlim(left=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     for axes in list(panels):

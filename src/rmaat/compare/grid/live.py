@@ -80,7 +80,7 @@ class Board:
 
     def _say(self, line: str) -> None:
         if not self._console.is_terminal:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(line)
 
 
 def _outcome(record: Record) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import yaml
 
 from rmaat.compare.grid.cells import Cell, computed
 from rmaat.compare.grid.results import DIVERGED, FAILED, FINISHED, Record
-from rmaat.errors import DIVERGENCE, MISTAKE, UserError
-from rmaat.training.config import RunConfig
+from rmaat.errors import DIVERGENCE, MISTAKE
 from rmaat.training.folder import CHECKPOINT_PREFIX, METRICS, RUN_CONFIG, last_whole_checkpoint, write_atomically
 
 CELL_CONFIG = "cell.yaml"
@@ -47,19 +46,16 @@ def run_job(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool
     Returns:
         What became of the cell, or None where it was stopped.
     """
-    run = job.cell.run_config(job.folder)
     started = time.monotonic()
     metrics = job.folder / METRICS
-    same = _is_same_run(job.folder, run)
-    if not (same and metrics.exists()):
-        try:
-            code = _train(job, environment, stopped, resume=same and last_whole_checkpoint(job.folder) is not None)
-        except OSError as error:
-            return _record(job, run, FAILED, reason=f"cannot be started: {error}")
-        if code is None:
-            return None
-        if code != 0:
-            return _record(job, run, *_failure(code, job.folder / LOG))
+    try:
+        code = 0 if _prepared(job) and metrics.exists() else _train(job, environment, stopped)
+    except OSError as error:
+        return _record(job, FAILED, reason=f"cannot be started: {error}")
+    if code is None:
+        return None
+    if code != 0:
+        return _record(job, *_failure(code, job.folder / LOG))
     for checkpoint in job.folder.glob(f"{CHECKPOINT_PREFIX}*"):
         shutil.rmtree(checkpoint)
     found = json.loads(metrics.read_text())
@@ -67,7 +63,8 @@ def run_job(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool
     lengths = {part: facts["lengths"] for part, facts in parts.items()}
     examples = {part: facts["examples"] for part, facts in parts.items()}
     wall = round(time.monotonic() - started, 1)
-    return _record(job, run, FINISHED, **found, examples=examples, lengths=lengths, wall_seconds=wall)
+    found["config"] = yaml.safe_load((job.folder / RUN_CONFIG).read_text())
+    return _record(job, FINISHED, **found, examples=examples, lengths=lengths, wall_seconds=wall)
 
 
 def steps_of(folder: Path) -> tuple[int, int] | None:
@@ -80,19 +77,21 @@ def steps_of(folder: Path) -> tuple[int, int] | None:
     return (int(told[-1][0]), int(told[-1][1])) if told else None
 
 
-def _is_same_run(folder: Path, run: RunConfig) -> bool:
-    """Whether the folder holds a run of these settings, begun or finished."""
-    try:
-        return computed(RunConfig.from_yaml(folder / RUN_CONFIG)) == computed(run)
-    except UserError:
-        return False
-
-
-def _train(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool], *, resume: bool) -> int | None:
-    """The process's exit status, or None where it was stopped."""
-    job.folder.mkdir(parents=True, exist_ok=True)
+def _prepared(job: Job) -> bool:
+    """Whether the folder holds a run of the cell's settings, begun or finished; else it is emptied and they are written there."""
+    config = job.folder / CELL_CONFIG
     settings = {**job.cell.settings, "output_dir": str(job.folder)}
-    write_atomically(job.folder / CELL_CONFIG, yaml.safe_dump(settings, sort_keys=False))
+    if config.exists() and computed(yaml.safe_load(config.read_text())) == computed(settings):
+        return True
+    shutil.rmtree(job.folder, ignore_errors=True)
+    job.folder.mkdir(parents=True)
+    write_atomically(config, yaml.safe_dump(settings, sort_keys=False))
+    return False
+
+
+def _train(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool]) -> int | None:
+    """The process's exit status, or None where it was stopped."""
+    resume = last_whole_checkpoint(job.folder) is not None
     command = [sys.executable, "-m", "rmaat.compare.grid.child", str(os.getpid())]
     command += ["train", "--config", str(job.folder / CELL_CONFIG), "--resume" if resume else "--overwrite", "true"]
     # Ctrl-C is for the grid, which then ends its cells: hence a session of their own.
@@ -145,7 +144,7 @@ def _tail(log: Path) -> bytes:
         return file.read()
 
 
-def _record(job: Job, run: RunConfig, status: str, reason: str | None = None, **measured: Any) -> Record:
+def _record(job: Job, status: str, reason: str | None = None, **measured: Any) -> Record:
     cell = job.cell
     values = {
         "task": cell.task,
@@ -156,6 +155,6 @@ def _record(job: Job, run: RunConfig, status: str, reason: str | None = None, **
         "reason": reason,
         **measured,
         "base": cell.base,
-        "config": asdict(run),
+        "settings": computed(cell.settings),
     }
     return Record.of(values)

@@ -15,6 +15,8 @@ from rmaat.errors import UserError
 from rmaat.training.folder import write_atomically
 
 RESULTS = "cells.jsonl"
+NEEDED = frozenset({"task", "model", "seed", "status", "reason", "preset", "base", "settings"})
+"""What every line has."""
 
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 """What became of a cell: measured; loss or gradients not finite, which counts as a failed seed; stopped by anything else, such as
@@ -54,7 +56,9 @@ class Record:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Record":
-        """The record of a line's values; raises `KeyError` or `TypeError` where they are not a cell's."""
+        """The record of a line's values; raises `ValueError` where they are not a cell's."""
+        if not isinstance(values, dict) or not values.keys() >= NEEDED:
+            raise ValueError("not the line of a cell")
         return cls(values["task"], values["model"], int(values["seed"]), values["status"], values)
 
 
@@ -74,7 +78,7 @@ def read(folder: Path) -> Results:
     for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             record = Record.of(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             damaged += 1
         else:
             records[record.key] = record
