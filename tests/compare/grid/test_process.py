@@ -24,7 +24,8 @@ with open(os.environ["CALLS"], "a") as calls:
 how = os.environ["HOW"]
 print("\\r 1/40 [00:00]\\r 7/40 [00:01]", file=sys.stderr, flush=True)
 if how == "diverges":
-    sys.exit("rmaat: training stopped: the loss is not finite at step 6")
+    print("rmaat: training stopped: the loss is not finite at step 6", file=sys.stderr)
+    sys.exit("\\r 7/40 [00:01]")
 if how == "mistake":
     print("rmaat: error: there is no such data", file=sys.stderr)
     sys.exit(2)

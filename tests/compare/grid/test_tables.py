@@ -40,13 +40,13 @@ def line(task, model, seed, accuracy=None, memory=0, tokens=0, seconds=1.0, stat
 
 
 LINES = [
+    line("aan_lite", "rmaat", 0, 0.6, 1_000_000_000, 900, 3.0),
+    line("listops", "rmaat[astro_mem=false]", 0, status="failed", reason="no room"),
     line("listops", "rmt", 0, 0.30, 2_000_000_000, 1000, 10.0),
     line("listops", "rmt", 1, 0.34, 3_000_000_000, 3000, 10.0),
     line("listops", "rmaat", 0, 0.36, 500_000_000, 1000, 4.0),
     line("listops", "rmaat", 1, 0.37, 500_000_000, 1000, 5.0),
     line("listops", "rmaat", 2, status="diverged", reason="the loss | is not finite"),
-    line("listops", "rmaat[astro_mem=false]", 0, status="failed", reason="no room"),
-    line("aan_lite", "rmaat", 0, 0.6, 1_000_000_000, 900, 3.0),
 ]
 
 
@@ -76,6 +76,11 @@ def test_accuracy(printed):
     assert found["`rmaat`"] == ["36.50 ± 0.71 (n=2, 1 failed)", "38.9", "60.00 (n=1)", "–"], "aan_lite is not aan"
     assert found["`rmaat[astro_mem=false]`"] == ["1 failed", "–", "–", "–"]
     assert found["always the commonest class"] == ["17.60", "–", "17.60", "–"]
+
+
+def test_the_order_is_that_of_models_not_of_the_file(printed):
+    names = ["model", "---", "`rmt`", "`rmaat`", "`rmaat[astro_mem=false]`", "always the commonest class"]
+    assert list(rows(printed, "Test accuracy (%)")) == names
 
 
 def test_memory(printed):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from rmaat.compare.grid.models import model_names
+from rmaat.compare.grid.published import TASKS
 from rmaat.compare.grid.results import FINISHED, Record
 
 BASELINE = "rmt"
@@ -39,12 +41,17 @@ class Spread:
 
 
 class Summary:
-    """The records of a grid by model and task, both in the order in which they were first met."""
+    """The records of a grid by model and task: models in their own order, each before its variants; tasks in the paper's."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = list(records)
-        self.models = tuple(dict.fromkeys(record.model for record in records))
-        self.tasks = tuple(dict.fromkeys(record.task for record in records))
+        names = model_names()
+        self.models = tuple(
+            sorted(
+                {record.model for record in records}, key=lambda label: (_place(label.partition("[")[0], names), label)
+            )
+        )
+        self.tasks = tuple(sorted({record.task for record in records}, key=lambda task: (_place(task, TASKS), task)))
 
     def spread(self, model: str, task: str, value: Callable[[dict[str, Any]], float]) -> Spread | None:
         """A figure of a model on a task; None where it was not run."""
@@ -80,3 +87,7 @@ class Summary:
     def parameters(self, model: str, task: str) -> Spread | None:
         """Number of parameters."""
         return self.spread(model, task, lambda values: values["num_parameters"])
+
+
+def _place(name: str, names: Sequence[str]) -> int:
+    return names.index(name) if name in names else len(names)
