@@ -57,10 +57,10 @@ SMOKE = Grid(
         "listops_short": {
             "max_seq_len": 192,
             "num_segments": 3,
-            "hidden_size": 16,
+            "hidden_size": 32,
             "num_hidden_layers": 1,
             "num_attention_heads": 2,
-            "intermediate_size": 32,
+            "intermediate_size": 256,
             "readout": "running_mean",
             "learning_rate": 2e-3,
             "warmup_steps": 10,
