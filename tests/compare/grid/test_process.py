@@ -22,7 +22,7 @@ with open(os.environ["CALLS"], "a") as calls:
     calls.write(json.dumps([words[6], os.environ["OMP_NUM_THREADS"]]) + "\\n")
 (folder / "run.yaml").write_text("calcium_exponent: 0.25")
 how = os.environ["HOW"]
-print("\\r 1/40 [00:00]\\r 7/40 [00:01]", file=sys.stderr, flush=True)
+print("\\r 1/40 [00:00]\\r 7/40 [00:01]", file=sys.stderr, end="", flush=True)
 if how == "diverges":
     print("rmaat: training stopped: the loss is not finite at step 6", file=sys.stderr)
     sys.exit("\\r 7/40 [00:01]")

@@ -127,17 +127,17 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _failure(code: int, log: Path) -> tuple[str, str]:
     """Status and reason of a process that ended badly."""
-    lines = [line.strip() for line in re.split(rb"[\r\n]+", _tail(log)) if line.strip() and not BAR.search(line)]
-    # A bar that nobody closed is drawn once more as the process ends, after what it had to say.
-    told = [line.decode(errors="replace") for line in lines] or ["it said nothing"]
-    for line in reversed(told):
-        if line.startswith(DIVERGENCE):
-            return DIVERGED, line.removeprefix(DIVERGENCE)
-        if line.startswith(MISTAKE):
-            return FAILED, line.removeprefix(MISTAKE)
+    tail = _tail(log)
+    # The command's own line may stand behind a bar that nobody closed, which is drawn once more as the process ends.
+    for beginning, status in ((DIVERGENCE, DIVERGED), (MISTAKE, FAILED)):
+        _, found, said = tail.rpartition(beginning.encode())
+        if found:
+            return status, re.split(rb"[\r\n]", said)[0].decode(errors="replace")
+    lines = [line.strip() for line in re.split(rb"[\r\n]+", tail) if line.strip() and not BAR.search(line)]
+    last = lines[-1].decode(errors="replace") if lines else "it said nothing"
     if code < 0:
         return FAILED, f"killed by signal {-code}, perhaps for want of memory; see {log}"
-    return FAILED, f"{told[-1]} (exit status {code}; see {log})"
+    return FAILED, f"{last} (exit status {code}; see {log})"
 
 
 def _tail(log: Path) -> bytes:
