@@ -16,6 +16,15 @@ class TrainingDivergedError(RuntimeError):
     """Loss or a gradient is no longer finite; the message says at which step and in which tensor."""
 
 
+class CellsFailedError(RuntimeError):
+    """Cells of a grid could not be finished; the message says how many and what to do."""
+
+
+MISTAKE = "rmaat: error: "
+DIVERGENCE = "rmaat: training stopped: "
+"""How the command line begins its line on standard error."""
+
+
 LONGEST_LISTING = 20
 
 

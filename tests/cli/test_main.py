@@ -6,12 +6,13 @@ import time
 
 import pytest
 
+from rmaat.cli import compare
 from rmaat.cli.main import VERBS, main
 
 
-@pytest.mark.parametrize("verb", [None, *VERBS])
+@pytest.mark.parametrize("verb", ["", *VERBS, *(f"compare {name}" for name in compare.VERBS)])
 def test_help_answers_without_heavy_imports(verb):
-    words = ["--help"] if verb is None else [verb, "--help"]
+    words = [*verb.split(), "--help"]
     script = (
         f"import sys; from rmaat.cli.main import main\n"
         f"try: main({words!r})\n"
@@ -36,6 +37,10 @@ def test_the_overview_names_every_verb(capsys):
 def test_an_unknown_verb_is_answered_with_the_nearest(capsys):
     assert main(["trian"]) == 2
     assert "did you mean 'train'" in capsys.readouterr().err
+    assert main(["compare", "acuracy"]) == 2
+    assert "did you mean 'accuracy'" in capsys.readouterr().err
+    assert main(["compare"]) == 2
+    assert "usage: rmaat compare VERB" in capsys.readouterr().out
     assert main([]) == 2
 
 

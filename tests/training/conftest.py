@@ -1,20 +1,10 @@
-"""A tiny generated data set and the settings of a run of seconds."""
+"""The settings of a run of seconds."""
 
 from pathlib import Path
 
 import pytest
 
-from rmaat.cli.main import main
 from rmaat.training.config import RunConfig
-
-
-@pytest.fixture(scope="session")
-def listops_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder holding a few hundred short ListOps expressions."""
-    folder = tmp_path_factory.mktemp("data")
-    sizes = ["--num_train", "256", "--num_val", "48", "--num_test", "40"]
-    assert main(["data", "listops_short", "--data_dir", str(folder), *sizes]) == 0
-    return folder
 
 
 @pytest.fixture

@@ -109,6 +109,30 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, monkeypatch):
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
     assert whole.metrics["test_loss"] == resumed.metrics["test_loss"]
+    assert whole.metrics["train_tokens"] == resumed.metrics["train_tokens"]
+
+
+def epoch_tokens(listops_dir: Path) -> int:
+    """The tokens of the training part, which is 16 batches of 16: what 16 steps meet."""
+    train_part = load("listops_short", data_dir=listops_dir, max_seq_len=192)["train"]
+    return sum(len(ids) for ids in train_part["input_ids"])
+
+
+def test_the_tokens_of_a_run_are_those_of_its_examples(tiny, listops_dir):
+    metrics = train(replace(tiny, max_steps=16, eval_steps=16)).metrics
+    assert metrics["train_tokens"] == epoch_tokens(listops_dir)
+    assert 0 < metrics["training_memory_bytes"] < metrics["peak_memory_bytes"]
+
+
+@pytest.mark.slow
+def test_the_tokens_of_two_processes_are_added(tiny, listops_dir):
+    folder = Path(tiny.output_dir)
+    config = folder.parent / "two.yaml"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(replace(tiny, max_steps=16, eval_steps=16, per_device_train_batch_size=8).to_yaml())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*launch, "-m", "rmaat", "train", "--config", str(config)], check=True, capture_output=True)
+    assert json.loads((folder / "metrics.json").read_text())["train_tokens"] == epoch_tokens(listops_dir)
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):

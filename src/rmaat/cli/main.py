@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from rmaat.errors import TrainingDivergedError, UserError, did_you_mean
+from rmaat.errors import DIVERGENCE, MISTAKE, CellsFailedError, TrainingDivergedError, UserError, did_you_mean
 
 VERBS = {
     "train": "train a model on a task, from a YAML run config and --key value overrides",
@@ -18,7 +18,7 @@ VERBS = {
     "predict": "label texts with a finished run",
     "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",
     "data": "generate or check the data of a task",
-    "compare": "compare memory and time of a training step, side by side",
+    "compare": "compare models side by side: accuracy, memory, time",
     "list": "list what can be named: tasks, models",
 }
 """Each verb's line in `rmaat --help`."""
@@ -26,7 +26,7 @@ VERBS = {
 PURPOSE = "Train transformers on very long sequences in the memory of one short segment."
 
 FAILURE, USER_MISTAKE, INTERRUPTED = 1, 2, 130
-"""Exit statuses: a training that diverged, a mistake of the user, Ctrl-C."""
+"""Exit statuses: a training that diverged or cells that failed, a mistake of the user, Ctrl-C."""
 
 
 class _Help(Exception):  # noqa: N818
@@ -73,10 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview)
         return 0 if overview.asked else USER_MISTAKE
     except UserError as mistake:
-        print(f"rmaat: error: {mistake}", file=sys.stderr)
+        print(f"{MISTAKE}{mistake}", file=sys.stderr)
         return USER_MISTAKE
     except TrainingDivergedError as divergence:
-        print(f"rmaat: training stopped: {divergence}", file=sys.stderr)
+        print(f"{DIVERGENCE}{divergence}", file=sys.stderr)
+        return FAILURE
+    except CellsFailedError as failure:
+        print(f"rmaat: {failure}", file=sys.stderr)
         return FAILURE
     except KeyboardInterrupt:
         print("rmaat: interrupted", file=sys.stderr)

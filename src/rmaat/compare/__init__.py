@@ -1,4 +1,4 @@
-"""Memory and time of one training step, side by side: this project's ways of going back, its baselines, and other packages.
+"""Models and methods side by side: accuracy over a grid of runs, memory and time of one training step.
 
-Every figure is taken in a fresh process, and a method whose gradients are not right in the same run is not reported.
+Every figure of a step is taken in a fresh process, and a method whose gradients are not right in the same run is not reported.
 """

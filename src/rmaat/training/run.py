@@ -2,8 +2,6 @@
 
 import json
 import os
-import resource
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,10 +84,11 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         **evaluation,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
-        "train_tokens": trainer.tokens_trained,
-        "train_seconds": round(trainer.seconds_trained, 1),
-        "train_tokens_per_second": round(trainer.tokens_trained / max(trainer.seconds_trained, 1e-9)),
-        "peak_memory_bytes": peak_memory_bytes(),
+        "train_tokens": trainer.totals["tokens"],
+        "train_seconds": round(trainer.totals["seconds"], 1),
+        "train_tokens_per_second": round(trainer.totals["tokens"] / max(trainer.totals["seconds"], 1e-9)),
+        "training_memory_bytes": trainer.totals["memory"],
+        "peak_memory_bytes": trainer.memory.whole,
         "num_parameters": num_parameters,
         "seed": run.seed,
         "dataset": run.dataset,
@@ -226,11 +225,3 @@ def majority_accuracy(dataset: Dataset) -> float:
     """Accuracy of always guessing the commonest class of the part."""
     labels = TokenReader(dataset).labels
     return float(np.bincount(labels).max() / len(labels))
-
-
-def peak_memory_bytes() -> int:
-    """The most memory held at one time: the allocator's on a GPU, else the process's resident memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -12,6 +12,7 @@ from transformers import Trainer
 
 from rmaat.errors import TrainingDivergedError
 from rmaat.training.batches import GroupedByLength
+from rmaat.training.memory import PeakMemory
 
 
 class SegmentTrainer(Trainer):
@@ -20,8 +21,15 @@ class SegmentTrainer(Trainer):
     def __init__(self, *args: Any, train_lengths: NDArray[np.integer] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._train_lengths = train_lengths
-        self.tokens_trained = 0
-        self.seconds_trained = 0.0
+        self.memory = PeakMemory()
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """Sums over the whole run: `tokens` of all processes, `seconds` in training steps, the most `memory` of a step in bytes.
+
+        They live in the trainer's state, which each checkpoint keeps, so that a resumed run goes on counting.
+        """
+        return self.state.stateful_callbacks.setdefault("RunTotals", {"tokens": 0, "seconds": 0.0, "memory": 0})
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         assert self._train_lengths is not None
@@ -35,10 +43,15 @@ class SegmentTrainer(Trainer):
         """One batch forward and backward, timed and checked."""
         started = time.perf_counter()
         tokens = sum(int(x.sum()) for name, x in inputs.items() if name.endswith("attention_mask"))
+        self.memory.begin_step(sum(p.numel() * p.element_size() for p in model.parameters()))
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._check_finite(model, loss)
-        self.tokens_trained += tokens
-        self.seconds_trained += time.perf_counter() - started
+        self.memory.end_step()
+        if self.args.world_size > 1:
+            tokens = int(self.accelerator.reduce(torch.tensor(tokens, device=loss.device)))
+        self.totals["tokens"] += tokens
+        self.totals["seconds"] += time.perf_counter() - started
+        self.totals["memory"] = max(self.totals["memory"], self.memory.training)
         return loss
 
     def _check_finite(self, model: nn.Module, loss: Tensor) -> None:

@@ -1,0 +1,31 @@
+"""`python -m rmaat.compare.grid.child PID VERB ...`: the command line, ended when the process that started it is gone.
+
+A grid that is killed outright cannot end its cells; left alone they would go on writing into folders that the next grid resumes.
+"""
+
+import os
+import sys
+import threading
+import time
+
+CHECK_SECONDS = 0.5
+
+
+def end_with(parent: int) -> None:
+    """Begin to watch; this process exits at once when its parent is another."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(CHECK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    parent, *words = sys.argv[1:]
+    end_with(int(parent))
+    from rmaat.cli.main import main
+
+    sys.argv = ["rmaat", *words]
+    sys.exit(main(words))

@@ -1,0 +1,130 @@
+"""The results of a grid: a file of one JSON line a cell, which one grid at a time adds to."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rmaat.compare.grid.cells import Key
+from rmaat.errors import UserError
+from rmaat.training.folder import write_atomically
+
+RESULTS = "cells.jsonl"
+NEEDED = frozenset({"task", "model", "seed", "status", "reason", "preset", "base", "settings"})
+"""What every line has."""
+
+FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+"""What became of a cell: measured; loss or gradients not finite, which counts as a failed seed; stopped by anything else, such as
+missing data or memory, which is tried again when the grid is."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A line: what became of a cell.
+
+    Attributes:
+        task, model, seed: the cell.
+        status: one of `FINISHED`, `DIVERGED`, `FAILED`.
+        values: the whole line.
+    """
+
+    task: str
+    model: str
+    seed: int
+    status: str
+    values: dict[str, Any]
+
+    @property
+    def key(self) -> Key:
+        """The cell's."""
+        return self.task, self.model, self.seed
+
+    @property
+    def final(self) -> bool:
+        """Whether the cell is not to be run again."""
+        return self.status in (FINISHED, DIVERGED)
+
+    @property
+    def reason(self) -> str:
+        """Why a cell is not finished, in one line; empty where it is."""
+        return str(self.values["reason"] or "")
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Record":
+        """The record of a line's values; raises `ValueError` where they are not a cell's."""
+        if not isinstance(values, dict) or not values.keys() >= NEEDED:
+            raise ValueError("not the line of a cell")
+        return cls(values["task"], values["model"], int(values["seed"]), values["status"], values)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a file holds: the last line of each cell, and how many damaged lines were left out."""
+
+    records: dict[Key, Record]
+    damaged: int
+
+
+def read(folder: Path) -> Results:
+    """The results in a folder, none where there is no file. A line that was cut on the way to disk is left out."""
+    records: dict[Key, Record] = {}
+    damaged = 0
+    path = folder / RESULTS
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        try:
+            record = Record.of(json.loads(line))
+        except ValueError:
+            damaged += 1
+        else:
+            records[record.key] = record
+    return Results(records, damaged)
+
+
+def mend(folder: Path) -> Results:
+    """Read, and rewrite the file without damaged lines where there are any, so that it can be added to."""
+    results = read(folder)
+    path = folder / RESULTS
+    if results.damaged:
+        write_atomically(path, "".join(_line(record) for record in results.records.values()))
+    elif path.exists() and not path.read_bytes().endswith(b"\n"):
+        with path.open("a") as file:
+            file.write("\n")
+    return results
+
+
+def append(folder: Path, record: Record) -> None:
+    """Add a line and have it on disk."""
+    with (folder / RESULTS).open("a") as file:
+        file.write(_line(record))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make the folder and hold it, so that no other grid writes there.
+
+    Raises:
+        UserError: where another grid holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another grid is writing to '{folder}'; wait for it, or give another --output") from None
+    except OSError as error:
+        raise UserError(f"--output '{folder}' cannot be written: {error.strerror}; give another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record.values) + "\n"

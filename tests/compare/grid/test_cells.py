@@ -1,0 +1,110 @@
+"""What a grid consists of: the grammar of models, the presets, mistakes."""
+
+import pytest
+
+from rmaat.compare.grid.cells import Cell, make_cells
+from rmaat.compare.grid.models import model_names
+from rmaat.compare.grid.presets import CPU, GRIDS, MODEL_GROUPS, PAPER, shortened
+from rmaat.compare.grid.published import ACCURACY, MEMORY, TASKS, THROUGHPUT
+from rmaat.compare.grid.variants import Variant, parse_variant
+from rmaat.errors import UserError
+
+
+def test_a_variant_is_read_with_the_types_of_the_settings():
+    variant = parse_variant("rmaat[ num_segments=4, astro_mem = false,calcium_exponent=5e-1,readout=first]")
+    changes = {"astro_mem": False, "calcium_exponent": 0.5, "num_segments": 4, "readout": "first"}
+    assert variant == Variant("rmaat", tuple(changes.items()))
+    assert str(variant) == "rmaat[astro_mem=false,calcium_exponent=0.5,num_segments=4,readout=first]"
+    assert parse_variant(str(variant)) == variant
+    assert parse_variant("rmt") == Variant("rmt")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rmatt", "unknown model 'rmatt'; did you mean 'rmaat'"),
+        ("ablation", "did you mean 'ablations'"),
+        ("rmaat[astro_men=false]", "did you mean 'astro_mem'"),
+        ("rmaat[astro_mem]", "not key=value"),
+        ("rmaat[astro_mem=]", "not key=value"),
+        ("rmaat[astro_mem=maybe]", "astro_mem"),
+        ("rmaat[num_segments=many]", "num_segments"),
+        ("rmaat[seed=3]", "which the grid sets"),
+        ("rmaat[astro_mem=false,astro_mem=true]", "twice"),
+        ("rmaat[astro_mem=false", "write name or name"),
+        ("rmaat[]", "write name or name"),
+        ("", "write name or name"),
+    ],
+)
+def test_what_is_no_variant_is_refused(text, said):
+    with pytest.raises(UserError, match=said.replace("[", r"\[")):
+        parse_variant(text, MODEL_GROUPS)
+
+
+@pytest.mark.parametrize("name", GRIDS.names())
+def test_every_preset_is_valid_for_all_models_and_ablations(name, tmp_path):
+    grid = GRIDS[name]
+    cells = make_cells(grid, models=["models", *grid.models], seeds=1)
+    assert {cell.task for cell in cells} == set(grid.tasks)
+    assert {cell.model for cell in cells} >= set(model_names())
+    for cell in cells:
+        run = cell.run_config(tmp_path)
+        assert run.dataset == cell.task
+        assert run.max_steps % run.eval_steps == 0, "a run ends with an evaluation"
+    make_cells(grid, models=["ablations"], seeds=1)
+
+
+def test_the_presets_hold_the_benchmark_at_its_lengths():
+    assert set(PAPER.tasks) == set(TASKS)
+    lengths = {"listops": 2048, "imdb_lra": 4096, "aan": 8192, "cifar10": 1024, "pathfinder32": 1024}
+    assert {task: settings["max_seq_len"] for task, settings in PAPER.tasks.items()} == lengths
+    assert {s["max_seq_len"] // s["num_segments"] for s in PAPER.tasks.values()} == {512}
+    assert set(CPU.tasks) == {"listops", "imdb_lra", "aan_lite", "cifar10", "pathfinder32"}
+    for settings in CPU.tasks.values():
+        assert (settings["hidden_size"], settings["num_hidden_layers"]) == (64, 2)
+
+
+def test_published_figures_are_of_models_that_can_be_named():
+    for model, task in {*ACCURACY, *MEMORY, *THROUGHPUT}:
+        assert task in TASKS
+        if model.partition("[")[0] in model_names():
+            assert str(parse_variant(model)) == model
+
+
+def test_a_shorter_run_keeps_its_shares():
+    short = shortened(CPU.tasks["listops"], 100)
+    assert (short["max_steps"], short["warmup_steps"], short["eval_steps"]) == (100, 10, 25)
+    assert shortened(CPU.tasks["listops"], 1)["eval_steps"] == 1
+    assert shortened(CPU.tasks["listops"], None) == CPU.tasks["listops"]
+
+
+def test_cells_are_named_once_and_the_first_seed_comes_first():
+    cells = make_cells(CPU, ["listops", "cifar10", "listops"], ["rmt", "rmaat", "rmt"], 2)
+    assert [cell.key for cell in cells] == [
+        (task, model, seed) for seed in (0, 1) for task in ("listops", "cifar10") for model in ("rmt", "rmaat")
+    ]
+
+
+def test_a_folder_is_within_the_grids_and_one_a_cell(tmp_path):
+    names = ["rmaat", "rmaat[readout=first]", "rmaat[hidden_act=../../..]"]
+    folders = [Cell("listops", name, 0, "cpu", {}, {}).folder(tmp_path) for name in names]
+    assert len({folder.resolve() for folder in folders}) == 3
+    for folder in folders:
+        assert folder.resolve().parent.parent == tmp_path / "cells" / "listops"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"tasks": []}, "--tasks asks for none"),
+        ({"models": []}, "--models asks for none"),
+        ({"seeds": 0}, "--seeds asks for none"),
+        ({"max_steps": 0}, "--max_steps must be >= 1"),
+        ({"tasks": ["listop"]}, "unknown task 'listop'; did you mean 'listops'"),
+        ({"tasks": ["mnist"]}, "the preset 'cpu' has no settings for mnist"),
+        ({"models": ["rmaat[num_segments=7]"]}, "rmaat.num_segments=7. on listops: num_segments 7 does not divide"),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_refused(asked, said):
+    with pytest.raises(UserError, match=said):
+        make_cells(CPU, **asked)

@@ -1,0 +1,124 @@
+"""Tables and figures from a file of results written by hand; the expected numbers are worked out by hand."""
+
+import json
+import math
+
+import pytest
+from PIL import Image
+
+from rmaat.cli.main import main
+from rmaat.compare.grid.results import RESULTS
+from rmaat.compare.grid.summary import Spread
+from rmaat.compare.grid.tables import told
+
+BASE = {
+    "max_seq_len": 2048,
+    "num_segments": 2,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "max_steps": 10,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 0.001,
+}
+
+
+def line(task, model, seed, accuracy=None, memory=0, tokens=0, seconds=1.0, status="finished", reason=None):
+    values = {"task": task, "model": model, "seed": seed, "preset": "cpu", "status": status, "reason": reason}
+    if accuracy is not None:
+        values |= {
+            "test_accuracy": accuracy,
+            "test_majority_accuracy": 0.176,
+            "training_memory_bytes": memory,
+            "train_tokens": tokens,
+            "train_seconds": seconds,
+            "num_parameters": 1_234_567,
+            "machine": "two cores",
+            "commit": "abc",
+            "lengths": {"train": {"input_ids": {"mean": 1034.25, "longest": 1999}}},
+        }
+    return json.dumps({**values, "base": BASE, "settings": {}})
+
+
+LINES = [
+    line("aan_lite", "rmaat", 0, 0.6, 1_000_000_000, 900, 3.0),
+    line("listops", "rmaat[astro_mem=false]", 0, status="failed", reason="no room"),
+    line("listops", "rmt", 0, 0.30, 2_000_000_000, 1000, 10.0),
+    line("listops", "rmt", 1, 0.34, 3_000_000_000, 3000, 10.0),
+    line("listops", "rmaat", 0, 0.36, 500_000_000, 1000, 4.0),
+    line("listops", "rmaat", 1, 0.37, 500_000_000, 1000, 5.0),
+    line("listops", "rmaat", 2, status="diverged", reason="the loss | is not finite"),
+]
+
+
+@pytest.fixture
+def printed(tmp_path, capsys):
+    (tmp_path / RESULTS).write_text("\n".join(LINES) + '\n{"task": "cut in the mid')
+    assert main(["compare", "table", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert (tmp_path / "tables.md").read_text() in told
+    return told
+
+
+def section(text, title):
+    return text.split(f"## {title}")[1].split("\n## ")[0]
+
+
+def rows(text, title):
+    found = [line for line in section(text, title).splitlines() if line.startswith("|")]
+    return {cells[0]: cells[1:] for cells in ([cell.strip() for cell in row.strip("|").split(" | ")] for row in found)}
+
+
+def test_accuracy(printed):
+    """30, 34: mean 32, deviation sqrt(8); 36, 37: 36.5, sqrt(0.5)."""
+    found = rows(printed, "Test accuracy (%)")
+    assert found["model"] == ["listops", "published", "aan_lite", "published"]
+    assert found["`rmt`"] == ["32.00 ± 2.83 (n=2)", "37.4", "–", "–"]
+    assert found["`rmaat`"] == ["36.50 ± 0.71 (n=2, 1 failed)", "38.9", "60.00 (n=1)", "–"], "aan_lite is not aan"
+    assert found["`rmaat[astro_mem=false]`"] == ["1 failed", "–", "–", "–"]
+    assert found["always the commonest class"] == ["17.60", "–", "17.60", "–"]
+
+
+def test_the_order_is_that_of_models_not_of_the_file(printed):
+    names = ["model", "---", "`rmt`", "`rmaat`", "`rmaat[astro_mem=false]`", "always the commonest class"]
+    assert list(rows(printed, "Test accuracy (%)")) == names
+
+
+def test_memory(printed):
+    found = rows(printed, "Peak memory of a training step (GB)")
+    assert found["`rmt`"][:2] == ["2.500 ± 0.707 (n=2)", "20.4"]
+    assert found["`rmaat`"] == ["0.500 ± 0.000 (n=2, 1 failed)", "5.2", "1.000 (n=1)", "–"]
+
+
+def test_throughput(printed):
+    """rmt: 100 and 300 tokens/s, mean 200; rmaat: 250 and 200, so 1.25 and 1.00; nothing to compare with on aan_lite."""
+    found = rows(printed, "Training throughput over that of `rmt`")
+    assert found["`rmt`"][:2] == ["1.00 ± 0.71 (n=2)", "1.00"]
+    assert found["`rmaat`"] == ["1.12 ± 0.18 (n=2, 1 failed)", "1.50", "–", "–"]
+    sizes = rows(printed, "Tokens per second in training, and parameters")
+    assert sizes["`rmaat`"] == ["225 ± 35 (n=2, 1 failed)", "1,234,567", "300 (n=1)", "1,234,567"]
+
+
+def test_what_is_to_be_known_is_said(printed):
+    assert "5 of 7 cells finished" in printed
+    assert "compare within a column" in printed
+    assert "arXiv 2601.00426" in printed
+    assert "| listops | `rmaat` | 2 | diverged | the loss \\| is not finite |" in printed
+    assert "1 damaged line(s)" in printed
+    assert rows(printed, "Settings")["listops"][-1] == "1,034 to 1,999"
+
+
+def test_the_figures_are_drawn(printed, tmp_path):
+    for name in ("accuracy_memory.png", "accuracy_time.png"):
+        assert Image.open(tmp_path / name).size[0] > 800
+
+
+def test_a_spread_of_nothing():
+    assert told(None, str) == "–"
+    assert told(Spread(()), str) == "0 failed"
+    assert Spread((1.0,)).deviation is None
+    assert math.isclose(Spread((1.0, 2.0, 6.0)).deviation, math.sqrt(7))
+
+
+def test_a_folder_without_results_is_refused(tmp_path, capsys):
+    assert main(["compare", "table", str(tmp_path)]) == 2
+    assert "has no cells in cells.jsonl" in capsys.readouterr().err
