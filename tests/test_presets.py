@@ -103,7 +103,7 @@ def test_a_config_changed_against_its_model_fails_its_check():
 def test_flags_and_file_both_count_as_given_and_defaults_do_not(tmp_path, capsys, monkeypatch):
     seen = []
 
-    def stop(run):
+    def stop(run, bar):
         seen.append(run)
         raise UserError("stop")
 

@@ -97,7 +97,7 @@ def test_flags_win_over_the_file(monkeypatch, tmp_path):
 
     seen = []
     monkeypatch.setattr(
-        "rmaat.training.run.train", lambda run: seen.append(run) or (_ for _ in ()).throw(UserError("stop"))
+        "rmaat.training.run.train", lambda run, bar: seen.append(run) or (_ for _ in ()).throw(UserError("stop"))
     )
     path = tmp_path / "run.yaml"
     path.write_text("hidden_size: 64\nseed: 3\nbf16: true\nmacro_model: {tau_long: 40.0}\n")
