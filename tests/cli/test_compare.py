@@ -20,7 +20,7 @@ TINY = [
 def in_process(monkeypatch):
     """No processes are started and no limit is set on this one."""
     monkeypatch.setattr("rmaat.compare.processes.in_fresh_process", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr("rmaat.compare.resident.limit_growth", lambda allowance: None)
+    monkeypatch.setattr("rmaat.resident.limit_growth", lambda allowance: None)
     monkeypatch.setattr("rmaat.compare.measure._ResidentMemory.peak", lambda self: self._before + 2**20)
     monkeypatch.setitem(__import__("rmaat.compare.rates", fromlist=["x"]).MATRIX_SIZE, "cpu", 64)
     monkeypatch.setenv("COLUMNS", "160")

@@ -1,5 +1,6 @@
 """Peaks and operations against what is known by other means."""
 
+import gc
 import os
 import sys
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rmaat.compare import resident
+from rmaat import resident
 from rmaat.compare.measure import OutOfMemoryError, measure
 from rmaat.compare.methods import METHODS, Method
 from rmaat.compare.processes import KilledError, in_fresh_process
@@ -22,7 +23,8 @@ def _hold_and_free():
     """The peak of 64 MiB held for a moment, after 256 MiB were held and freed before the baseline; then what a limit says."""
     before = torch.ones(256 * MEBIBYTE // 4)
     del before
-    resident.release_unused()
+    gc.collect()
+    resident.return_freed()
     resident.reset_peak()
     baseline = resident.resident_bytes()
     held = torch.ones(64 * MEBIBYTE // 4)

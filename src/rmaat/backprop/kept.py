@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-import psutil
 import torch
 from torch import Tensor
 
+from rmaat import resident
 from rmaat.backprop.base import Recurrence, Tensors
 
 
@@ -59,4 +59,4 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return psutil.virtual_memory().available
+    return resident.free_bytes()

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rmaat.backprop.base import Recurrence, Tensors
-from rmaat.backprop.heap import return_freed_memory
 from rmaat.backprop.kept import free_bytes, segment_bytes, stored_bytes
 from rmaat.budget import Budget
+from rmaat.resident import return_freed
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Replay:
         state = recurrence.state
         if replayed:
             state = _replay(recurrence, replayed, autocast, self.buffer)
-            return_freed_memory(state[0].device)
+            _free_room(state[0].device)
         with autocast.restored():
             return recurrence.run(replayed, recurrence.total, state)
 
@@ -80,6 +80,13 @@ def _replay(recurrence: Recurrence, count: int, autocast: "_AutocastState", buff
     groups = (recurrence.parameters, recurrence.shared, recurrence.segments, recurrence.state)
     plan = _Plan(recurrence, count, tuple(map(len, groups)), autocast, buffer)
     return _ReplayFunction.apply(plan, *(x for group in groups for x in group))
+
+
+def _free_room(device: torch.device) -> None:
+    # Between two segments almost all of a CPU's heap is free, but small things that live on (gradients, stored states) stand in
+    # its holes, so that the next segment's activations do not fit there and the heap grows to twice a segment's size.
+    if device.type == "cpu":
+        return_freed()
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class _ReplayFunction(torch.autograd.Function):
         ]
         grads: Tensors = grad_state
         for index in reversed(range(plan.count)):
-            return_freed_memory(device)
+            _free_room(device)
             with torch.enable_grad(), plan.autocast.restored():
                 state_in = tuple(_leaf(x.to(device), x.is_floating_point()) for x in states.pop())
                 shared_in = tuple(map(_leaf, shared, needs_shared))

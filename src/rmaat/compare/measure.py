@@ -1,12 +1,13 @@
 """Memory and time of one method at one shape, in this process."""
 
+import gc
 import time
 from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
 
-from rmaat.compare import resident
+from rmaat import resident
 from rmaat.compare.methods import METHODS, Method
 from rmaat.compare.shapes import Shape
 from rmaat.compare.workload import Workload
@@ -80,7 +81,8 @@ def measure(
 
 class _ResidentMemory:
     def begin(self, allowance: int | None) -> int:
-        resident.release_unused()
+        gc.collect()
+        resident.return_freed()
         resident.reset_peak()
         self._before = resident.peak_bytes()
         baseline = resident.resident_bytes()

@@ -1,14 +1,8 @@
 """How much memory a training step needs, apart from what the process holds anyway."""
 
-import contextlib
-import resource
-import sys
-from pathlib import Path
-
 import torch
 
-STATUS = Path("/proc/self/status")
-HIGH_WATER_RESET = Path("/proc/self/clear_refs")
+from rmaat import resident
 
 
 class PeakMemory:
@@ -27,10 +21,15 @@ class PeakMemory:
 
     def begin_step(self, parameter_bytes: int) -> None:
         """Called before a step; `parameter_bytes` is the size of the weights."""
-        if self._resident is None:
-            self._resident = 0 if torch.cuda.is_available() else max(_resident() - parameter_bytes, 0)
         self._whole = self.whole
-        _forget_high_water()
+        if self._resident is None:
+            # What was freed before the first step but is still resident would hide what the steps take.
+            resident.return_freed()
+            self._resident = 0 if torch.cuda.is_available() else max(resident.resident_bytes() - parameter_bytes, 0)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            resident.reset_peak()
 
     def end_step(self) -> None:
         """Called after a step."""
@@ -43,28 +42,5 @@ class PeakMemory:
         return max(self._whole, _high_water())
 
 
-def _resident() -> int:
-    return _status("VmRSS") if STATUS.exists() else _high_water()
-
-
 def _high_water() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    if STATUS.exists():
-        return _status("VmHWM")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _forget_high_water() -> None:
-    """Count the high water from now; where the system cannot, it stays that of the whole process."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        with contextlib.suppress(OSError):
-            HIGH_WATER_RESET.write_text("5")
-
-
-def _status(name: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident.peak_bytes()

@@ -1,10 +1,12 @@
 """The resident memory of this process: now, at its peak, and a limit on what it may still take."""
 
+import contextlib
 import ctypes
-import gc
 import resource
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -35,19 +37,22 @@ def peak_bytes() -> int:
 
 def reset_peak() -> None:
     """Let the peak begin anew, where the system can; elsewhere it stays the peak since the start."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
-def release_unused() -> None:
-    """Collect cycles and hand freed memory back to the system, so that what follows is not measured as if it were free."""
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+def return_freed() -> None:
+    """Give freed memory, which glibc keeps for later, back to the system; with another C library do nothing."""
+    if trim := _trim():
+        trim(0)
+
+
+@cache
+def _trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None
 
 
 def limit_growth(allowance: int) -> None:
