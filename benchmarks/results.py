@@ -1,6 +1,6 @@
 """Write the table of training runs in results/README.md anew, from each run's metrics.json.
 
-    python benchmarks/results.py
+python benchmarks/results.py
 """
 
 import json

@@ -58,13 +58,14 @@ def test_the_gradient_is_that_of_full_backpropagation(kept):
 
 
 @pytest.mark.parametrize("segments", [1, 2, 4, 6])
-def test_a_size_in_bytes_keeps_what_fits_into_it(segments):
+def test_a_size_in_bytes_keeps_what_fits_into_it(segments, monkeypatch):
     """A segment holds one new state; stored states count, and so does a part of a segment in flight."""
+    monkeypatch.setattr("rmaat.resident.resident_bytes", lambda: 0)
     calls: list[tuple[int, bool]] = []
     budget = int(STATE * (TOTAL + segments + 0.5))
     Replay(Budget(size=budget))(recurrence(calls))
-    assert calls[0] == (0, True), "the probe"
-    assert sum(grad for _, grad in calls[1:]) == segments
+    assert calls[:3] == [(0, True), (0, True), (1, True)], "the probe"
+    assert sum(grad for _, grad in calls[3:]) == segments
 
 
 def test_the_probe_runs_once_for_a_shape():
@@ -73,7 +74,7 @@ def test_the_probe_runs_once_for_a_shape():
     replay(recurrence(calls))
     first = len(calls)
     replay(recurrence(calls))
-    assert (first, len(calls) - first) == (TOTAL + 1, TOTAL)
+    assert (first, len(calls) - first) == (TOTAL + 3, TOTAL)
 
 
 def test_saved_bytes_are_those_that_hooks_see():
@@ -123,7 +124,7 @@ def peak_bytes(budget: object) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read as Linux gives it")
-@pytest.mark.parametrize("mebibytes", [400, 600])
+@pytest.mark.parametrize("mebibytes", [600, 800])
 def test_a_budget_is_held_within_a_tenth(mebibytes):
     """Between one segment's memory and full backpropagation's; the process's own peak is the judge."""
-    assert 0.8 * mebibytes < peak_bytes(f"{mebibytes}MiB") / 2**20 < 1.1 * mebibytes
+    assert 0.9 * mebibytes < peak_bytes(f"{mebibytes}MiB") / 2**20 < 1.1 * mebibytes

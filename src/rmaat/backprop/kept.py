@@ -40,13 +40,26 @@ def _saved(node: torch.autograd.graph.Node) -> Iterable[Tensor]:
 
 
 def segment_bytes(recurrence: Recurrence) -> int:
-    """What the recurrence's first segment keeps for its backward pass, in bytes, found by running it once."""
-    leaves = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in recurrence.state)
-    given = tuple(x[0] for x in recurrence.segments)
+    """What one segment keeps for its backward pass, in bytes, found by running the first two.
+
+    On a CPU it is what becomes resident, where that is more: what lies between kept tensors cannot be used for others.
+    """
+    state = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in recurrence.state)
     with torch.enable_grad():
-        out = recurrence.step(0, recurrence.shared, given, leaves)
-    known = (*recurrence.parameters, *recurrence.shared, *given, *leaves)
-    return saved_bytes(out, known)
+        first = recurrence.run(0, 1, state)
+        known = (*recurrence.parameters, *recurrence.shared, *recurrence.segments, *state)
+        saved = saved_bytes(first, known)
+        del first
+        if state[0].device.type != "cpu":
+            return saved
+        resident.return_freed()
+        kept = recurrence.run(0, 1, state)
+        before = resident.resident_bytes()
+        kept = recurrence.run(1, 2, kept)
+        grown = resident.resident_bytes() - before
+        del kept
+    resident.return_freed()
+    return max(saved, grown)
 
 
 def stored_bytes(state: Tensors) -> int:

@@ -33,7 +33,8 @@ class Replay:
     summed inside and returned, so whatever hangs on a leaf's gradient (DDP, accumulation, scaling) sees it once.
 
     Attributes:
-        budget: what the kept segments may hold; the default keeps one.
+        budget: what the kept segments may hold; the default keeps one. Where it is a size of memory, freed memory goes back to
+            the system before each segment on a CPU, which glibc would keep: the least memory, at the price of page faults.
         buffer: where the states between segments are stored; None is where they are computed.
     """
 
@@ -45,13 +46,16 @@ class Replay:
         """The final state, with the activations of the kept segments and nothing of the others."""
         if recurrence.total < 2 or not torch.is_grad_enabled():
             return recurrence.run(0, recurrence.total, recurrence.state)
+        # A budget of memory is held at the price of time; one of segments, the default, is not.
+        held = self.budget.segments is None
         autocast = _AutocastState.of(recurrence.state[0].device.type)
         with autocast.restored():
             replayed = max(recurrence.total - self._kept(recurrence), 0)
         state = recurrence.state
         if replayed:
-            state = _replay(recurrence, replayed, autocast, self.buffer)
-            _free_room(state[0].device)
+            state = _replay(recurrence, replayed, autocast, self.buffer, held)
+            if held:
+                _free_room(state[0].device)
         with autocast.restored():
             return recurrence.run(replayed, recurrence.total, state)
 
@@ -76,9 +80,11 @@ class Replay:
         return int(self.budget.fraction * self._measured[device])
 
 
-def _replay(recurrence: Recurrence, count: int, autocast: "_AutocastState", buffer: torch.device | None) -> Tensors:
+def _replay(
+    recurrence: Recurrence, count: int, autocast: "_AutocastState", buffer: torch.device | None, held: bool
+) -> Tensors:
     groups = (recurrence.parameters, recurrence.shared, recurrence.segments, recurrence.state)
-    plan = _Plan(recurrence, count, tuple(map(len, groups)), autocast, buffer)
+    plan = _Plan(recurrence, count, tuple(map(len, groups)), autocast, buffer, held)
     return _ReplayFunction.apply(plan, *(x for group in groups for x in group))
 
 
@@ -116,6 +122,7 @@ class _Plan:
     sizes: tuple[int, ...]
     autocast: _AutocastState
     buffer: torch.device | None
+    held: bool
 
     def split(self, flat: tuple[T, ...]) -> list[tuple[T, ...]]:
         groups, start = [], 0
@@ -158,7 +165,8 @@ class _ReplayFunction(torch.autograd.Function):
         ]
         grads: Tensors = grad_state
         for index in reversed(range(plan.count)):
-            _free_room(device)
+            if plan.held:
+                _free_room(device)
             with torch.enable_grad(), plan.autocast.restored():
                 state_in = tuple(_leaf(x.to(device), x.is_floating_point()) for x in states.pop())
                 shared_in = tuple(map(_leaf, shared, needs_shared))
