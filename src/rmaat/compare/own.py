@@ -12,7 +12,6 @@ from rmaat.compare.shapes import NUM_LABELS, VOCAB_SIZE, Shape
 from rmaat.compare.workload import Workload, autocast, workload
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification, RmaatModel
 
-
 LEAST = "1KiB"
 """A budget that no second segment fits into."""
 
