@@ -36,3 +36,18 @@ def test_a_model_refuses_it_at_once():
         RmaatConfig(replay_budget=2, memory_replay_backprop=False)
     with pytest.raises(ValueError, match=r"replay_buffer 'disk'.*cpu, device"):
         RmaatConfig(replay_buffer="disk")
+    with pytest.raises(ValueError, match="replay_buffer needs memory_replay_backprop"):
+        RmaatConfig(replay_buffer="cpu", memory_replay_backprop=False)
+
+
+@pytest.mark.parametrize(
+    ("whole", "half"),
+    [
+        (Budget(size=10), Budget(size=5)),
+        (Budget(fraction=0.5), Budget(fraction=0.25)),
+        (Budget(segments=3), Budget(segments=3)),
+    ],
+)
+def test_two_towers_share_what_is_memory(whole, half):
+    assert whole.shared_by(2) == half
+    assert whole.shared_by(1) == whole

@@ -24,7 +24,7 @@ class Budget:
 
     @classmethod
     def parse(cls, value: str | float | None) -> "Budget":
-        """Read the setting: None (the floor), a whole number (segments), a number in (0, 1) or a size with a unit.
+        """Read the setting: None (the floor), a whole number (segments), a number in (0, 1] or a size with a unit.
 
         Raises:
             UserError: for anything else.
@@ -38,3 +38,12 @@ class Budget:
         if isinstance(value, float) and 0 < value <= 1:
             return cls(fraction=value)
         raise UserError(f"replay_budget {value!r} is not {FORMS}")
+
+    def shared_by(self, calls: int) -> "Budget":
+        """The part of one of so many calls before one backward pass; a number of segments is each call's own."""
+        if self.segments is not None:
+            return self
+        if self.size is not None:
+            return Budget(size=self.size // calls)
+        assert self.fraction is not None
+        return Budget(fraction=self.fraction / calls)

@@ -172,6 +172,8 @@ class ModelSettings:
         Budget.parse(self.replay_budget)
         if self.replay_budget is not None and not self.memory_replay_backprop:
             raise UserError("replay_budget needs memory_replay_backprop: true; without it every segment is kept alive")
+        if self.replay_buffer != "device" and not self.memory_replay_backprop:
+            raise UserError("replay_buffer needs memory_replay_backprop: true; without it no states are stored")
         if not 0 < self.retention_constant <= 1:
             raise UserError(f"retention_constant must be above 0 and at most 1, not {self.retention_constant}")
         self._check_schedule()

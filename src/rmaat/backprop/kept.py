@@ -49,13 +49,14 @@ def segment_bytes(recurrence: Recurrence) -> int:
         first = recurrence.run(0, 1, state)
         known = (*recurrence.parameters, *recurrence.shared, *recurrence.segments, *state)
         saved = saved_bytes(first, known)
+        # One at a time: two would exceed the budgets that this is to find the segments for.
+        state = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in first)
         del first
         if state[0].device.type != "cpu":
             return saved
         resident.return_freed()
-        kept = recurrence.run(0, 1, state)
         before = resident.resident_bytes()
-        kept = recurrence.run(1, 2, kept)
+        kept = recurrence.run(1, 2, state)
         grown = resident.resident_bytes() - before
         del kept
     resident.return_freed()

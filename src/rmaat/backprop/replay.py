@@ -33,7 +33,7 @@ class Replay:
     summed inside and returned, so whatever hangs on a leaf's gradient (DDP, accumulation, scaling) sees it once.
 
     Attributes:
-        budget: what the kept segments may hold; the default keeps one. Where it is a size of memory, freed memory goes back to
+        budget: what the kept segments may hold; the default keeps one. Where it is memory, not segments, freed memory goes back to
             the system before each segment on a CPU, which glibc would keep: the least memory, at the price of page faults.
         buffer: where the states between segments are stored; None is where they are computed.
     """
@@ -64,10 +64,16 @@ class Replay:
         if self.budget.segments is not None:
             return self.budget.segments
         first = (*(x[0] for x in recurrence.segments), *recurrence.state)
-        key = (*((tuple(x.shape), x.dtype) for x in first), torch.is_autocast_enabled(first[-1].device.type))
+        kind = first[-1].device.type
+        key = (
+            *((tuple(x.shape), x.dtype) for x in first),
+            torch.is_autocast_enabled(kind),
+            torch.get_autocast_dtype(kind),
+        )
         if key not in self._measured:
             self._measured[key] = segment_bytes(recurrence)
-        stored = stored_bytes(recurrence.state) * recurrence.total
+        elsewhere = self.buffer is not None and self.buffer.type != kind
+        stored = 0 if elsewhere else stored_bytes(recurrence.state) * recurrence.total
         return max(int((self._size(first[-1].device) - stored) / max(self._measured[key], 1) - IN_FLIGHT), 1)
 
     def _size(self, device: torch.device) -> int:

@@ -101,7 +101,7 @@ class MemoryPlan:
         """Raise `UserError` for lengths, shapes or counts that cannot be."""
         if not self.tokens:
             raise UserError("--tokens names no length")
-        for tokens in (*self.tokens, self.longest):
+        for tokens in (*self.tokens, *([] if self.limit is None else [self.longest])):
             replace(self.setting.shape, tokens=tokens).check()
         if self.steps < 1 or self.warm_up < 0:
             raise UserError(f"steps must be >= 1 and warm_up >= 0, not {self.steps} and {self.warm_up}")

@@ -80,7 +80,8 @@ class RmaatModel(RmaatPreTrainedModel):
         learned = config.schedule == "learned"
         self.retention_logits = nn.Parameter(torch.empty(config.num_segments)) if learned else None
         buffer = torch.device("cpu") if config.replay_buffer == "cpu" else None
-        self._replay = Replay(Budget.parse(config.replay_budget), buffer)
+        # Two towers are two calls before one backward pass.
+        self._replay = Replay(Budget.parse(config.replay_budget).shared_by(2 if config.two_towers else 1), buffer)
         self.post_init()
 
     @property

@@ -38,7 +38,7 @@ if how == "killed":
 if how == "hangs":
     signal.pause()
 facts = {{"train": {{"lengths": {{"input_ids": {{"mean": 9.5}}}}, "examples": 3}}}}
-metrics = {{"test_accuracy": 0.5, "seed": 0, "train_tokens": 7, "data": facts}}
+metrics = {{"test_accuracy": 0.5, "seed": 0, "model": "without what the cell changes", "train_tokens": 7, "data": facts}}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 """
 

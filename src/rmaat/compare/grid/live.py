@@ -67,7 +67,7 @@ class Board:
                 " | ".join(self._field((task, model, seed)) for seed in seeds if (task, model, seed) in self._jobs)
                 for task in tasks
             ]
-            table.add_row(model.replace("[", r"\["), *fields)
+            table.add_row(model, *fields)
         return table
 
     def _field(self, key: Key) -> str:

@@ -149,13 +149,14 @@ def _tail(log: Path) -> bytes:
 def _record(job: Job, status: str, reason: str | None = None, **measured: Any) -> Record:
     cell = job.cell
     values = {
+        # The run names its model without what the cell changes of it, so the cell's own names come last.
+        **measured,
         "task": cell.task,
         "model": cell.model,
         "seed": cell.seed,
         "preset": cell.preset,
         "status": status,
         "reason": reason,
-        **measured,
         "base": cell.base,
         "settings": computed(cell.settings),
     }
