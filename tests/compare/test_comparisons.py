@@ -141,7 +141,7 @@ def test_speed_takes_turns_and_sets_medians_in_relation(setting, made_up, tmp_pa
     ("changes", "said"),
     [
         ({"tokens": (64, 100)}, "near multiples: 96, 112"),
-        ({"longest": 1000}, "tokens 1000 is not a multiple of segment_length 16"),
+        ({"limit": 2**30, "longest": 1000}, "tokens 1000 is not a multiple of segment_length 16"),
         ({"steps": 0}, "steps must be >= 1"),
         ({"tokens": ()}, "names no length"),
     ],
