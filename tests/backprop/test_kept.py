@@ -126,5 +126,5 @@ def peak_bytes(budget: object) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read as Linux gives it")
 @pytest.mark.parametrize("mebibytes", [600, 800])
 def test_a_budget_is_never_exceeded_and_mostly_used(mebibytes):
-    """A tenth below is aimed at; a fifth is what holds here. Between one segment's memory and full backpropagation's; the process's own peak is the judge."""
+    """A tenth below is aimed at; a fifth is what holds. The process's own peak is the judge."""
     assert 0.8 * mebibytes < peak_bytes(f"{mebibytes}MiB") / 2**20 <= mebibytes
