@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from rmaat import cgroups
+
 SHARE_OF_FREE = 0.85
 """What a measurement may take of the memory that is free, so that it fails instead of the machine."""
 
@@ -20,8 +22,15 @@ def resident_bytes() -> int:
 
 
 def free_bytes() -> int:
-    """What the machine could still give."""
-    return int(psutil.virtual_memory().available)
+    """What the machine could still give, or less where a container or a batch system sets a limit."""
+    available = int(psutil.virtual_memory().available)
+    left = cgroups.left_bytes()
+    return available if left is None else min(available, left)
+
+
+def most_of_free() -> int:
+    """What a measurement may take, so that it fails instead of the machine."""
+    return int(SHARE_OF_FREE * free_bytes())
 
 
 def peak_bytes() -> int:

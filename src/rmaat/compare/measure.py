@@ -1,7 +1,9 @@
 """Memory and time of one method at one shape, in this process."""
 
+import contextlib
 import gc
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -70,13 +72,20 @@ def measure(
         workload.model.zero_grad(set_to_none=True)
     meter = _CudaMemory() if device == "cuda" else _ResidentMemory()
     baseline = meter.begin(allowance)
-    try:
+    with telling_out_of_memory():
         seconds = [_timed(workload, shape.tokens, device) for _ in range(warm_up + steps)]
-    except (RuntimeError, MemoryError) as failure:
-        if _is_out_of_memory(failure):
-            raise OutOfMemoryError("a step wanted more memory than it was allowed") from None
-        raise
     return Measurement(workload.parameters, meter.peak() - baseline, baseline, tuple(seconds[warm_up:]))
+
+
+@contextlib.contextmanager
+def telling_out_of_memory() -> Iterator[None]:
+    """Raise `OutOfMemoryError` where an allocation of what is within fails, whoever refused it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as failure:
+        if not _is_out_of_memory(failure):
+            raise
+        raise OutOfMemoryError("a step wanted more memory than it was allowed") from None
 
 
 class _ResidentMemory:
@@ -86,9 +95,7 @@ class _ResidentMemory:
         resident.reset_peak()
         self._before = resident.peak_bytes()
         baseline = resident.resident_bytes()
-        if allowance is None:
-            allowance = int(resident.SHARE_OF_FREE * resident.free_bytes())
-        resident.limit_growth(allowance)
+        resident.limit_growth(resident.most_of_free() if allowance is None else allowance)
         return baseline
 
     def peak(self) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from rmaat import resident
+from rmaat.compare.measure import telling_out_of_memory
 from rmaat.compare.methods import METHODS
 from rmaat.compare.shapes import Shape
 
@@ -37,7 +39,10 @@ def model_operations(name: str, shape: Shape, device: str) -> int:
 
     Counted on the method's reference where it has one, so that replay is not work. A step's operations are linear in the
     batch and, from the second segment on, in the number of segments: short sequences of one and two rows are counted and the
-    rest is arithmetic.
+    rest is arithmetic. On a CPU it limits what this process may take from then on.
+
+    Raises:
+        OutOfMemoryError: where the counted steps want more than most of what is free.
     """
     method = METHODS[name]
     counted = METHODS[method.reference or name]
@@ -45,10 +50,12 @@ def model_operations(name: str, shape: Shape, device: str) -> int:
     def count(segments: int, batch: int) -> int:
         tokens = segments * shape.segment_length
         workload = counted.build(replace(shape, tokens=tokens, batch=batch, torch_compile=False), device)
-        with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter, telling_out_of_memory():
             workload.step(tokens)
         return counter.get_total_flops()
 
+    if device == "cpu":
+        resident.limit_growth(resident.most_of_free())
     # A step that reads the whole at once has no segments to be linear in, one that reads the first has one.
     linear = method.reads == "segments" and shape.segments > 3
     least = 2 if linear else 1 if method.reads == "first" else shape.segments

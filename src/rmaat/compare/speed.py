@@ -108,7 +108,10 @@ def compare_speed(plan: SpeedPlan) -> SpeedComparison:
             rows.append(SpeedRow(name, shape.batch * read))
     for row in rows:
         setting.begin(f"operations of {row.method}")
-        row.operations = setting.call(model_operations, row.method, shape, setting.device)
+        try:
+            row.operations = setting.call(model_operations, row.method, shape, setting.device)
+        except (OutOfMemoryError, KilledError) as failure:
+            row.failure = str(failure)
     rates = []
     for repeat in range(1, plan.repeats + 1):
         setting.begin(f"matrix products, round {repeat}")
