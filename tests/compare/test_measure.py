@@ -2,6 +2,8 @@
 
 import gc
 import os
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -96,3 +98,34 @@ def test_operations_of_the_transformer_by_hand(tiny):
 def test_a_rate_is_positive(monkeypatch):
     monkeypatch.setitem(__import__("rmaat.compare.rates", fromlist=["x"]).MATRIX_SIZE, "cpu", 64)
     assert matrix_product_rate("cpu", bf16=False) > 1e6
+
+
+class _LocalError(Exception):
+    """Pickled as a call without its second argument, which then fails."""
+
+    def __init__(self, text, second):
+        super().__init__(text)
+
+
+def _fail():
+    raise _LocalError("no such thing", 2)
+
+
+def test_an_error_that_cannot_be_sent_is_told_by_its_name_and_text():
+    with pytest.raises(RuntimeError, match="_LocalError: no such thing"):
+        in_fresh_process(_fail)
+
+
+def test_the_process_ends_with_the_one_that_asked():
+    """Whoever is alive holds the pipe's other end: reading to its end is waiting for both."""
+    body = "import signal; print('ready', flush=True); signal.pause()"
+    program = (
+        "import signal; from rmaat.cli.main import _unwind; from rmaat.compare.processes import in_fresh_process\n"
+        f"if __name__ == '__main__':\n signal.signal(signal.SIGTERM, _unwind)\n in_fresh_process(exec, {body!r}, {{}})\n"
+    )
+    asking = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert asking.stdout is not None
+    assert asking.stdout.readline() == "ready\n"
+    asking.terminate()
+    assert asking.stdout.read() == ""
+    assert asking.wait() == 128 + signal.SIGTERM

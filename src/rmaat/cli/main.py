@@ -6,8 +6,10 @@ own instead, and its verbs are the modules in it.
 """
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from rmaat.errors import DIVERGENCE, MISTAKE, CellsFailedError, TrainingDivergedError, UserError, did_you_mean
@@ -88,5 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry_point() -> NoReturn:
-    """The console script."""
+    """The console script. Being told to end (SIGTERM) unwinds as Ctrl-C does, so that no process or half a file stays behind."""
+    signal.signal(signal.SIGTERM, _unwind)
     sys.exit(main())
+
+
+def _unwind(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

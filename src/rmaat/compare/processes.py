@@ -1,9 +1,9 @@
 """Calls in a process of their own, so that no measurement sees what another one left behind."""
 
 import multiprocessing
+import pickle
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 
@@ -19,13 +19,41 @@ class Call(Protocol):
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result from a newly started interpreter; its exceptions are raised here.
+    """The function's result from a newly started interpreter, which never outlives this call.
 
     Raises:
         KilledError: where the process ended without an answer.
+        Exception: what the function raised; as `RuntimeError` with its name and text where it cannot be sent.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            raise KilledError("its process was killed, most likely for want of memory") from None
+    context = multiprocessing.get_context("spawn")
+    answers, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    try:
+        result, failure = answers.recv()
+        process.join()
+    except EOFError:
+        raise KilledError("its process was killed, most likely for want of memory") from None
+    finally:
+        process.kill()
+        process.join()
+    if failure is not None:
+        raise failure
+    return result
+
+
+def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        result, failure = function(*arguments), None
+    except Exception as raised:
+        result, failure = None, _sendable(raised)
+    sender.send((result, failure))
+
+
+def _sendable(failure: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(failure))
+    except Exception:
+        return RuntimeError(f"{type(failure).__name__}: {failure}")
+    return failure
