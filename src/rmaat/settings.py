@@ -72,6 +72,8 @@ class ModelSettings:
         norm_first: normalise before attention and feed-forward (pre-norm) instead of after [C; P draws post-norm].
         readout: what the classifier reads of the last segment: 'mean' over tokens and memory, its 'first' token, its
             'memory', or the 'running_mean' over all tokens of all segments [C].
+        pooled_norm: standardise each feature of what is read over the batch, with running statistics in evaluation, before the
+            classifier [C]: means over many tokens differ little from sequence to sequence, which short trainings do not overcome.
         embedding_std: standard deviation of token embeddings at the start; sinusoids beside them have amplitude 1 [C].
     """
 
@@ -112,6 +114,7 @@ class ModelSettings:
     layer_norm_eps: float = 1e-5
     norm_first: bool = False
     readout: str = "mean"
+    pooled_norm: bool = False
     embedding_std: float = 1.0
 
     @property

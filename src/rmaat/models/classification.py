@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import batch_norm, cross_entropy
 from transformers.utils import ModelOutput
 
 from rmaat.models.checks import check_labels, check_pair, one_input
@@ -29,6 +29,19 @@ class RmaatClassifierOutput(ModelOutput):
     readout: Tensor | None = None
 
 
+class PooledNorm(nn.BatchNorm1d):
+    """Batch normalisation without weights, by its running statistics where a batch is a single row."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, affine=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, D) -> (B, D)."""
+        if len(input) > 1:
+            return super().forward(input)
+        return batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
+
+
 class RmaatForSequenceClassification(RmaatPreTrainedModel):
     """RMAAT with a linear classifier on the last segment's readout; the loss is taken there alone [C: RMT].
 
@@ -38,6 +51,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__(config)
         self.rmaat = RmaatModel(config)
+        self.pooled_norm = PooledNorm(config.hidden_size) if config.pooled_norm else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear((4 if config.two_towers else 1) * config.hidden_size, config.num_labels)
         self.post_init()
@@ -71,10 +85,12 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         continues = not begins or any(x is not None for x in (memory, readout, total_segments))
         check_pair(self.config.two_towers, other_input_ids, continues)
         out = self.rmaat(input_ids, attention_mask, memory, readout, segment_offset, total_segments, input_values)
-        features = out.pooled
-        if other_input_ids is not None:
-            other = self.rmaat(other_input_ids, other_attention_mask).pooled
-            features = torch.cat([features, other, features * other, features - other], dim=1)
+        if other_input_ids is None:
+            features = self.pooled_norm(out.pooled)
+        else:
+            both = torch.cat([out.pooled, self.rmaat(other_input_ids, other_attention_mask).pooled])
+            one, other = self.pooled_norm(both).chunk(2)
+            features = torch.cat([one, other, one * other, one - other], dim=1)
         logits = self.classifier(self.dropout(features))
         loss = None if labels is None else cross_entropy(logits, labels)
         return RmaatClassifierOutput(loss=loss, logits=logits, memory=out.memory, readout=out.readout)

@@ -1,0 +1,57 @@
+"""What the classifier reads, standardised over the batch, against the formula."""
+
+import pytest
+import torch
+
+EPSILON, MOMENTUM = 1e-5, 0.1
+
+
+def pooled(model, *inputs):
+    return torch.cat([model.rmaat(ids).pooled for ids in inputs])
+
+
+def ids(rows, seed=1):
+    return torch.randint(0, 16, (rows, 20), generator=torch.Generator().manual_seed(seed))
+
+
+def classified(model, features):
+    return features @ model.classifier.weight.T + model.classifier.bias
+
+
+@pytest.mark.parametrize("towers", [False, True])
+def test_training_reads_deviations_and_evaluation_those_from_running_means(make_model, towers):
+    model = make_model(pooled_norm=True, two_towers=towers, hidden_dropout_prob=0.0).train()
+    inputs = [ids(5), ids(5, seed=2)][: 1 + towers]
+    named = dict(zip(("input_ids", "other_input_ids"), inputs, strict=False))
+    read = pooled(model, *inputs)
+
+    def features(mean, variance):
+        standard = (read - mean) / (variance + EPSILON).sqrt()
+        if not towers:
+            return standard
+        a, b = standard[:5], standard[5:]
+        return torch.cat([a, b, a * b, a - b], 1)
+
+    wanted = classified(model, features(read.mean(0), read.var(0, correction=0)))
+    torch.testing.assert_close(model(**named).logits, wanted, rtol=1e-10, atol=1e-12)
+    running = MOMENTUM * read.mean(0), 1 - MOMENTUM + MOMENTUM * read.var(0)
+    torch.testing.assert_close(
+        model.eval()(**named).logits, classified(model, features(*running)), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_a_single_row_is_trained_on_by_the_running_statistics(make_model):
+    model = make_model(pooled_norm=True, hidden_dropout_prob=0.0).train()
+    model(ids(5))
+    found = model(ids(1)).logits
+    torch.testing.assert_close(found, model.eval()(ids(1)).logits, rtol=1e-12, atol=1e-12)
+    found.sum().backward()
+    assert model.rmaat.first_memory.grad.norm() > 0
+
+
+def test_the_running_statistics_are_saved(make_model, tmp_path):
+    model = make_model(pooled_norm=True).train()
+    model(ids(5))
+    model.eval().save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, dtype=torch.float64).eval()
+    torch.testing.assert_close(again(ids(3)).logits, model(ids(3)).logits, rtol=1e-12, atol=1e-12)
