@@ -64,17 +64,18 @@ def test_a_size_in_bytes_keeps_what_fits_into_it(segments, monkeypatch):
     calls: list[tuple[int, bool]] = []
     budget = int(STATE * (TOTAL + segments + 0.5))
     Replay(Budget(size=budget))(recurrence(calls))
-    assert calls[:2] == [(0, True), (1, True)], "the probe"
-    assert sum(grad for _, grad in calls[2:]) == segments
+    assert calls[:3] == [(0, True), (1, True), (1, True)], "the probe"
+    assert sum(grad for _, grad in calls[3:]) == segments
 
 
-def test_the_probe_runs_once_for_a_shape():
+def test_the_probe_runs_once_for_a_shape(monkeypatch):
+    monkeypatch.setattr("rmaat.resident.resident_bytes", lambda: 0)
     calls: list[tuple[int, bool]] = []
     replay = Replay(Budget(size=1))
     replay(recurrence(calls))
     first = len(calls)
     replay(recurrence(calls))
-    assert (first, len(calls) - first) == (TOTAL + 2, TOTAL)
+    assert (first, len(calls) - first) == (TOTAL + 3, TOTAL)
 
 
 def test_saved_bytes_are_those_that_hooks_see():
@@ -103,7 +104,7 @@ import psutil, torch
 from rmaat import RmaatConfig, RmaatForSequenceClassification
 torch.set_num_threads(1)
 torch.manual_seed(0)
-config = RmaatConfig(hidden_size=64, num_hidden_layers=2, max_seq_len=8192, num_segments=16, num_labels=2,
+config = RmaatConfig(hidden_size=64, num_hidden_layers=2, max_seq_len=8192, num_segments=32, num_labels=2,
                      retention_schedule="none", replay_budget=json.loads(sys.argv[1]))
 model = RmaatForSequenceClassification(config).train()
 ids = torch.randint(0, 256, (8, 8192))
@@ -125,6 +126,6 @@ def peak_bytes(budget: object) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read as Linux gives it")
 @pytest.mark.parametrize("mebibytes", [600, 800])
-def test_a_budget_is_never_exceeded_and_mostly_used(mebibytes):
-    """A tenth below is aimed at; a fifth is what holds. The process's own peak is the judge."""
-    assert 0.8 * mebibytes < peak_bytes(f"{mebibytes}MiB") / 2**20 <= mebibytes
+def test_a_budget_is_held_within_a_tenth(mebibytes):
+    """Of segments of some 35 MiB; the process's own peak is the judge."""
+    assert peak_bytes(f"{mebibytes}MiB") / 2**20 == pytest.approx(mebibytes, rel=0.1)

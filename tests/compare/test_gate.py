@@ -45,7 +45,6 @@ def test_own_methods_pass(bf16):
     compared = {v.method: v.reference for v in verdicts if v.error is not None}
     assert compared == {
         "replay": "full",
-        "replay_held": "full",
         "checkpoint": "full",
         "rmt_replay": "rmt",
         "transformer_checkpoint": "transformer",

@@ -39,28 +39,41 @@ def _saved(node: torch.autograd.graph.Node) -> Iterable[Tensor]:
     return (x for x in flat if isinstance(x, Tensor))
 
 
-def segment_bytes(recurrence: Recurrence) -> int:
-    """What one segment keeps for its backward pass, in bytes, found by running the first two.
+def segment_bytes(recurrence: Recurrence, room: int) -> int:
+    """What one segment keeps for its backward pass, in bytes, found by running the first one and, on a CPU, the second.
 
-    On a CPU it is what becomes resident, where that is more: what lies between kept tensors cannot be used for others.
+    On a CPU it is what becomes resident, where that is more: what lies between kept tensors cannot be used for others. Where there
+    is room for two, it is what the second one adds, which uses what the first has left behind.
+
+    Args:
+        recurrence: of at least two segments.
+        room: bytes that may be used.
     """
-    state = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in recurrence.state)
+    state = _leaves(recurrence.state)
     with torch.enable_grad():
         first = recurrence.run(0, 1, state)
-        known = (*recurrence.parameters, *recurrence.shared, *recurrence.segments, *state)
-        saved = saved_bytes(first, known)
+        saved = saved_bytes(first, (*recurrence.parameters, *recurrence.shared, *recurrence.segments, *state))
+        state = _leaves(first)
         # One at a time: two would exceed the budgets that this is to find the segments for.
-        state = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in first)
         del first
         if state[0].device.type != "cpu":
             return saved
         resident.return_freed()
-        before = resident.resident_bytes()
-        kept = recurrence.run(1, 2, state)
-        grown = resident.resident_bytes() - before
-        del kept
-    resident.return_freed()
-    return max(saved, grown)
+        one, grown = _grown(recurrence, state)
+        if 2 * grown <= room:
+            _, grown = _grown(recurrence, state)
+        del one
+        return max(saved, grown)
+
+
+def _leaves(state: Tensors) -> Tensors:
+    return tuple(x.detach().requires_grad_(x.is_floating_point()) for x in state)
+
+
+def _grown(recurrence: Recurrence, state: Tensors) -> tuple[Tensors, int]:
+    before = resident.resident_bytes()
+    kept = recurrence.run(1, 2, state)
+    return kept, resident.resident_bytes() - before
 
 
 def stored_bytes(state: Tensors) -> int:

@@ -10,13 +10,12 @@ from torch.autograd.function import once_differentiable
 from rmaat.backprop.base import Recurrence, Tensors
 from rmaat.backprop.kept import free_bytes, segment_bytes, stored_bytes
 from rmaat.budget import Budget
-from rmaat.resident import return_freed
 
 T = TypeVar("T")
 
 FLOOR = Budget(segments=1)
 
-IN_FLIGHT = 0.25
+IN_FLIGHT = 0.35
 """Of a segment's kept bytes, what its backward pass holds at one time beside them."""
 
 
@@ -33,8 +32,7 @@ class Replay:
     summed inside and returned, so whatever hangs on a leaf's gradient (DDP, accumulation, scaling) sees it once.
 
     Attributes:
-        budget: what the kept segments may hold; the default keeps one. Where it is memory, not segments, freed memory goes back to
-            the system before each segment on a CPU, which glibc would keep: the least memory, at the price of page faults.
+        budget: what the kept segments may hold; the default keeps one.
         buffer: where the states between segments are stored; None is where they are computed.
     """
 
@@ -46,18 +44,13 @@ class Replay:
         """The final state, with the activations of the kept segments and nothing of the others."""
         if recurrence.total < 2 or not torch.is_grad_enabled():
             return recurrence.run(0, recurrence.total, recurrence.state)
-        # A budget of memory is held at the price of time; one of segments, the default, is not.
-        held = self.budget.segments is None
         autocast = _AutocastState.of(recurrence.state[0].device.type)
         with autocast.restored():
             replayed = max(recurrence.total - self._kept(recurrence), 0)
-        state = recurrence.state
         if replayed:
-            state = _replay(recurrence, replayed, autocast, self.buffer, held)
-            if held:
-                _free_room(state[0].device)
+            return _replay(recurrence, replayed, autocast, self.buffer)
         with autocast.restored():
-            return recurrence.run(replayed, recurrence.total, state)
+            return recurrence.run(0, recurrence.total, recurrence.state)
 
     def _kept(self, recurrence: Recurrence) -> int:
         """The segments kept alive, at least the last."""
@@ -70,11 +63,12 @@ class Replay:
             torch.is_autocast_enabled(kind),
             torch.get_autocast_dtype(kind),
         )
+        size = self._size(first[-1].device)
         if key not in self._measured:
-            self._measured[key] = segment_bytes(recurrence)
+            self._measured[key] = segment_bytes(recurrence, size)
         elsewhere = self.buffer is not None and self.buffer.type != kind
         stored = 0 if elsewhere else stored_bytes(recurrence.state) * recurrence.total
-        return max(int((self._size(first[-1].device) - stored) / max(self._measured[key], 1) - IN_FLIGHT), 1)
+        return max(int((size - stored) / max(self._measured[key], 1) - IN_FLIGHT), 1)
 
     def _size(self, device: torch.device) -> int:
         if self.budget.size is not None:
@@ -86,19 +80,10 @@ class Replay:
         return int(self.budget.fraction * self._measured[device])
 
 
-def _replay(
-    recurrence: Recurrence, count: int, autocast: "_AutocastState", buffer: torch.device | None, held: bool
-) -> Tensors:
+def _replay(recurrence: Recurrence, count: int, autocast: "_AutocastState", buffer: torch.device | None) -> Tensors:
     groups = (recurrence.parameters, recurrence.shared, recurrence.segments, recurrence.state)
-    plan = _Plan(recurrence, count, tuple(map(len, groups)), autocast, buffer, held)
+    plan = _Plan(recurrence, count, tuple(map(len, groups)), autocast, buffer)
     return _ReplayFunction.apply(plan, *(x for group in groups for x in group))
-
-
-def _free_room(device: torch.device) -> None:
-    # Between two segments almost all of a CPU's heap is free, but small things that live on (gradients, stored states) stand in
-    # its holes, so that the next segment's activations do not fit there and the heap grows to twice a segment's size.
-    if device.type == "cpu":
-        return_freed()
 
 
 @dataclass(frozen=True)
@@ -128,7 +113,6 @@ class _Plan:
     sizes: tuple[int, ...]
     autocast: _AutocastState
     buffer: torch.device | None
-    held: bool
 
     def split(self, flat: tuple[T, ...]) -> list[tuple[T, ...]]:
         groups, start = [], 0
@@ -144,67 +128,95 @@ class _ReplayFunction(torch.autograd.Function):
         _, _, _, first = plan.split(flat)
         # Detached, so that a compiled step meets states of one kind: none requires a gradient here, all do in the backward.
         state = tuple(x.detach() for x in first)
-        stored: list[Tensor] = []
+        # Room for all at once: a state stored by itself, amid the activations, would stand in the way of the next segment's.
+        stored = tuple(
+            torch.empty((plan.count, *x.shape), dtype=x.dtype, device=plan.buffer or x.device) for x in state
+        )
         with plan.autocast.restored():
             for index in range(plan.count):
-                if index:
-                    stored.extend(x if plan.buffer is None else x.to(plan.buffer) for x in state)
                 state = plan.recurrence.run(index, index + 1, state)
+                for states, x in zip(stored, state, strict=True):
+                    states[index].copy_(x)
+        ctx.kept = _Graph.of(plan, plan.count, plan.recurrence.total, flat, state, ctx.needs_input_grad[1:])
         # The recurrence in the plan must not hold tensors: those are saved, so that freeing and version checks see them.
         ctx.plan = replace(plan, recurrence=replace(plan.recurrence, parameters=(), shared=(), segments=(), state=()))
         ctx.save_for_backward(*flat, *stored)
-        return state
+        return tuple(x.detach() for x in ctx.kept.outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_state: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         saved = ctx.saved_tensors
-        flat, later = saved[: sum(plan.sizes)], saved[sum(plan.sizes) :]
+        flat, stored = saved[: sum(plan.sizes)], saved[sum(plan.sizes) :]
         parameters, shared, segments, first_state = plan.split(flat)
-        needs_parameters, needs_shared, needs_segments, _ = plan.split(ctx.needs_input_grad[1:])
-        width, device = len(first_state), first_state[0].device
-        states = [first_state, *(later[i : i + width] for i in range(0, len(later), width))]
+        needs = ctx.needs_input_grad[1:]
+        needs_parameters, needs_shared, needs_segments, _ = plan.split(needs)
         sums = _GradientSums((*parameters, *shared), (*needs_parameters, *needs_shared))
         segment_grads = [
             torch.zeros_like(x) if need else None for x, need in zip(segments, needs_segments, strict=True)
         ]
-        grads: Tensors = grad_state
-        for index in reversed(range(plan.count)):
-            if plan.held:
-                _free_room(device)
-            with torch.enable_grad(), plan.autocast.restored():
-                state_in = tuple(_leaf(x.to(device), x.is_floating_point()) for x in states.pop())
-                shared_in = tuple(map(_leaf, shared, needs_shared))
-                given = tuple(_leaf(x[index], need) for x, need in zip(segments, needs_segments, strict=True))
-                state_out = plan.recurrence.step(index, shared_in, given, state_in)
-            wanted = [*parameters, *shared_in, *given, *state_in]
-            found = _gradients(state_out, grads, wanted)
-            sums.add(found[: len(parameters) + len(shared)])
-            for total, grad in zip(segment_grads, found[-len(given) - width : -width], strict=True):
+        # What outlives a segment has its place before the first one, for the same reason as the stored states.
+        grads = tuple(torch.empty_like(x) for x in grad_state)
+        for own, grad in zip(grads, grad_state, strict=True):
+            own.copy_(grad)
+        # Dropped before the next segment's, the small parts of a graph too: they lie among the activations.
+        graph, ctx.kept = ctx.kept, None
+        for start in reversed(range(plan.count + 1)):
+            stop = start + 1 if start < plan.count else plan.recurrence.total
+            if graph is None:
+                state = tuple(x[start - 1].to(y.device) for x, y in zip(stored, first_state, strict=True))
+                graph = _Graph.of(plan, start, stop, flat, state if start else first_state, needs)
+            found = graph.gradients(parameters, grads)
+            graph = None
+            of_parameters, of_shared, of_segments, of_state = plan.split(found)
+            sums.add((*of_parameters, *of_shared))
+            for total, grad in zip(segment_grads, of_segments, strict=True):
                 if total is not None and grad is not None:
-                    total[index] = grad
-            grads = tuple(
-                torch.zeros_like(x) if grad is None else grad for x, grad in zip(state_in, found[-width:], strict=True)
-            )
+                    total[start:stop] = grad
+            for own, grad in zip(grads, of_state, strict=True):
+                own.zero_() if grad is None else own.copy_(grad)
+            del found, of_parameters, of_shared, of_segments, of_state, grad
         return (None, *sums.result(), *segment_grads, *grads)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The graph of some segments, from leaves of their own; its activations live as long as it does."""
+
+    leaves: list[Tensor]
+    outputs: Tensors
+
+    @staticmethod
+    def of(plan: _Plan, start: int, stop: int, flat: Tensors, state: Tensors, needs: tuple[bool, ...]) -> "_Graph":
+        """Compute segments start .. stop - 1 from `state`."""
+        _, shared, segments, _ = plan.split(flat)
+        _, needs_shared, needs_segments, _ = plan.split(needs)
+        with torch.enable_grad(), plan.autocast.restored():
+            shared_in = tuple(map(_leaf, shared, needs_shared))
+            given = tuple(_leaf(x[start:stop], need) for x, need in zip(segments, needs_segments, strict=True))
+            state_in = tuple(_leaf(x, x.is_floating_point()) for x in state)
+            outputs = state_in
+            for index in range(start, stop):
+                outputs = plan.recurrence.step(index, shared_in, tuple(x[index - start] for x in given), outputs)
+        return _Graph([*shared_in, *given, *state_in], outputs)
+
+    def gradients(self, parameters: Tensors, grads: Tensors) -> tuple[Tensor | None, ...]:
+        """Of parameters, shared, segments and state in turn; None where one does not require or is not reached by a gradient."""
+        inputs = [*parameters, *self.leaves]
+        pairs = [(out, grad) for out, grad in zip(self.outputs, grads, strict=True) if out.requires_grad]
+        places = [i for i, x in enumerate(inputs) if x.requires_grad]
+        result: list[Tensor | None] = [None] * len(inputs)
+        if pairs and places:
+            heads, head_grads = zip(*pairs, strict=True)
+            found = torch.autograd.grad(heads, [inputs[i] for i in places], head_grads, allow_unused=True)
+            for place, grad in zip(places, found, strict=True):
+                result[place] = grad
+        return tuple(result)
 
 
 def _leaf(x: Tensor, requires_grad: bool) -> Tensor:
     return x.detach().requires_grad_(requires_grad)
-
-
-def _gradients(outputs: Tensors, grads: Tensors, inputs: list[Tensor]) -> list[Tensor | None]:
-    """One gradient an input, None where an input does not require or does not reach one."""
-    pairs = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
-    places = [i for i, x in enumerate(inputs) if x.requires_grad]
-    result: list[Tensor | None] = [None] * len(inputs)
-    if pairs and places:
-        heads, head_grads = zip(*pairs, strict=True)
-        found = torch.autograd.grad(heads, [inputs[i] for i in places], head_grads, allow_unused=True)
-        for place, grad in zip(places, found, strict=True):
-            result[place] = grad
-    return result
 
 
 class _GradientSums:
@@ -212,18 +224,20 @@ class _GradientSums:
 
     def __init__(self, like: Tensors, needed: tuple[bool, ...]) -> None:
         self._like = like
-        self._needed = needed
-        self._sums: list[Tensor | None] = [None] * len(like)
+        self._sums = [
+            torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) if need else None
+            for x, need in zip(like, needed, strict=True)
+        ]
+        self._found = [False] * len(like)
 
-    def add(self, grads: list[Tensor | None]) -> None:
-        for i, grad in enumerate(grads):
-            if grad is None or not self._needed[i]:
-                continue
-            total = self._sums[i]
-            if total is None:
-                self._sums[i] = grad.to(torch.promote_types(grad.dtype, torch.float32), copy=True)
-            else:
+    def add(self, grads: tuple[Tensor | None, ...]) -> None:
+        for i, (total, grad) in enumerate(zip(self._sums, grads, strict=True)):
+            if total is not None and grad is not None:
                 total.add_(grad)
+                self._found[i] = True
 
     def result(self) -> list[Tensor | None]:
-        return [None if total is None else total.to(x.dtype) for x, total in zip(self._like, self._sums, strict=True)]
+        return [
+            total.to(x.dtype) if total is not None and found else None
+            for x, total, found in zip(self._like, self._sums, self._found, strict=True)
+        ]

@@ -90,11 +90,6 @@ METHODS: Registry[Method] = Registry(
     "method",
     {
         "replay": Method("astromorphic attention, replay (AMRB)", _own("astro", "replay"), "full"),
-        "replay_held": Method(
-            "the same, memory held at its least at the price of time (replay_budget: a size)",
-            _own("astro", "replay_held"),
-            "full",
-        ),
         "full": Method("astromorphic attention, full backpropagation", _own("astro", "full")),
         "checkpoint": Method(
             "astromorphic attention, torch.utils.checkpoint on each segment", _own("astro", "checkpoint"), "full"

@@ -12,9 +12,6 @@ from rmaat.compare.shapes import NUM_LABELS, VOCAB_SIZE, Shape
 from rmaat.compare.workload import Workload, autocast, workload
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification, RmaatModel
 
-LEAST = "1KiB"
-"""A budget that no second segment fits into."""
-
 
 @dataclass(frozen=True)
 class SegmentCheckpoint:
@@ -48,14 +45,12 @@ def own(shape: Shape, device: str, attention_type: str, backprop: str, first_onl
         shape: model and batch.
         device: 'cpu' or 'cuda'.
         attention_type: 'astro' or 'softmax'.
-        backprop: 'replay', 'replay_held' (within the least memory), 'full' or 'checkpoint'.
+        backprop: 'replay', 'full' or 'checkpoint'.
         first_only: read the first segment of the sequence and nothing else.
     """
     torch.manual_seed(0)
-    settings = shape.model_settings(attention_type, replay=backprop in ("replay", "replay_held"))
+    settings = shape.model_settings(attention_type, replay=backprop == "replay")
     everything: dict[str, Any] = {**asdict(settings), "vocab_size": VOCAB_SIZE, "num_labels": NUM_LABELS}
-    if backprop == "replay_held":
-        everything["replay_budget"] = LEAST
     config = RmaatConfig(**everything)
     model = (_CheckpointedClassifier if backprop == "checkpoint" else RmaatForSequenceClassification)(config)
     if shape.torch_compile:
