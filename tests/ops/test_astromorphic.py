@@ -77,6 +77,36 @@ def test_gradients_equal_those_of_the_formulas():
         assert relative(one, other) < 1e-12
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("astrocyte", [False, True])
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("plasticity", [False, True])
+def test_gradients_equal_finite_differences(masked, astrocyte, sigmoid, plasticity):
+    q, k, v, r = inputs()
+    mask = torch.arange(9) < torch.tensor([9, 5])[:, None] if masked else None
+    form = {"hebbian_sigmoid": sigmoid, "presynaptic_plasticity": plasticity}
+
+    def attention(q, k, v, r=None):
+        return astromorphic_attention(q, k, v, r, 0.3, 2.0, mask, **form)
+
+    assert torch.autograd.gradcheck(attention, (q, k, v, r) if astrocyte else (q, k, v), rtol=1e-6)
+
+
+def test_what_is_kept_for_the_gradient_is_the_inputs_and_small():
+    n, m, d = 512, 16, 16
+    q, k, v, r = inputs(1, 2, n, m, d, torch.float32)
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        astromorphic_attention(q, k, v, r)
+    own = sum(x.nbytes for place, x in kept.items() if place not in {y.data_ptr() for y in (q, k, v, r)})
+    assert own == 4 * 2 * (m * d + m + n)
+
+
 def test_without_astrocyte_it_is_linear_attention():
     """alpha 1, divisor 1, no R: softmax's kernel replaced by phi(q) . phi(k) and normalised to weights that sum to 1."""
     q, k, v, _ = inputs(n=30)

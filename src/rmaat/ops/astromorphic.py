@@ -3,8 +3,12 @@
 Axes: B batch, H heads, N positions, m features of queries and keys, d features of values.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import elu
 
 from rmaat.ops.precision import at_least_float32, no_autocast
@@ -15,7 +19,7 @@ SMALLEST_NORMALISER = 1e-6
 
 def feature_map(x: Tensor) -> Tensor:
     """phi(x) = elu(x) + 1, positive [A]."""
-    return elu(x) + 1
+    return elu(x).add_(1)
 
 
 def astromorphic_attention(
@@ -58,21 +62,104 @@ def astromorphic_attention(
         raise ValueError(f"astromorphic_attention: r must be {(heads, n, m)} as k is, not {tuple(r.shape)}")
     if mask is not None and mask.shape != (batch, n):
         raise ValueError(f"astromorphic_attention: mask must be {(batch, n)}, not {tuple(mask.shape)}")
-    with no_autocast(q):
-        phi_q_BHNm = feature_map(at_least_float32(q))
-        phi_k_BHNm = feature_map(at_least_float32(k))
-        v_BHNd = at_least_float32(v)
-        if mask is not None:
-            absent_B1N1 = ~mask[:, None, :, None]
-            phi_k_BHNm = phi_k_BHNm.masked_fill(absent_B1N1, 0)
-            v_BHNd = v_BHNd.masked_fill(absent_B1N1, 0)
-        write_BHNm = phi_k_BHNm if r is None else phi_k_BHNm + feature_map(r.to(phi_k_BHNm.dtype))
-        hebbian_BHmd = write_BHNm.mT @ v_BHNd / (m if hebbian_scale is None else hebbian_scale)
-        if hebbian_sigmoid:
-            hebbian_BHmd = hebbian_BHmd.sigmoid()
-        if not presynaptic_plasticity:
-            return (phi_q_BHNm @ hebbian_BHmd).to(v.dtype)
-        # Clamped because the power's slope at 0 is infinite, which a fully masked row would turn into NaN gradients.
-        calcium_BHm1 = phi_k_BHNm.sum(-2).clamp_min(torch.finfo(phi_k_BHNm.dtype).tiny).pow(alpha).unsqueeze(-1)
-        normaliser_BHN1 = (phi_q_BHNm @ calcium_BHm1).clamp_min(SMALLEST_NORMALISER)
-        return (phi_q_BHNm @ hebbian_BHmd / normaliser_BHN1).to(v.dtype)
+    scale = m if hebbian_scale is None else hebbian_scale
+    form = _Form(alpha, scale, hebbian_sigmoid, presynaptic_plasticity)
+    return _Attention.apply(form, q, k, v, r, mask)
+
+
+@dataclass(frozen=True)
+class _Form:
+    alpha: float
+    scale: float
+    hebbian_sigmoid: bool
+    presynaptic_plasticity: bool
+
+
+class _Attention(torch.autograd.Function):
+    """Keeps its inputs and what is small, and makes the features again: they outweigh the inputs several times.
+
+    In the backward pass G is the gradient of L, and A = (G / C) H^T. Then dC = -(phi(Q) * A) 1 / C, dphi(Q) = A + dC g,
+    dH = phi(Q)^T (G / C), and dphi(K) = V dH^T / s + dg alpha g / sum_t phi(k_t); phi' = min(phi, 1).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, form: _Form, q: Tensor, k: Tensor, v: Tensor, r: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        with no_autocast(q):
+            phi_q_BHNm = _features(q)
+            phi_k_BHNm, v_BHNd = _features(k, mask), _present(v, mask)
+            write_BHNm = phi_k_BHNm if r is None else phi_k_BHNm + _features(r)
+            hebbian_BHmd = write_BHNm.mT @ v_BHNd / form.scale
+            if form.hebbian_sigmoid:
+                hebbian_BHmd = hebbian_BHmd.sigmoid()
+            read_BHNd = phi_q_BHNm @ hebbian_BHmd
+            sums_BHm1 = normaliser_BHN1 = None
+            if form.presynaptic_plasticity:
+                sums_BHm1 = phi_k_BHNm.sum(-2).unsqueeze(-1)
+                normaliser_BHN1 = phi_q_BHNm @ _response(sums_BHm1, form.alpha)
+                read_BHNd.div_(normaliser_BHN1.clamp_min(SMALLEST_NORMALISER))
+            ctx.form = form
+            ctx.save_for_backward(q, k, v, r, mask, hebbian_BHmd, sums_BHm1, normaliser_BHN1)
+            return read_BHNd.to(v.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        form: _Form = ctx.form
+        q, k, v, r, mask, hebbian_BHmd, sums_BHm1, normaliser_BHN1 = ctx.saved_tensors
+        with no_autocast(q):
+            phi_q_BHNm, phi_k_BHNm, v_BHNd = _features(q), _features(k, mask), _present(v, mask)
+            grad_BHNd = _wide(grads[0])
+            if form.presynaptic_plasticity:
+                clamped_BHN1 = normaliser_BHN1.clamp_min(SMALLEST_NORMALISER)
+                grad_BHNd = grad_BHNd / clamped_BHN1
+            grad_phi_q_BHNm = grad_BHNd @ hebbian_BHmd.mT
+            grad_hebbian_BHmd = phi_q_BHNm.mT @ grad_BHNd / form.scale
+            if form.hebbian_sigmoid:
+                grad_hebbian_BHmd = grad_hebbian_BHmd * hebbian_BHmd * (1 - hebbian_BHmd)
+            grad_write_BHNm = v_BHNd @ grad_hebbian_BHmd.mT
+            grad_r = None
+            if r is None:
+                grad_v_BHNd = phi_k_BHNm @ grad_hebbian_BHmd
+            else:
+                phi_r_HNm = _features(r)
+                grad_v_BHNd = (phi_k_BHNm + phi_r_HNm) @ grad_hebbian_BHmd
+                grad_r = (grad_write_BHNm.sum(0) * _slope(phi_r_HNm)).to(r.dtype)
+            if form.presynaptic_plasticity:
+                grad_normaliser_BHN1 = -(phi_q_BHNm * grad_phi_q_BHNm).sum(-1, keepdim=True) / clamped_BHN1
+                grad_normaliser_BHN1 = grad_normaliser_BHN1.where(normaliser_BHN1 >= SMALLEST_NORMALISER, 0)
+                response_BHm1 = _response(sums_BHm1, form.alpha)
+                grad_response_BHm1 = phi_q_BHNm.mT @ grad_normaliser_BHN1
+                grad_phi_q_BHNm.addcmul_(grad_normaliser_BHN1, response_BHm1.mT)
+                present_BHm1 = sums_BHm1 >= torch.finfo(sums_BHm1.dtype).tiny
+                grad_sums_BHm1 = grad_response_BHm1 * form.alpha * response_BHm1 / sums_BHm1
+                grad_write_BHNm.add_(grad_sums_BHm1.where(present_BHm1, 0).mT)
+            grad_q = grad_phi_q_BHNm.mul_(_slope(phi_q_BHNm)).to(q.dtype)
+            # Features of masked keys are 0, and so is their slope.
+            grad_k = grad_write_BHNm.mul_(_slope(phi_k_BHNm)).to(k.dtype)
+            return None, grad_q, grad_k, _present(grad_v_BHNd, mask).to(v.dtype), grad_r, None
+
+
+def _wide(x: Tensor) -> Tensor:
+    return at_least_float32(x).contiguous()
+
+
+def _features(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    phi = feature_map(_wide(x))
+    return phi if mask is None else phi.masked_fill_(~mask[:, None, :, None], 0)
+
+
+def _slope(phi: Tensor) -> Tensor:
+    """phi' = min(phi, 1), in place of phi."""
+    return phi.clamp_max_(1)
+
+
+def _present(x: Tensor, mask: Tensor | None) -> Tensor:
+    wide_BHNd = _wide(x)
+    return wide_BHNd if mask is None else wide_BHNd.masked_fill(~mask[:, None, :, None], 0)
+
+
+def _response(sums_BHm1: Tensor, alpha: float) -> Tensor:
+    # Clamped because the power's slope at 0 is infinite.
+    return sums_BHm1.clamp_min(torch.finfo(sums_BHm1.dtype).tiny).pow(alpha)
