@@ -112,6 +112,24 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, monkeypatch):
     assert whole.metrics["train_tokens"] == resumed.metrics["train_tokens"]
 
 
+def test_a_run_killed_after_its_last_step_is_measured_and_not_trained_on(tiny, monkeypatch):
+    whole = train(tiny)
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rmaat.training.run.measure", killed)
+    parts = replace(tiny, output_dir=f"{tiny.output_dir}-parts")
+    with pytest.raises(KeyboardInterrupt):
+        train(parts)
+    monkeypatch.undo()
+    monkeypatch.setattr(SegmentTrainer, "training_step", killed)
+    resumed = train(replace(parts, resume=True))
+    for name in ("steps", "best_step", "train_tokens", "test_loss", "eval_loss"):
+        assert resumed.metrics[name] == whole.metrics[name], name
+    assert (resumed.output_dir / "curves.png").exists()
+
+
 def epoch_tokens(listops_dir: Path) -> int:
     """The tokens of the training part, which is 16 batches of 16: what 16 steps meet."""
     train_part = load("listops_short", data_dir=listops_dir, max_seq_len=192)["train"]

@@ -71,7 +71,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     trainer = build_trainer(source, model, data)
     if trainer.is_world_process_zero():
         tell(data)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train_from(checkpoint)
     history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))
 

@@ -1,14 +1,19 @@
 """The Trainer of transformers with this project's order of examples, counts and checks."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rmaat.errors import TrainingDivergedError
 from rmaat.training.batches import GroupedByLength
@@ -30,6 +35,23 @@ class SegmentTrainer(Trainer):
         They live in the trainer's state, which each checkpoint keeps, so that a resumed run goes on counting.
         """
         return self.state.stateful_callbacks.setdefault("RunTotals", {"tokens": 0, "seconds": 0.0, "memory": 0})
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train to the end from a checkpoint, or from the start.
+
+        Where the checkpoint is the end already, its state and the best weights are taken: the trainer of transformers would train
+        another step before it looks.
+        """
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+            longer = self.args.max_steps <= 0 and self.args.num_train_epochs > state.num_train_epochs
+            if state.global_step >= max(self.args.max_steps, state.max_steps) and not longer:
+                self.state = state
+                best = checkpoint.with_name(f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step or state.global_step}")
+                assert self.model is not None
+                self.model.load_state_dict(load_file(best / SAFE_WEIGHTS_NAME))
+                return
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         assert self._train_lengths is not None
