@@ -34,38 +34,54 @@ def network(classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, 128), nn.ReLU(), nn.Linear(128, classes))
 
 
-def accuracy_of_a_small_network(name: str, data_dir: Path, examples: int, epochs: int) -> float:
-    torch.manual_seed(0)
-    dataset = load(name, data_dir)
-    images, labels = images_of(dataset["train"].select(range(examples)), name)
-    model = network(len(TASKS[name].info.label_names))
-    steps = epochs * (examples // BATCH)
+def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, peak_rate: float = 3e-3) -> None:
+    """Epochs over all images, the rate up and down once."""
+    steps = epochs * (len(images) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=steps)
+    model.train()
     for _ in range(epochs):
-        for rows in torch.randperm(examples)[: examples // BATCH * BATCH].view(-1, BATCH):
+        for rows in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
             loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     model.eval()
-    test_images, test_labels = images_of(dataset["test"].select(range(2_000)), name)
     with torch.no_grad():
-        predicted = torch.cat([model(part).argmax(1) for part in test_images.split(BATCH)])
-    return float((predicted == test_labels).float().mean())
+        predicted = torch.cat([model(part).argmax(1) for part in images.split(BATCH)])
+    return float((predicted == labels).float().mean())
 
 
 @pytest.mark.slow
-def test_easy_pathfinder_can_be_learned(tmp_path: Path) -> None:
-    # 71% after these six passes; chance is 50%.
-    task = TASKS["pathfinder32_easy"]
-    assert isinstance(task, GeneratedTask)
-    generate(task, tmp_path, 0, Counts(train=20_000, validation=2_000, test=2_000))
-    assert accuracy_of_a_small_network("pathfinder32_easy", tmp_path, examples=20_000, epochs=6) > 0.65
+def test_pathfinder_can_be_learned(tmp_path: Path) -> None:
+    """94% easy and 72% hard were reached with twice and three times the passes over all images; chance is 50%."""
+    torch.manual_seed(0)
+    model = network(2)
+    found = {}
+    for name, epochs in (("pathfinder32_easy", 1), ("pathfinder32", 2)):
+        task = TASKS[name]
+        assert isinstance(task, GeneratedTask)
+        generate(task, tmp_path, 0, Counts(train=100_000, validation=2_000, test=2_000))
+        dataset = load(name, tmp_path)
+        images, labels = images_of(dataset["train"], name)
+        if not found:
+            # Few images seen often end the long plateau at chance; as many seen once do not.
+            train(model, images[:20_000], labels[:20_000], epochs=14)
+        train(model, images, labels, epochs, peak_rate=2e-3)
+        found[name] = accuracy(model, *images_of(dataset["test"], name))
+    assert found["pathfinder32_easy"] > 0.85
+    assert found["pathfinder32"] > 0.6
 
 
 @pytest.mark.slow
 def test_cifar10_can_be_learned(shared_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RMAAT_CACHE", str(tmp_path))
-    assert accuracy_of_a_small_network("cifar10", shared_data, examples=20_000, epochs=4) > 0.55
+    torch.manual_seed(0)
+    dataset = load("cifar10", shared_data)
+    model = network(10)
+    train(model, *images_of(dataset["train"].select(range(20_000)), "cifar10"), epochs=4)
+    assert accuracy(model, *images_of(dataset["test"].select(range(2_000)), "cifar10")) > 0.55
