@@ -25,7 +25,7 @@ def row(path: Path) -> str:
         task,
         f"{100 * found['test_accuracy']:.2f}",
         f"{100 * found['test_majority_accuracy']:.2f}",
-        str(ACCURACY.get(("rmaat", task), "")),
+        str(ACCURACY.get(("rmaat", run), "")),
         f"{found['steps']:,}",
         f"{found['train_tokens'] / 1e6:,.0f} M",
         f"{found['train_seconds'] / 60:.0f}",

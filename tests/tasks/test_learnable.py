@@ -58,11 +58,11 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 @pytest.mark.slow
 def test_pathfinder_can_be_learned(tmp_path: Path) -> None:
-    """94% easy and 72% hard were reached with twice and three times the passes over all images; chance is 50%."""
+    """Hard images alone stay at chance, and so they do after one pass over the easy ones; chance is 50%."""
     torch.manual_seed(0)
     model = network(2)
     found = {}
-    for name, epochs in (("pathfinder32_easy", 1), ("pathfinder32", 2)):
+    for name, epochs in (("pathfinder32_easy", 2), ("pathfinder32", 3)):
         task = TASKS[name]
         assert isinstance(task, GeneratedTask)
         generate(task, tmp_path, 0, Counts(train=100_000, validation=2_000, test=2_000))

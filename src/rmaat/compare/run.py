@@ -11,6 +11,7 @@ from rmaat.compare.gate import Verdict, judge_all
 from rmaat.compare.processes import Call
 from rmaat.compare.shapes import Shape
 from rmaat.provenance import provenance
+from rmaat.training.folder import write_atomically
 
 ALLOCATORS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTORCH_")
 """What begins the names of the variables that set how memory is allocated: they move a peak by more than twice."""
@@ -62,6 +63,4 @@ class Setting:
 
 def write_json(found: dict[str, Any], path: Path) -> None:
     """Write the figures; a reader never meets half of them."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(found, indent=2) + "\n")
-    part.replace(path)
+    write_atomically(path, json.dumps(found, indent=2) + "\n")
