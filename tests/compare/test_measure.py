@@ -50,6 +50,8 @@ def test_peak_is_that_of_the_steps_alone_and_the_limit_holds():
 
 def test_a_process_that_ends_without_an_answer_is_told():
     with pytest.raises(KilledError, match="killed"):
+        in_fresh_process(signal.raise_signal, signal.SIGKILL)
+    with pytest.raises(KilledError, match="ended with status 9"):
         in_fresh_process(os._exit, 9)
 
 
@@ -114,6 +116,15 @@ def _fail():
 def test_an_error_that_cannot_be_sent_is_told_by_its_name_and_text():
     with pytest.raises(RuntimeError, match="_LocalError: no such thing"):
         in_fresh_process(_fail)
+
+
+def _unsendable():
+    return lambda: 1
+
+
+def test_a_result_that_cannot_be_sent_is_told():
+    with pytest.raises(Exception, match="pickle"):
+        in_fresh_process(_unsendable)
 
 
 def test_the_process_ends_with_the_one_that_asked():

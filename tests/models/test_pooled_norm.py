@@ -40,13 +40,23 @@ def test_training_reads_deviations_and_evaluation_those_from_running_means(make_
     )
 
 
-def test_a_single_row_is_trained_on_by_the_running_statistics(make_model):
-    model = make_model(pooled_norm=True, hidden_dropout_prob=0.0).train()
-    model(ids(5))
-    found = model(ids(1)).logits
-    torch.testing.assert_close(found, model.eval()(ids(1)).logits, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("towers", [False, True])
+def test_a_single_example_is_trained_on_by_the_running_statistics(make_model, towers):
+    model = make_model(pooled_norm=True, two_towers=towers, hidden_dropout_prob=0.0).train()
+    several, one = ({"input_ids": ids(n)} | ({"other_input_ids": ids(n, seed=2)} if towers else {}) for n in (5, 1))
+    model(**several)
+    found = model(**one).logits
+    torch.testing.assert_close(found, model.eval()(**one).logits, rtol=1e-12, atol=1e-12)
     found.sum().backward()
     assert model.rmaat.first_memory.grad.norm() > 0
+
+
+def test_what_a_model_without_it_never_saved_is_initialised(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path)
+    norm = type(make_model()).from_pretrained(tmp_path, pooled_norm=True).pooled_norm
+    assert (norm.running_mean == 0).all()
+    assert (norm.running_var == 1).all()
+    assert norm.num_batches_tracked == 0
 
 
 def test_the_running_statistics_are_saved(make_model, tmp_path):

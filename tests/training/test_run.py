@@ -128,6 +128,11 @@ def test_a_run_killed_after_its_last_step_is_measured_and_not_trained_on(tiny, m
     for name in ("steps", "best_step", "train_tokens", "test_loss", "eval_loss"):
         assert resumed.metrics[name] == whole.metrics[name], name
     assert (resumed.output_dir / "curves.png").exists()
+    monkeypatch.undo()
+    assert (
+        train(replace(parts, resume=True, max_steps=whole.metrics["steps"] + 2)).metrics["steps"]
+        == whole.metrics["steps"] + 2
+    )
 
 
 def epoch_tokens(listops_dir: Path) -> int:

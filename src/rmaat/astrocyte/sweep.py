@@ -65,8 +65,12 @@ def sweep(
     workers = min(workers or os.cpu_count() or 1, len(values))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(sweep_point, model, name, float(value)) for value in values]
-        for _ in as_completed(futures):
-            on_point()
+        try:
+            for _ in as_completed(futures):
+                on_point()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     points = [future.result() for future in futures]
     if all(point.increments is None for point in points):
         raise UserError(f"no value of {name} in the sweep gives retention factors; the first: {points[0].refusal}")

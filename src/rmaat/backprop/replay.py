@@ -29,7 +29,8 @@ class Replay:
     as the budget has room for, which saves their second computation.
 
     The result's backward is one node of the graph: parameters, shared tensors and states are its inputs, and their gradients are
-    summed inside and returned, so whatever hangs on a leaf's gradient (DDP, accumulation, scaling) sees it once.
+    summed inside and returned, so whatever hangs on a leaf's gradient (DDP, accumulation, scaling) sees it once. A hook of
+    `Tensor.register_hook` on a parameter is the exception: it sees each segment's part and the sum.
 
     Attributes:
         budget: what the kept segments may hold; the default keeps one.
@@ -47,7 +48,8 @@ class Replay:
         autocast = _AutocastState.of(recurrence.state[0].device.type)
         with autocast.restored():
             replayed = max(recurrence.total - self._kept(recurrence), 0)
-        if replayed:
+        everything = (*recurrence.parameters, *recurrence.shared, *recurrence.segments, *recurrence.state)
+        if replayed and any(x.requires_grad for x in everything):
             return _replay(recurrence, replayed, autocast, self.buffer)
         with autocast.restored():
             return recurrence.run(0, recurrence.total, recurrence.state)
@@ -62,6 +64,7 @@ class Replay:
             *((tuple(x.shape), x.dtype) for x in first),
             torch.is_autocast_enabled(kind),
             torch.get_autocast_dtype(kind),
+            len(recurrence.parameters),
         )
         size = self._size(first[-1].device)
         if key not in self._measured:

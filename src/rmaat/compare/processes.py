@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -19,25 +20,29 @@ class Call(Protocol):
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result from a newly started interpreter, which never outlives this call.
+    """The function's result from a newly started interpreter, which is ended with this call.
 
     Raises:
-        KilledError: where the process ended without an answer.
-        Exception: what the function raised; as `RuntimeError` with its name and text where it cannot be sent.
+        KilledError: where the process ended without a whole answer.
+        Exception: what the function raised; as `RuntimeError` with its name and text where that or the result cannot be sent.
     """
     context = multiprocessing.get_context("spawn")
     answers, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, arguments))
-    process.start()
-    sender.close()
     try:
-        result, failure = answers.recv()
+        process.start()
+        sender.close()
+        result, failure = pickle.loads(answers.recv_bytes())
         process.join()
-    except EOFError:
+    except (EOFError, OSError):
+        process.join()
+        if (process.exitcode or 0) > 0:
+            raise KilledError(f"its process ended with status {process.exitcode} and no answer") from None
         raise KilledError("its process was killed, most likely for want of memory") from None
     finally:
-        process.kill()
-        process.join()
+        if process.pid is not None:
+            process.kill()
+            process.join()
     if failure is not None:
         raise failure
     return result
@@ -45,10 +50,11 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
-        result, failure = function(*arguments), None
-    except Exception as raised:
-        result, failure = None, _sendable(raised)
-    sender.send((result, failure))
+        answer = pickle.dumps((function(*arguments), None))
+    except Exception as failure:
+        failure.add_note(traceback.format_exc())
+        answer = pickle.dumps((None, _sendable(failure)))
+    sender.send_bytes(answer)
 
 
 def _sendable(failure: Exception) -> Exception:

@@ -29,19 +29,6 @@ class RmaatClassifierOutput(ModelOutput):
     readout: Tensor | None = None
 
 
-class PooledNorm(nn.BatchNorm1d):
-    """Batch normalisation without weights, by its running statistics where a batch is a single row."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, affine=False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, D) -> (B, D)."""
-        if len(input) > 1:
-            return super().forward(input)
-        return batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
-
-
 class RmaatForSequenceClassification(RmaatPreTrainedModel):
     """RMAAT with a linear classifier on the last segment's readout; the loss is taken there alone [C: RMT].
 
@@ -51,7 +38,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__(config)
         self.rmaat = RmaatModel(config)
-        self.pooled_norm = PooledNorm(config.hidden_size) if config.pooled_norm else nn.Identity()
+        self.pooled_norm = nn.BatchNorm1d(config.hidden_size, affine=False) if config.pooled_norm else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear((4 if config.two_towers else 1) * config.hidden_size, config.num_labels)
         self.post_init()
@@ -86,11 +73,21 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         check_pair(self.config.two_towers, other_input_ids, continues)
         out = self.rmaat(input_ids, attention_mask, memory, readout, segment_offset, total_segments, input_values)
         if other_input_ids is None:
-            features = self.pooled_norm(out.pooled)
+            features = self._normed(out.pooled, len(first))
         else:
             both = torch.cat([out.pooled, self.rmaat(other_input_ids, other_attention_mask).pooled])
-            one, other = self.pooled_norm(both).chunk(2)
+            one, other = self._normed(both, len(first)).chunk(2)
             features = torch.cat([one, other, one * other, one - other], dim=1)
         logits = self.classifier(self.dropout(features))
         loss = None if labels is None else cross_entropy(logits, labels)
         return RmaatClassifierOutput(loss=loss, logits=logits, memory=out.memory, readout=out.readout)
+
+    def _normed(self, pooled: Tensor, examples: int) -> Tensor:
+        norm = self.pooled_norm
+        if norm is None:
+            return pooled
+        if examples > 1:
+            normed: Tensor = norm(pooled)
+            return normed
+        # One example, be it a pair, has no statistics of its own.
+        return batch_norm(pooled, norm.running_mean, norm.running_var, eps=norm.eps)

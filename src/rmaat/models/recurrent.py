@@ -61,6 +61,10 @@ class RmaatPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, TokenEmbedding):
             init.normal_(module.tokens.weight, std=module.std)
+        elif isinstance(module, nn.BatchNorm1d):
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
         elif isinstance(module, Mixer):
             module.initialise()
         elif isinstance(module, RmaatModel):

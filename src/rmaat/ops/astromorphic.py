@@ -52,7 +52,8 @@ def astromorphic_attention(
         presynaptic_plasticity: divide by C; without it the reading is phi(Q) H.
 
     Returns:
-        (B, H, N, d) in the dtype of v. Sums over keys, g and 1/C are made in at least float32 under any autocast.
+        (B, H, N, d) in the dtype of v, with first derivatives. Sums over keys, g and 1/C are made in at least float32 under any
+        autocast.
 
     Raises:
         ValueError: where r or mask does not fit.

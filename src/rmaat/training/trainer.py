@@ -1,5 +1,6 @@
 """The Trainer of transformers with this project's order of examples, counts and checks."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,21 @@ class SegmentTrainer(Trainer):
         """
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-            longer = self.args.max_steps <= 0 and self.args.num_train_epochs > state.num_train_epochs
-            if state.global_step >= max(self.args.max_steps, state.max_steps) and not longer:
+            if state.global_step >= self._last_step():
+                state.is_world_process_zero = self.is_world_process_zero()
+                state.is_local_process_zero = self.is_local_process_zero()
                 self.state = state
-                best = checkpoint.with_name(f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step or state.global_step}")
+                best = checkpoint.with_name(f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}") / SAFE_WEIGHTS_NAME
                 assert self.model is not None
-                self.model.load_state_dict(load_file(best / SAFE_WEIGHTS_NAME))
+                self.model.load_state_dict(load_file(best if best.exists() else checkpoint / SAFE_WEIGHTS_NAME))
                 return
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    def _last_step(self) -> int:
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        steps = -(-len(self.get_train_dataloader()) // self.args.gradient_accumulation_steps)
+        return math.ceil(self.args.num_train_epochs * steps)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         assert self._train_lengths is not None
