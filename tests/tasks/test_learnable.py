@@ -58,7 +58,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 @pytest.mark.slow
 def test_pathfinder_can_be_learned(tmp_path: Path) -> None:
-    """Hard images alone stay at chance, and so they do after one pass over the easy ones; chance is 50%."""
+    """After one pass over all easy images instead of two the hard ones stayed at chance, which is 50%."""
     torch.manual_seed(0)
     model = network(2)
     found = {}
