@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -12,6 +12,8 @@ from rmaat.errors import UserError, did_you_mean
 from rmaat.presets import resolve
 from rmaat.settings import ModelSettings, one_of
 from rmaat.tasks.files import FilesOptions
+
+AUTO: Literal["auto"] = "auto"
 
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
@@ -42,7 +44,7 @@ class RunConfig(ModelSettings, FilesOptions):
         warmup_steps: steps over which the rate rises from 0.
         weight_decay: AdamW's weight decay.
         max_grad_norm: norm to which gradients are clipped; 0 leaves them.
-        bf16: bfloat16 autocast, on CPU or GPU.
+        bf16: bfloat16 autocast, on CPU or GPU; 'auto': where the device has the arithmetic for it, else float32.
         fp16: float16 autocast with gradient scaling, on GPU.
         torch_compile: compile the segment step.
         eval_steps: steps between evaluations on the validation part, each followed by a checkpoint.
@@ -73,7 +75,7 @@ class RunConfig(ModelSettings, FilesOptions):
     warmup_steps: int = 100
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    bf16: bool = False
+    bf16: bool | Literal["auto"] = False
     fp16: bool = False
     torch_compile: bool = False
     eval_steps: int = 500
@@ -111,7 +113,7 @@ class RunConfig(ModelSettings, FilesOptions):
             raise UserError(f"learning_rate must be positive and finite, not {self.learning_rate}")
         if self.max_steps == 0 and not self.num_train_epochs > 0:
             raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
-        if self.bf16 and self.fp16:
+        if self.bf16 is True and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
         if self.seed >= 2**32:
             raise UserError(f"seed must be below 2^32, not {self.seed}")

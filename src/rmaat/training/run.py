@@ -24,6 +24,7 @@ from rmaat.training.config import RunConfig
 from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, describe, tell
 from rmaat.training.finished import FinishedRun
+from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
 from rmaat.training.trainer import SegmentTrainer
 
@@ -47,6 +48,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         TrainingDivergedError: where loss or a gradient stops being finite.
     """
     run.check()
+    run = with_precision(run, device())
     source = RunData.of(run).sized()
     run = source.run
     data = source.load(bar)
@@ -134,7 +136,7 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
     Raises:
         UserError: where the data is missing.
     """
-    run = replace(finished.config, data_dir=data_dir or finished.config.data_dir)
+    run = with_precision(replace(finished.config, data_dir=data_dir or finished.config.data_dir), device())
     source = replace(finished.source, run=run)
     data = source.load(bar)
     with tempfile.TemporaryDirectory() as scratch:
@@ -142,6 +144,11 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
         trainer = build_trainer(scratched, finished.model, data)
         found = measure(trainer, source.longest_first(data["test"]), "test")
     return {**found, "test_majority_accuracy": majority_accuracy(data["test"]), "test_examples": len(data["test"])}
+
+
+def device() -> str:
+    """Where runs compute: 'cuda' if there is one, else 'cpu'."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build_model(source: RunData) -> RmaatForSequenceClassification:
@@ -155,7 +162,7 @@ def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: 
     if run.torch_compile:
         # The segment step alone: one graph serves all segments, where the whole loop would be unrolled.
         model.rmaat.encoder.compile(dynamic=False)
-    cuda = torch.cuda.is_available()
+    cuda = device() == "cuda"
     arguments = TrainingArguments(
         output_dir=run.output_dir,
         seed=run.seed,
@@ -170,7 +177,7 @@ def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: 
         warmup_steps=run.warmup_steps,
         weight_decay=run.weight_decay,
         max_grad_norm=run.max_grad_norm,
-        bf16=run.bf16,
+        bf16=run.bf16 is True,
         fp16=run.fp16,
         eval_strategy="steps",
         eval_steps=run.eval_steps,

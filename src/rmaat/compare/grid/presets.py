@@ -11,6 +11,7 @@ from typing import Any
 
 from rmaat.compare.grid.models import model_names
 from rmaat.registry import Registry
+from rmaat.training.config import AUTO
 
 Settings = dict[str, Any]
 
@@ -86,7 +87,7 @@ SMALL: Settings = {
     "learning_rate": 2e-3,
     "warmup_steps": 100,
     "per_device_eval_batch_size": 64,
-    "bf16": True,
+    "bf16": AUTO,
     "torch_compile": True,
     "eval_examples": 2000,
     "logging_steps": 25,
@@ -146,7 +147,7 @@ CPU = Grid(
 FULL: Settings = {
     "readout": "running_mean",
     "per_device_eval_batch_size": 64,
-    "bf16": True,
+    "bf16": AUTO,
     "torch_compile": True,
     "logging_steps": 50,
 }
