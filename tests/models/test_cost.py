@@ -126,3 +126,40 @@ def test_65536_tokens_train_under_a_limit_that_full_backpropagation_exceeds():
     assert (replay.returncode, replay.stdout.strip()) == (0, "True"), replay.stderr
     assert full.returncode != 0
     assert "allocate" in full.stderr or "MemoryError" in full.stderr
+
+
+def test_a_segments_gradients_are_summed_and_let_go(monkeypatch):
+    """A second set of gradients beside the sums is as much as a segment where the batch is small."""
+    model, loss, _ = loss_of({"memory_replay_backprop": True})
+    parameters = {id(p) for p in model.parameters()}
+    held = []
+    grad = torch.autograd.grad
+
+    def watched(heads, inputs, *rest, **named):
+        found = grad(heads, inputs, *rest, **named)
+        held.append(
+            sum(
+                g.untyped_storage().nbytes()
+                for x, g in zip(inputs, found, strict=True)
+                if g is not None and id(x) in parameters
+            )
+        )
+        return found
+
+    monkeypatch.setattr("torch.autograd.grad", watched)
+    loss.backward()
+    assert len(held) == SEGMENTS
+    one_set = sum(p.grad.nbytes for p in model.parameters())
+    assert max(held) < one_set / 100
+
+
+def test_whole_segments_are_read_where_they_lie(monkeypatch):
+    model, _, _ = loss_of({})
+    ids = torch.randint(0, 256, (1, 16 * SEGMENTS))
+    seen = []
+    run = model.rmaat._run
+    monkeypatch.setattr(
+        model.rmaat, "_run", lambda inputs, *rest: seen.append(inputs.tokens.data_ptr()) or run(inputs, *rest)
+    )
+    model(ids)
+    assert seen == [ids.data_ptr()]

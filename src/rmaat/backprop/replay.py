@@ -1,6 +1,9 @@
 """AMRB: backpropagation that keeps the states between segments and computes each segment again on the way back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -170,16 +173,14 @@ class _ReplayFunction(torch.autograd.Function):
             if graph is None:
                 state = tuple(x[start - 1].to(y.device) for x, y in zip(stored, first_state, strict=True))
                 graph = _Graph.of(plan, start, stop, flat, state if start else first_state, needs)
-            found = graph.gradients(parameters, grads)
+            of_segments, of_state = graph.gradients(parameters, grads, sums)
             graph = None
-            of_parameters, of_shared, of_segments, of_state = plan.split(found)
-            sums.add((*of_parameters, *of_shared))
             for total, grad in zip(segment_grads, of_segments, strict=True):
                 if total is not None and grad is not None:
                     total[start:stop] = grad
             for own, grad in zip(grads, of_state, strict=True):
                 own.zero_() if grad is None else own.copy_(grad)
-            del found, of_parameters, of_shared, of_segments, of_state, grad
+            del of_segments, of_state, grad
         return (None, *sums.result(), *segment_grads, *grads)
 
 
@@ -187,7 +188,9 @@ class _ReplayFunction(torch.autograd.Function):
 class _Graph:
     """The graph of some segments, from leaves of their own; its activations live as long as it does."""
 
-    leaves: list[Tensor]
+    shared: Tensors
+    segments: Tensors
+    state: Tensors
     outputs: Tensors
 
     @staticmethod
@@ -202,20 +205,25 @@ class _Graph:
             outputs = state_in
             for index in range(start, stop):
                 outputs = plan.recurrence.step(index, shared_in, tuple(x[index - start] for x in given), outputs)
-        return _Graph([*shared_in, *given, *state_in], outputs)
+        return _Graph(shared_in, given, state_in, outputs)
 
-    def gradients(self, parameters: Tensors, grads: Tensors) -> tuple[Tensor | None, ...]:
-        """Of parameters, shared, segments and state in turn; None where one does not require or is not reached by a gradient."""
-        inputs = [*parameters, *self.leaves]
+    def gradients(
+        self, parameters: Tensors, grads: Tensors, sums: "_GradientSums"
+    ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
+        """Of segments and state, None where one does not require or is not reached by a gradient; the others' go into `sums`."""
+        summed = (*parameters, *self.shared)
+        inputs = (*summed, *self.segments, *self.state)
         pairs = [(out, grad) for out, grad in zip(self.outputs, grads, strict=True) if out.requires_grad]
         places = [i for i, x in enumerate(inputs) if x.requires_grad]
         result: list[Tensor | None] = [None] * len(inputs)
         if pairs and places:
             heads, head_grads = zip(*pairs, strict=True)
-            found = torch.autograd.grad(heads, [inputs[i] for i in places], head_grads, allow_unused=True)
+            with sums.taking(summed):
+                found = torch.autograd.grad(heads, [inputs[i] for i in places], head_grads, allow_unused=True)
             for place, grad in zip(places, found, strict=True):
                 result[place] = grad
-        return tuple(result)
+        own = result[len(summed) :]
+        return tuple(own[: len(self.segments)]), tuple(own[len(self.segments) :])
 
 
 def _leaf(x: Tensor, requires_grad: bool) -> Tensor:
@@ -233,11 +241,26 @@ class _GradientSums:
         ]
         self._found = [False] * len(like)
 
-    def add(self, grads: tuple[Tensor | None, ...]) -> None:
-        for i, (total, grad) in enumerate(zip(self._sums, grads, strict=True)):
-            if total is not None and grad is not None:
-                total.add_(grad)
-                self._found[i] = True
+    @contextmanager
+    def taking(self, leaves: Tensors) -> Iterator[None]:
+        """While open, a gradient that reaches one of the leaves is added to its sum and let go, a zero in its place.
+
+        Else each segment's gradients would lie beside the sums, a second set of them among the activations.
+        """
+        wanted = [(x, i) for i, x in enumerate(leaves) if self._sums[i] is not None and x.requires_grad]
+        handles = [x.register_hook(partial(self._take, i)) for x, i in wanted]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _take(self, place: int, grad: Tensor) -> Tensor:
+        total = self._sums[place]
+        assert total is not None
+        total.add_(grad)
+        self._found[place] = True
+        return grad.new_zeros(()).expand(grad.shape)
 
     def result(self) -> list[Tensor | None]:
         return [

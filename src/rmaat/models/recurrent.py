@@ -143,11 +143,15 @@ class RmaatModel(RmaatPreTrainedModel):
         return RmaatOutput(pooled=pooled.to(memory.dtype), memory=final.memory, readout=final.readout)
 
     def _cut(self, tokens: Tensor, lengths: NDArray[np.int64], place: Place) -> SegmentInputs:
-        """(B, N) as segments: a view where N is whole segments, since a copy of a long sequence outweighs a segment."""
+        """(B, N) as segments: a view where N is whole segments, since a copy of a long sequence outweighs a segment.
+
+        Padding by nothing copies, too.
+        """
         total, size = place.longest, self.config.segment_length
         if tokens.is_floating_point():
             tokens = tokens.to(self.first_memory.dtype)
-        tokens_BN = pad(tokens, (0, max(total * size - tokens.shape[1], 0)))[:, : total * size]
+        missing = total * size - tokens.shape[1]
+        tokens_BN = pad(tokens, (0, missing)) if missing > 0 else tokens[:, : total * size]
         length_TB = (lengths - size * np.arange(total)[:, None]).clip(0, size)
         return SegmentInputs(
             tokens_BN.unflatten(1, (total, size)).transpose(0, 1),

@@ -55,14 +55,13 @@ class StandIn(types.ModuleType):
 def install(monkeypatch):
     def install(module):
         monkeypatch.setitem(sys.modules, "ray", module)
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: module)
         return module
 
     return install
 
 
 def test_without_ray_the_command_that_installs_it_is_told(tmp_path, monkeypatch, listops_dir, capsys):
-    monkeypatch.setattr("rmaat.compare.grid.ray_cluster.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     words = ["--preset", "smoke", "--models", "rmt", "--output", str(tmp_path), "--data_dir", str(listops_dir)]
     assert main(["compare", "accuracy", *words, "--ray_address", "auto"]) == 2
     assert "pip install 'rmaat[ray]'" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Cells on the machines of a Ray cluster. They and this one must see the grid's folder and the data under the same paths."""
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,9 +21,12 @@ class RayRunner:
     """
 
     def __init__(self, address: str, threads: int | None) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise UserError("--ray_address needs the package ray; install it with `pip install 'rmaat[ray]'`")
-        import ray
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError(
+                "--ray_address needs the package ray; install it with `pip install 'rmaat[ray]'`"
+            ) from error
 
         self._ray: Any = ray
         self._threads = threads or 1
