@@ -17,10 +17,14 @@ CHECKPOINT_PREFIX = "checkpoint-"
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that it is either whole or not there."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
+    written = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        written.chmod(0o644)
+        written.replace(path)
+    finally:
+        written.unlink(missing_ok=True)
 
 
 def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -> None:
