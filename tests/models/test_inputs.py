@@ -68,3 +68,31 @@ def test_a_pair_is_classified_by_both_and_their_product_and_difference(make_mode
 def test_inputs_of_the_other_kind_are_refused(make_model, settings, call, said):
     with pytest.raises(ValueError, match=said):
         make_model(**settings)(**call)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("masked", [False, True])
+def test_ids_of_every_integer_type_give_the_same_result_and_gradients(make_model, ragged, kind, masked):
+    found = []
+    for ids in (ragged["input_ids"], ragged["input_ids"].to(kind)):
+        model = make_model(retention_schedule="none").train()
+        torch.manual_seed(0)
+        mask = ragged["attention_mask"].bool() if masked else None
+        out = model(ids, attention_mask=mask, labels=ragged["labels"])
+        out.loss.backward()
+        found.append([out.logits, *(p.grad for p in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint16, torch.complex64])
+def test_ids_of_other_types_are_refused(make_model, kind):
+    with pytest.raises(ValueError, match="integers of a signed type or uint8"):
+        make_model()(torch.ones(1, 3).to(kind))
+
+
+def test_small_ids_are_checked_against_the_vocabulary(make_model):
+    with pytest.raises(ValueError, match="holds the id 200; vocab_size 16"):
+        make_model()(torch.tensor([[3, 200]], dtype=torch.uint8))
+    with pytest.raises(ValueError, match="holds the id -1"):
+        make_model()(torch.tensor([[3, -1]], dtype=torch.int8))

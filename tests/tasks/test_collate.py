@@ -22,7 +22,8 @@ def test_collator_pads_to_the_least_whole_number_of_segments(
     examples = [{"input_ids": np.array(row, np.uint8) if as_arrays else row, "labels": i} for i, row in enumerate(rows)]
     batch = Collator(multiple)(examples)
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
-    assert all(tensor.dtype == torch.int64 for tensor in batch.values())
+    assert batch["input_ids"].dtype == (torch.uint8 if as_arrays else torch.int64)
+    assert (batch["attention_mask"].dtype, batch["labels"].dtype) == (torch.bool, torch.int64)
     width = batch["input_ids"].shape[1]
     longest = max(map(len, rows))
     assert width % multiple == 0

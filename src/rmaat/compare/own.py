@@ -61,5 +61,5 @@ def own(shape: Shape, device: str, attention_type: str, backprop: str, first_onl
             loss = model(ids_BN, labels=labels_B).loss
         loss.backward()
 
-    made = workload(model, shape, device, forward_backward)
+    made = workload(model, shape, device, forward_backward, id_type=torch.uint8)
     return Workload(model, lambda tokens: made.step(shape.segment_length)) if first_only else made

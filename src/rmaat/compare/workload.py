@@ -31,7 +31,12 @@ class Workload:
 
 
 def workload(
-    model: nn.Module, shape: Shape, device: str, forward_backward: Callable[[Tensor, Tensor], None], extra: int = 0
+    model: nn.Module,
+    shape: Shape,
+    device: str,
+    forward_backward: Callable[[Tensor, Tensor], None],
+    extra: int = 0,
+    id_type: torch.dtype = torch.int64,
 ) -> Workload:
     """A workload whose step draws ids (B, tokens + extra), clears gradients, seeds dropout, and calls `forward_backward`.
 
@@ -39,15 +44,17 @@ def workload(
         model: moved to the device, in training mode.
         shape: for the batch and autocast.
         device: 'cpu' or 'cuda'.
-        forward_backward: (ids int64, labels (B,) int64) -> None, called with gradients cleared.
+        forward_backward: (ids, labels (B,) int64) -> None, called with gradients cleared.
         extra: ids beyond the tokens that are read, for a model that predicts the next.
+        id_type: of the ids, the smallest that the model reads.
     """
     model.to(device).train()
     labels_B = (torch.arange(shape.batch) % NUM_LABELS).to(device)
 
     def step(tokens: int) -> None:
         generator = torch.Generator().manual_seed(1)
-        ids_BN = torch.randint(0, VOCAB_SIZE, (shape.batch, tokens + extra), generator=generator).to(device)
+        size = (shape.batch, tokens + extra)
+        ids_BN = torch.randint(0, VOCAB_SIZE, size, generator=generator, dtype=id_type).to(device)
         model.zero_grad(set_to_none=True)
         torch.manual_seed(SEED)
         forward_backward(ids_BN, labels_B)

@@ -20,7 +20,7 @@ def sinusoidal_positions(length: int, width: int, like: Tensor) -> Tensor:
 
 
 class TokenEmbedding(nn.Module):
-    """Token ids (B, S) and positions (S, D) to vectors (B, S, D)."""
+    """Token ids (B, S), of any integer type, and positions (S, D) to vectors (B, S, D)."""
 
     def __init__(self, vocab_size: int, width: int, std: float) -> None:
         super().__init__()
@@ -29,7 +29,8 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, ids_BS: Tensor, positions_SD: Tensor) -> Tensor:
         """The sum of both, (B, S, D)."""
-        return self.tokens(ids_BS) + positions_SD
+        # A segment at a time: a long sequence of bytes stays bytes.
+        return self.tokens(ids_BS.long()) + positions_SD
 
 
 class ValueEmbedding(nn.Module):

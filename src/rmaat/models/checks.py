@@ -12,6 +12,8 @@ from torch import Tensor
 
 from rmaat.errors import UserError
 
+ID_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 def one_input(input_ids: Tensor | None, input_values: Tensor | None, input_type: str) -> Tensor:
     """The input that the model's input_type asks for, of its type and of shape (B, N).
@@ -24,8 +26,9 @@ def one_input(input_ids: Tensor | None, input_values: Tensor | None, input_type:
     other_name, other = given.popitem()[1]
     if wanted is None or other is not None:
         raise UserError(f"a model of input_type '{input_type}' takes {name} and no {other_name}")
-    if wanted.dim() != 2 or wanted.is_floating_point() != (input_type == "values"):
-        kind = "numbers of a floating-point type" if input_type == "values" else "integers"
+    fits = wanted.is_floating_point() if input_type == "values" else wanted.dtype in ID_TYPES
+    if wanted.dim() != 2 or not fits:
+        kind = "numbers of a floating-point type" if input_type == "values" else "integers of a signed type or uint8"
         raise UserError(f"{name} must be (batch, tokens) {kind}, not {tuple(wanted.shape)} {wanted.dtype}")
     return wanted
 
@@ -52,14 +55,18 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
         mask = attention_mask.bool()
     if batch == 0 or width == 0:
         return np.zeros(batch, np.int64)
-    rising = (mask[:, 1:] & ~mask[:, :-1]).any(1)
-    used = tokens if attention_mask is None else tokens.where(mask, 0)
+    rising_B = torch.zeros(batch, dtype=torch.int64, device=tokens.device)
+    used = tokens
+    # What a given mask costs, several bytes a token, a long sequence without one is spared.
+    if attention_mask is not None:
+        rising_B = (mask[:, 1:] > mask[:, :-1]).any(1).long()
+        used = tokens.where(mask, 0)
     if used.is_floating_point():
         lowest_B = highest_B = used.isfinite().all(1).long() - 1
     else:
-        lowest_B, highest_B = used.amin(1), used.amax(1)
+        lowest_B, highest_B = used.amin(1).long(), used.amax(1).long()
     # One transfer for all checks: on a GPU each would be a synchronisation.
-    lengths, broken, lowest, highest = torch.stack([mask.sum(1), rising.long(), lowest_B, highest_B]).tolist()
+    lengths, broken, lowest, highest = torch.stack([mask.sum(1), rising_B, lowest_B, highest_B]).tolist()
     if any(broken):
         raise UserError(
             f"attention_mask must be ones then zeros in each row; row {broken.index(1)} is not (pad on the right)"

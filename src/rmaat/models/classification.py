@@ -62,7 +62,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
 
         Args:
             labels: (B,) int64 class indices, for the loss.
-            other_input_ids: (B, N') int64, the second input of a pair; its tower starts from the first memory too.
+            other_input_ids: (B, N'), the second input of a pair; its tower starts from the first memory too.
             other_attention_mask: (B, N').
         """
         first = one_input(input_ids, input_values, self.config.input_type)

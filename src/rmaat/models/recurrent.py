@@ -108,7 +108,8 @@ class RmaatModel(RmaatPreTrainedModel):
         """Run all segments.
 
         Args:
-            input_ids: (B, N) int64. Padded to whole segments here; what lies under a zero mask is never read.
+            input_ids: (B, N) int64, or uint8, int8, int16 or int32, which take less memory. Padded to whole segments here; what
+                lies under a zero mask is never read.
             attention_mask: (B, N), ones then zeros in each row; None means all ones. T is each row's own.
             memory: (B, M, D) from a call over what came before; None begins with the learned first memory.
             readout: (B, D + 1) from that call; needed where the readout adds up over segments, and by rows without a token.

@@ -25,7 +25,7 @@ class SegmentInputs(NamedTuple):
     """What the segments are given, each with a leading axis T (or, for one segment, without it).
 
     Attributes:
-        tokens: (T, B, S) int64 token ids, or floating-point values; what stands behind a row's tokens is not read.
+        tokens: (T, B, S) integer token ids, or floating-point values; what stands behind a row's tokens is not read.
         length: (T, B) int64, the row's tokens in the segment, 0 .. S; where it is 0 the state passes through untouched.
         factor: (T, B) retention factors on the memory that the segment hands on.
     """

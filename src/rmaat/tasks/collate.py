@@ -22,8 +22,8 @@ TOKEN_COLUMNS = {"input_ids": "attention_mask", "other_input_ids": "other_attent
 class Collator:
     """Pads a batch to whole segments.
 
-    Called with B examples, it returns `input_ids` (B, N) int64 padded with 0, `attention_mask` (B, N) int64 with 1 for
-    a token, and `labels` (B,) int64 where the examples have them; pairs give `other_input_ids` and
+    Called with B examples, it returns `input_ids` (B, N), of the type they are stored in, padded with 0, `attention_mask`
+    (B, N) bool, True for a token, and `labels` (B,) int64 where the examples have them; pairs give `other_input_ids` and
     `other_attention_mask` (B, N') too. N is the batch's longest length rounded up to a multiple of `multiple`, the
     segment length.
 
@@ -48,7 +48,8 @@ class Collator:
             column: [[np.asarray(e[column])] for e in examples] for column in TOKEN_COLUMNS if column in examples[0]
         }
         if self.separator is not None and len(pieces) == 2:
-            between = np.array([self.separator])
+            # Signed where bytes do not suffice: torch has little arithmetic for wider unsigned integers.
+            between = np.array([self.separator], np.promote_types(np.uint8, np.min_scalar_type(-self.separator)))
             pairs = zip(*pieces.values(), strict=True)
             pieces = {"input_ids": [[*first, between, *second] for first, second in pairs]}
         batch: dict[str, torch.Tensor] = {}
@@ -63,14 +64,15 @@ class Collator:
     def _pad(self, rows: list[list[NDArray[Any]]]) -> tuple[torch.Tensor, torch.Tensor]:
         row_lengths = [sum(map(len, row)) for row in rows]
         width = max(1, -(-max(row_lengths) // self.multiple)) * self.multiple
-        ids = np.zeros((len(rows), width), np.int64)
-        mask = np.zeros((len(rows), width), np.int64)
+        # A long sequence as int64, with a mask of that size, would take as much as a segment's activations.
+        ids = np.zeros((len(rows), width), np.result_type(*(piece.dtype for row in rows for piece in row)))
+        mask = np.zeros((len(rows), width), np.bool_)
         for row, pieces in enumerate(rows):
             start = 0
             for piece in pieces:
                 ids[row, start : start + len(piece)] = piece
                 start += len(piece)
-            mask[row, :start] = 1
+            mask[row, :start] = True
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def _normalised(self, levels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
-from rmaat.compare.grid.process import LOG, run_job, steps_of
+from rmaat.compare.grid.process import CELL_CONFIG, LOG, run_job, steps_of
 
 FAKE = f"""#!{sys.executable}
 import json, os, signal, sys
@@ -117,6 +118,15 @@ def test_data_elsewhere_is_the_same_run(attempt, job):
     attempt("finishes")
     attempt("finishes", job=replace(job, cell=replace(job.cell, settings={**job.cell.settings, "data_dir": "moved"})))
     assert len(attempt.calls()) == 1
+
+
+def test_a_stopped_run_goes_on_with_data_that_has_moved(attempt, job):
+    ready = job.folder / "checkpoint-4" / "trainer_state.json"
+    attempt("hangs", stopped=ready.exists)
+    moved = replace(job, cell=replace(job.cell, settings={**job.cell.settings, "data_dir": "moved"}))
+    assert attempt("finishes", job=moved).status == "finished"
+    assert yaml.safe_load((job.folder / CELL_CONFIG).read_text())["data_dir"] == "moved"
+    assert [how for how, _ in attempt.calls()] == ["--overwrite", "--resume"]
 
 
 def test_a_run_that_has_not_begun_has_no_steps(tmp_path):

@@ -114,6 +114,8 @@ def make_cells(
         if task not in grid.tasks:
             raise UserError(f"the preset '{grid.name}' has no settings for {task}; {did_you_mean(task, grid.tasks)}")
     bases = {task: shortened(grid.tasks[task], max_steps) for task in tasks}
+    # A cell runs in whatever folder its grid is resumed from, or its machine of a cluster.
+    data_dir = None if data_dir is None else str(Path(data_dir).resolve())
     cells = [
         Cell(
             task,

@@ -78,15 +78,16 @@ def steps_of(folder: Path) -> tuple[int, int] | None:
 
 
 def _prepared(job: Job) -> bool:
-    """Whether the folder holds a run of the cell's settings, begun or finished; else it is emptied and they are written there."""
+    """Write the cell's settings into its folder; tell whether it holds a run of them, begun or finished. Another is removed."""
     config = job.folder / CELL_CONFIG
     settings = {**job.cell.settings, "output_dir": str(job.folder)}
-    if config.exists() and computed(yaml.safe_load(config.read_text())) == computed(settings):
-        return True
-    shutil.rmtree(job.folder, ignore_errors=True)
-    job.folder.mkdir(parents=True)
+    same = config.exists() and computed(yaml.safe_load(config.read_text())) == computed(settings)
+    if not same:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        job.folder.mkdir(parents=True)
+    # Anew each time: where data and folders are may have changed, which changes no result.
     write_atomically(config, yaml.safe_dump(settings, sort_keys=False))
-    return False
+    return same
 
 
 def _train(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool]) -> int | None:
