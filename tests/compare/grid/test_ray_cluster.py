@@ -1,6 +1,7 @@
 """Cells over a Ray cluster: with a module that stands for ray, and with ray itself where it is installed."""
 
 import importlib.util
+import socket
 import sys
 import types
 
@@ -25,7 +26,8 @@ class StandIn(types.ModuleType):
         self.exceptions = types.SimpleNamespace(RayError=LookupError)
 
     def init(self, address, **options):
-        if address == "nowhere:1":
+        self.asked = address
+        if address == "auto" and not self.resources:
             raise ConnectionError("nobody\nanswers")
 
     def cluster_resources(self):
@@ -67,10 +69,23 @@ def test_without_ray_the_command_that_installs_it_is_told(tmp_path, monkeypatch,
     assert "pip install 'rmaat[ray]'" in capsys.readouterr().err
 
 
-def test_an_address_without_a_cluster_is_refused(install):
+def test_a_machine_without_a_cluster_is_refused(install):
     install(StandIn({}))
-    with pytest.raises(UserError, match="no Ray cluster at --ray_address 'nowhere:1': nobody answers"):
-        RayRunner("nowhere:1", None)
+    with pytest.raises(UserError, match="no Ray cluster at --ray_address 'auto': nobody answers"):
+        RayRunner("auto", None)
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_an_address_is_tried_before_ray_is_asked_which_would_wait_for_minutes(install, form):
+    ray = install(StandIn({"CPU": 1.0}))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = form.format(server.getsockname()[1])
+        RayRunner(address, None)
+    assert ray.asked == address
+    ray.asked = None
+    with pytest.raises(UserError, match=f"no Ray cluster at --ray_address '{address}': .*refused"):
+        RayRunner(address, None)
+    assert ray.asked is None
 
 
 @pytest.mark.parametrize(

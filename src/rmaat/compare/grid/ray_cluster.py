@@ -1,6 +1,8 @@
 """Cells on the machines of a Ray cluster. They and this one must see the grid's folder and the data under the same paths."""
 
 import contextlib
+import re
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +10,9 @@ from rmaat.compare.grid.process import POLL_SECONDS, Job, run_job
 from rmaat.compare.grid.results import Record
 from rmaat.compare.grid.scheduler import thread_limits
 from rmaat.errors import UserError
+
+KNOCK_SECONDS = 5.0
+HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^:/]+|\[[^]]+\]):(?P<port>\d+)")
 
 
 class RayRunner:
@@ -31,6 +36,7 @@ class RayRunner:
         self._ray: Any = ray
         self._threads = threads or 1
         try:
+            _knock(address)
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise UserError(f"no Ray cluster at --ray_address '{address}': {' '.join(str(error).split())}") from error
@@ -60,3 +66,9 @@ class RayRunner:
     def close(self) -> None:
         """Leave the cluster."""
         self._ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at a host and port: Ray itself would try for minutes."""
+    if place := HOST_AND_PORT.fullmatch(address):
+        socket.create_connection((place["host"].strip("[]"), int(place["port"])), KNOCK_SECONDS).close()
