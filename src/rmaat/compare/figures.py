@@ -41,6 +41,8 @@ def draw_memory(found: MemoryComparison, path: Path) -> None:
             axes.set(xscale="log", yscale="log", xlabel="tokens in one sequence", ylabel=label)
             axes.set_xticks(lengths, [_thousands(tokens) for tokens in lengths])
             axes.xaxis.minorticks_off()
+            if len(lengths) == 1:
+                axes.set_xlim(lengths[0] / 2, lengths[0] * 2)
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
