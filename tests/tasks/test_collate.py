@@ -102,6 +102,7 @@ def test_a_pair_in_one_row(rows: list[list[int]], multiple: int, random) -> None
     ]
     batch = Collator(multiple, separator=256)(examples)
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert batch["input_ids"].dtype == torch.int16, "the smallest that the model reads and the separator fits"
     for a, b, ids, mask in zip(
         rows, others, batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True
     ):

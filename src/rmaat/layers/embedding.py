@@ -20,7 +20,7 @@ def sinusoidal_positions(length: int, width: int, like: Tensor) -> Tensor:
 
 
 class TokenEmbedding(nn.Module):
-    """Token ids (B, S), of any integer type, and positions (S, D) to vectors (B, S, D)."""
+    """Token ids (B, S), `uint8` or of any signed integer type, and positions (S, D) to vectors (B, S, D)."""
 
     def __init__(self, vocab_size: int, width: int, std: float) -> None:
         super().__init__()

@@ -19,6 +19,12 @@ def test_a_variant_is_read_with_the_types_of_the_settings():
     assert parse_variant("rmt") == Variant("rmt")
 
 
+def test_data_is_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (cell,) = make_cells(GRIDS["smoke"], models=["rmt"], data_dir="data")
+    assert cell.settings["data_dir"] == str((tmp_path / "data").resolve())
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
