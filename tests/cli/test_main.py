@@ -1,5 +1,6 @@
 """The command line itself: help at once, mistakes in one line."""
 
+import os
 import subprocess
 import sys
 import time
@@ -48,3 +49,13 @@ def test_an_interrupt_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("rmaat.cli.list.run", lambda arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["list", "tasks"]) == 130
     assert capsys.readouterr().err == "rmaat: interrupted\n"
+
+
+def test_a_reader_that_has_gone_ends_the_command_without_a_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "rmaat", "list", "tasks"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

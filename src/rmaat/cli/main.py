@@ -6,6 +6,7 @@ own instead, and its verbs are the modules in it.
 """
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ VERBS = {
 
 PURPOSE = "Train transformers on very long sequences in the memory of one short segment."
 
-FAILURE, USER_MISTAKE, INTERRUPTED = 1, 2, 130
+FAILURE, USER_MISTAKE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 """Exit statuses: a training that diverged or cells that failed, a mistake of the user, Ctrl-C."""
 
 
@@ -92,7 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry_point() -> NoReturn:
     """The console script. Being told to end (SIGTERM) unwinds as Ctrl-C does, so that no process or half a file stays behind."""
     signal.signal(signal.SIGTERM, _unwind)
-    sys.exit(main())
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has gone, as `head` does; what is still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = READER_GONE
+    sys.exit(status)
 
 
 def _unwind(number: int, frame: FrameType | None) -> NoReturn:
