@@ -139,7 +139,7 @@ class RmaatModel(RmaatPreTrainedModel):
         if readout is None:
             readout = memory.new_zeros(batch, config.hidden_size + 1)
         readout = readout.to(readout_type)
-        final = self._run(self._cut(tokens, lengths, place), SegmentState(memory, readout), place)
+        final = self._run(self._cut(tokens, lengths, place), SegmentState(memory, readout), lengths, place)
         pooled = final.readout[:, :-1] / final.readout[:, -1:].clamp_min(1)
         return RmaatOutput(pooled=pooled.to(memory.dtype), memory=final.memory, readout=final.readout)
 
@@ -176,17 +176,23 @@ class RmaatModel(RmaatPreTrainedModel):
             factors_TB[:, rows] = factors[np.minimum(index_TB, total - 1)]
         return torch.from_numpy(factors_TB).to(self.first_memory)
 
-    def _run(self, inputs: SegmentInputs, state: SegmentState, place: Place) -> SegmentState:
+    def _run(
+        self, inputs: SegmentInputs, state: SegmentState, lengths: NDArray[np.int64], place: Place
+    ) -> SegmentState:
         encoder, batch = self.encoder, len(place.segments)
+        starts_T = self.config.segment_length * np.arange(place.longest)
+        widths = encoder.widths(lengths.max(initial=0) - starts_T)
         # Drawn once, here: what is computed again in the backward pass must not depend on the mode the model is in by then.
         base = int(torch.randint(2**62, ())) if self.training and self.config.hidden_dropout_prob else None
 
         def step(index: int, shared: Tensors, segment: Tensors, state: Tensors) -> Tensors:
-            keep = None
+            tokens, length, factor = segment
+            width, keep = widths[index], None
             if base is not None:
-                keep = encoder.keep_masks((base + index * SEED_STRIDE) % 2**63, batch, state[0].device)
+                keep = encoder.keep_masks((base + index * SEED_STRIDE) % 2**63, batch, width, state[0].device)
             # Contiguous, as the state is, so that a compiled step meets one set of strides.
-            return encoder(shared, SegmentInputs(*(x.contiguous() for x in segment)), SegmentState(*state), keep)
+            given = SegmentInputs(tokens[:, :width].contiguous(), length.contiguous(), factor.contiguous())
+            return encoder(shared, given, SegmentState(*state), keep)
 
         parameters = tuple(p for p in encoder.parameters() if p.requires_grad)
         recurrence = Recurrence(step, parameters, encoder.shared(), inputs, state, tuple(place.segments.tolist()))

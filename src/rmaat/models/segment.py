@@ -5,7 +5,9 @@ Axes: B batch, S tokens of a segment, M memory tokens, N = M + S positions, D wi
 
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rmaat.layers import (
@@ -19,6 +21,9 @@ from rmaat.layers import (
 )
 from rmaat.models.configuration import RmaatConfig
 from rmaat.ops.precision import at_least_float32
+
+WIDTH_STEP = 64
+"""Segments are computed in multiples of so many tokens, so that memory and kernels meet few sizes."""
 
 
 class SegmentInputs(NamedTuple):
@@ -78,11 +83,21 @@ class SegmentEncoder(nn.Module):
         own = (block.mixer.shared() for block in self.layers())
         return (positions, *(x for x in own if x is not None))
 
-    def keep_masks(self, seed: int, batch: int, device: torch.device) -> Tensor:
-        """The dropout masks of one segment, (1 + 2 L, B, N, D) bool, a function of the seed."""
+    def widths(self, lengths_T: NDArray[np.int64]) -> list[int]:
+        """How wide each segment is computed, its longest row having so many tokens.
+
+        What is behind all rows' tokens changes nothing and is left out. A compiled step would be compiled anew for each width, so
+        its segments are whole.
+        """
+        whole = self.config.segment_length
+        if self._compiled_call_impl is not None:
+            return [whole] * len(lengths_T)
+        return np.minimum(-(-lengths_T // WIDTH_STEP) * WIDTH_STEP, whole).tolist()
+
+    def keep_masks(self, seed: int, batch: int, width: int, device: torch.device) -> Tensor:
+        """The dropout masks of one segment of S = `width` tokens, (1 + 2 L, B, M + S, D) bool, a function of the arguments."""
         sites = 1 + len(self.blocks) * EncoderBlock.DROPOUT_SITES
-        positions = self.config.num_memory_tokens + self.config.segment_length
-        shape = (sites, batch, positions, self.config.hidden_size)
+        shape = (sites, batch, self.config.num_memory_tokens + width, self.config.hidden_size)
         return draw_keep_masks(seed, shape, self.config.hidden_dropout_prob, device)
 
     def forward(
@@ -94,7 +109,7 @@ class SegmentEncoder(nn.Module):
 
         Args:
             shared: as `shared()` gives it.
-            inputs: those of one segment, without the leading axis.
+            inputs: those of one segment, without the leading axis; of S up to segment_length tokens.
             state: the state before the segment.
             keep: as `keep_masks()` gives it, or None to drop nothing.
 
@@ -103,9 +118,10 @@ class SegmentEncoder(nn.Module):
         """
         positions_SD, *layer_shared = shared
         num_memory = self.config.num_memory_tokens
-        positions_N = torch.arange(num_memory + inputs.tokens.shape[1], device=inputs.tokens.device)
+        width = inputs.tokens.shape[1]
+        positions_N = torch.arange(num_memory + width, device=inputs.tokens.device)
         mask_BN = positions_N < num_memory + inputs.length[:, None]
-        tokens_BSD = self.embedding(inputs.tokens.masked_fill(~mask_BN[:, num_memory:], 0), positions_SD)
+        tokens_BSD = self.embedding(inputs.tokens.masked_fill(~mask_BN[:, num_memory:], 0), positions_SD[:width])
         if keep is not None:
             tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.config.hidden_dropout_prob)
         x_BND = torch.cat([state.memory.to(tokens_BSD.dtype), tokens_BSD], dim=1)

@@ -45,12 +45,12 @@ class AstromorphicMixer(AttentionMixer):
         return relative_positions(basis_HmN, self.decay)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
-        """Astromorphic attention with R = `shared`."""
+        """Astromorphic attention with R = the first positions of `shared`."""
         return astromorphic_attention(
             q,
             k,
             v,
-            shared,
+            None if shared is None else shared[:, : k.shape[2]],
             self.alpha,
             self.hebbian_scale,
             mask_BN,

@@ -31,7 +31,8 @@ class Mixer(nn.Module, ABC):
     def forward(self, x_BND: Tensor, mask_BN: Tensor, shared: Tensor | None) -> Tensor:
         """(B, N, D) -> (B, N, D), without the residual; `mask_BN` is True where there is a token.
 
-        What stands at masked positions changes no other position.
+        N is at most num_positions, counted from the first. What stands at masked positions changes no other position, nor
+        does leaving them out at the end.
         """
 
 

@@ -25,5 +25,6 @@ class LinformerMixer(AttentionMixer):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
         """softmax(Q (E K)^T / sqrt(d)) E V; a masked position adds nothing to the sums."""
-        projected = (self.projection @ x.masked_fill(~mask_BN[:, None, :, None], 0) for x in (k, v))
+        projection = self.projection[:, : k.shape[2]]
+        projected = (projection @ x.masked_fill(~mask_BN[:, None, :, None], 0) for x in (k, v))
         return softmax_attention(q, *projected)

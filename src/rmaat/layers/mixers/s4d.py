@@ -50,5 +50,5 @@ class S4DMixer(Mixer):
         """Convolve each feature with its kernels; a masked position adds nothing."""
         assert shared is not None
         u_BDN = x_BND.masked_fill(~mask_BN[..., None], 0).mT
-        y_BDN = two_sided_convolution(u_BDN, shared) + self.skip[:, None] * u_BDN
+        y_BDN = two_sided_convolution(u_BDN, shared[..., : u_BDN.shape[-1]]) + self.skip[:, None] * u_BDN
         return glu(self.output(gelu(y_BDN.mT)), -1)
