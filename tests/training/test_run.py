@@ -21,7 +21,7 @@ from rmaat.tasks import load
 from rmaat.training.config import RunConfig
 from rmaat.training.finished import open_run
 from rmaat.training.folder import last_whole_checkpoint
-from rmaat.training.run import evaluate, train
+from rmaat.training.run import drawn, evaluate, train
 from rmaat.training.trainer import SegmentTrainer
 
 
@@ -68,6 +68,16 @@ def test_accuracy_is_that_of_every_test_example(finished, listops_dir):
     right = sum(int(run.model(x["input_ids"].long()[None]).logits.argmax() == x["labels"]) for x in data)
     assert json.loads((finished / "metrics.json").read_text())["test_accuracy"] == pytest.approx(right / 40)
     assert evaluate(run)["test_accuracy"] == pytest.approx(right / 40)
+
+
+def test_a_share_of_the_test_part_is_drawn_and_told(tiny, finished, listops_dir):
+    metrics = train(replace(tiny, max_steps=1, eval_steps=1, test_examples=7, data_seed=3)).metrics
+    assert metrics["test_examples"] == 7
+    assert json.loads((finished / "metrics.json").read_text())["test_examples"] == 40
+    part = load("listops_short", data_dir=listops_dir)["test"]
+    picked = [drawn(part, 7, seed)["labels"] for seed in (3, 3, 4)]
+    assert picked[0] == picked[1] != picked[2]
+    assert metrics["test_majority_accuracy"] == max(map(picked[0].count, picked[0])) / 7
 
 
 def test_evaluate_and_predict_use_the_run(finished, tmp_path, capsys, monkeypatch):

@@ -49,6 +49,8 @@ class RunConfig(ModelSettings, FilesOptions):
         torch_compile: compile the segment step.
         eval_steps: steps between evaluations on the validation part, each followed by a checkpoint.
         eval_examples: examples of the validation part used during training; 0 means all.
+        test_examples: examples of the test part, drawn by data_seed, that are tested on after training; 0 means all. For the many
+            short runs of a grid: `rmaat evaluate` tests on all.
         logging_steps: steps between reports of the training loss.
         save_total_limit: checkpoints kept, the best among them.
         dataloader_num_workers: processes that load data.
@@ -80,6 +82,7 @@ class RunConfig(ModelSettings, FilesOptions):
     torch_compile: bool = False
     eval_steps: int = 500
     eval_examples: int = 0
+    test_examples: int = 0
     logging_steps: int = 50
     save_total_limit: int = 2
     dataloader_num_workers: int = 0
@@ -104,6 +107,7 @@ class RunConfig(ModelSettings, FilesOptions):
             "weight_decay",
             "max_grad_norm",
             "eval_examples",
+            "test_examples",
             "dataloader_num_workers",
             "seed",
         ):

@@ -78,11 +78,11 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     trainer.save_model(str(output_dir))
 
     evaluation = measure(trainer, source.longest_first(data["validation"]), "eval")
-    test = measure(trainer, source.longest_first(data["test"]), "test")
-    majority = majority_accuracy(data["test"])
+    tested = drawn(data["test"], run.test_examples, run.data_seed)
     metrics = {
-        **test,
-        "test_majority_accuracy": majority,
+        **measure(trainer, source.longest_first(tested), "test"),
+        "test_majority_accuracy": majority_accuracy(tested),
+        "test_examples": len(tested),
         **evaluation,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
@@ -226,6 +226,13 @@ def measure(trainer: SegmentTrainer, dataset: TokenReader, part: str) -> dict[st
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Share of right predictions, in 0 .. 1."""
     return {"accuracy": float(np.mean(prediction.predictions == prediction.label_ids))}
+
+
+def drawn(part: Dataset, count: int, seed: int) -> Dataset:
+    """That many examples of a part, in its order: a function of the seed; all where `count` is 0 or more than there are."""
+    if not 0 < count < len(part):
+        return part
+    return part.select(np.sort(np.random.default_rng(seed).permutation(len(part))[:count]))
 
 
 def majority_accuracy(dataset: Dataset) -> float:

@@ -108,10 +108,14 @@ def _settings(summary: Summary) -> str:
         of_task = [record.values for record in summary.records if record.task == task]
         finished = [values for values in of_task if values["status"] == FINISHED]
         row = [task, of_task[0]["preset"], *(f"{of_task[0]['base'][name]}" for name in SETTINGS)]
+        tested = {values["test_examples"] for values in finished if "test_examples" in values}
+        row.append(" or ".join(f"{count:,}" for count in sorted(tested)) or NOTHING)
         lengths = finished[0]["lengths"]["train"].values() if finished else []
         row.append(" and ".join(f"{column['mean']:,.0f} to {column['longest']:,}" for column in lengths) or NOTHING)
         rows.append(row)
-    return _markdown(["task", "preset", *SETTINGS, "tokens of a training example, mean to longest"], rows)
+    return _markdown(
+        ["task", "preset", *SETTINGS, "test examples", "tokens of a training example, mean to longest"], rows
+    )
 
 
 def _preamble(summary: Summary) -> str:
