@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalPrediction
 
@@ -24,9 +25,13 @@ from rmaat.training.config import RunConfig
 from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, describe, tell
 from rmaat.training.finished import FinishedRun
+from rmaat.training.pooled import PooledStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
 from rmaat.training.trainer import SegmentTrainer
+
+STATISTICS_EXAMPLES = 512
+"""Training examples behind the statistics that `pooled_norm` evaluates by."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,14 @@ def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: 
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
+    if run.pooled_norm and len(data["train"]) > 1:
+        sample = source.longest_first(drawn(data["train"], STATISTICS_EXAMPLES, run.data_seed))
+        size = max(2, run.per_device_eval_batch_size)
+        trainer.add_callback(
+            PooledStatistics(
+                lambda: DataLoader(sample, size, collate_fn=source.collator(), drop_last=len(sample) >= size)
+            )
+        )
     return trainer
 
 

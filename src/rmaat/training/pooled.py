@@ -1,0 +1,50 @@
+"""What `pooled_norm` standardises by in evaluation, taken anew where a run is evaluated."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rmaat.models import RmaatForSequenceClassification
+
+Batches = Iterable[Mapping[str, Tensor]]
+
+
+class PooledStatistics(TrainerCallback):
+    """Takes them before each evaluation, which a checkpoint follows.
+
+    The running averages lag behind the weights by some ten steps and know some ten batches, each of one length; while the learning
+    rate is high a model would be measured at chance by them.
+    """
+
+    def __init__(self, batches: Callable[[], Batches]) -> None:
+        self._batches = batches
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Called by the trainer, after its own callback has decided whether to evaluate."""
+        if control.should_evaluate:
+            take_statistics(given["model"], self._batches())
+
+
+def take_statistics(model: RmaatForSequenceClassification, batches: Batches) -> None:
+    """Set the statistics of the model's `pooled_norm` to those of the examples of `batches`, of at least two each, as it is now."""
+    norm = model.pooled_norm
+    assert norm is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    read: list[Tensor] = []
+    hook = norm.register_forward_pre_hook(lambda _, given: read.append(given[0].double()))
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                model(**{name: x.to(model.device) for name, x in batch.items()})
+    finally:
+        hook.remove()
+        model.train(training)
+    variance_D, mean_D = torch.var_mean(torch.cat(read), 0)
+    norm.running_mean.copy_(mean_D)
+    norm.running_var.copy_(variance_D)

@@ -1,0 +1,49 @@
+"""What `pooled_norm` evaluates by, against the features themselves."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rmaat import RmaatConfig, RmaatForSequenceClassification
+from rmaat.training.data import RunData
+from rmaat.training.pooled import take_statistics
+from rmaat.training.run import drawn, train
+
+
+def assert_statistics_of(model, pooled):
+    norm = model.pooled_norm
+    for found, wanted in ((norm.running_mean, pooled.mean(0)), (norm.running_var, pooled.var(0))):
+        assert (found - wanted).norm() <= 1e-5 * wanted.norm()
+
+
+def test_a_checkpoint_holds_the_statistics_of_its_own_weights(tiny):
+    """At a rate so high that running averages would be those of another model."""
+    run = replace(tiny, pooled_norm=True, learning_rate=3e-2, max_steps=8)
+    train(run)
+    source = RunData.of(run)
+    sample = drawn(source.load()["train"], 512, run.data_seed)
+    for step in (4, 8):
+        model = RmaatForSequenceClassification.from_pretrained(Path(run.output_dir) / f"checkpoint-{step}").eval()
+        batch = source.collator()([sample[row] for row in range(len(sample))])
+        with torch.no_grad():
+            pooled = model.rmaat(batch["input_ids"], batch["attention_mask"]).pooled
+        assert_statistics_of(model, pooled)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_both_towers_count_and_the_mode_is_left_as_it_was(training):
+    torch.manual_seed(0)
+    config = RmaatConfig(
+        vocab_size=16, num_labels=2, hidden_size=16, num_attention_heads=2, max_seq_len=64, num_segments=2
+    )
+    config.pooled_norm = config.two_towers = True
+    model = RmaatForSequenceClassification(config).train(training)
+    batches = [{name: torch.randint(0, 16, (rows, 40)) for name in ("input_ids", "other_input_ids")} for rows in (5, 3)]
+    take_statistics(model, batches)
+    assert model.training is training
+    model.eval()
+    with torch.no_grad():
+        pooled = torch.cat([model.rmaat(ids).pooled for batch in batches for ids in batch.values()])
+    assert_statistics_of(model, pooled)
