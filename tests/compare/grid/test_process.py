@@ -21,7 +21,7 @@ assert words[:2] == ["-m", "rmaat.compare.grid.child"] and words[3:5] == ["train
 folder = Path(words[5]).parent
 with open(os.environ["CALLS"], "a") as calls:
     calls.write(json.dumps([words[6], os.environ["OMP_NUM_THREADS"]]) + "\\n")
-(folder / "run.yaml").write_text("calcium_exponent: 0.25")
+(folder / "run.yaml").write_text(f"calcium_exponent: 0.25\\noutput_dir: {{folder}}\\ndata_dir: {{folder}}\\n")
 how = os.environ["HOW"]
 print("\\r 1/40 [00:00]\\r 7/40 [00:01]", file=sys.stderr, end="", flush=True)
 if how == "diverges":
@@ -40,6 +40,7 @@ if how == "hangs":
     signal.pause()
 facts = {{"train": {{"lengths": {{"input_ids": {{"mean": 9.5}}}}, "examples": 3}}}}
 metrics = {{"test_accuracy": 0.5, "seed": 0, "model": "without what the cell changes", "train_tokens": 7, "data": facts}}
+metrics["command"] = " ".join(["rmaat", *words[3:6]])
 (folder / "metrics.json").write_text(json.dumps(metrics))
 """
 
@@ -74,6 +75,8 @@ def test_a_finished_run_becomes_a_line_and_is_not_run_again(attempt, job):
     assert record.values["examples"] == {"train": 3}
     assert (record.values["test_accuracy"], record.values["train_tokens"]) == (0.5, 7)
     assert record.values["config"] == {"calcium_exponent": 0.25}, "as the run resolved it"
+    assert record.values["command"] == f"rmaat train --config {job.cell.folder(Path())}/cell.yaml"
+    assert str(job.folder) not in json.dumps(record.values), "what is passed on names no folder of this machine"
     assert record.values["base"] == job.cell.base
     assert not list(job.folder.glob("checkpoint-*")), "what only serves to resume is gone"
     assert attempt("breaks").status == "finished", "found there"

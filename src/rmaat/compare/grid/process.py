@@ -63,7 +63,9 @@ def run_job(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool
     lengths = {part: facts["lengths"] for part, facts in parts.items()}
     examples = {part: facts["examples"] for part, facts in parts.items()}
     wall = round(time.monotonic() - started, 1)
-    found["config"] = yaml.safe_load((job.folder / RUN_CONFIG).read_text())
+    found["config"] = computed(yaml.safe_load((job.folder / RUN_CONFIG).read_text()))
+    # As from within the grid's folder: results are for others, who have other folders.
+    found["command"] = found["command"].replace(str(job.folder), job.cell.folder(Path()).as_posix())
     return _record(job, FINISHED, **found, examples=examples, lengths=lengths, wall_seconds=wall)
 
 

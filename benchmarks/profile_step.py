@@ -1,0 +1,82 @@
+"""Where the time of a training step at the reference shape goes, by kind of kernel.
+
+    python benchmarks/profile_step.py --output results/profile [--methods replay full rmt]
+
+One step in eager float32 on a CPU under PyTorch's profiler, after one untimed step: the time that each operator spends by itself,
+summed by kind. The profiler's own cost is in what is left to `other`. Prints a table, writes profile.json.
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from rmaat.compare.methods import METHODS
+from rmaat.compare.shapes import Shape
+from rmaat.models.segment import SegmentEncoder
+from rmaat.provenance import provenance
+
+DRAWING = "drawing dropout masks"
+KINDS = {
+    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mkldnn_linear"),
+    "softmax attention": (
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention_for_cpu_backward",
+    ),
+    "GELU": ("gelu", "gelu_backward"),
+    "layer normalisation": ("native_layer_norm", "native_layer_norm_backward"),
+    "feature maps": ("elu", "elu_", "exp", "clamp_max_", "clamp_max"),
+    "masks and dropout": ("masked_fill", "masked_fill_", "where", "mul", "mul_"),
+    "sums": ("add", "add_", "sum", "addcmul_", "sub"),
+    "division": ("div", "div_"),
+    "copies": ("copy_", "cat", "fill_", "zero_"),
+    DRAWING: (DRAWING,),
+}
+KIND_OF = {operator: kind for kind, operators in KINDS.items() for operator in operators}
+
+
+def profiled(method: str, shape: Shape) -> dict[str, Any]:
+    """Seconds by kind, and of the operators that no kind names."""
+    work = METHODS[method].build(shape, "cpu")
+    for module in work.model.modules():
+        if isinstance(module, SegmentEncoder):
+            module.keep_masks = record_function(DRAWING)(module.keep_masks)
+    work.step(shape.tokens)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        work.step(shape.tokens)
+    by_kind: Counter[str] = Counter()
+    unnamed: Counter[str] = Counter()
+    for row in seen.key_averages():
+        name = row.key.removeprefix("aten::")
+        seconds = row.self_cpu_time_total / 1e6
+        by_kind[KIND_OF.get(name, "other")] += seconds
+        if name not in KIND_OF:
+            unnamed[name] += seconds
+    return {"method": method, "seconds": dict(by_kind.most_common()), "other": dict(unnamed.most_common(8))}
+
+
+def main() -> None:
+    """Profile, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--methods", nargs="+", default=["replay", "full", "rmt"])
+    arguments = parser.parse_args()
+    rows = [profiled(method, Shape()) for method in arguments.methods]
+    kinds = [*KINDS, "other"]
+    print("| kind | " + " | ".join(row["method"] for row in rows) + " |")
+    print("|---|" + "---:|" * len(rows))
+    for kind in kinds:
+        shares = [row["seconds"].get(kind, 0) / sum(row["seconds"].values()) for row in rows]
+        print(f"| {kind} | " + " | ".join(f"{100 * share:.0f}%" for share in shares) + " |")
+    print("| seconds | " + " | ".join(f"{sum(row['seconds'].values()):.2f}" for row in rows) + " |")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    found = {**provenance(), "threads": torch.get_num_threads(), "rows": rows}
+    (arguments.output / "profile.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
