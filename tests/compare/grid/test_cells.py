@@ -78,10 +78,10 @@ def test_published_figures_are_of_models_that_can_be_named():
 
 
 def test_a_shorter_run_keeps_its_shares():
-    short = shortened(CPU.tasks["listops"], 100)
-    assert (short["max_steps"], short["warmup_steps"], short["eval_steps"]) == (100, 10, 25)
-    assert shortened(CPU.tasks["listops"], 1)["eval_steps"] == 1
-    assert shortened(CPU.tasks["listops"], None) == CPU.tasks["listops"]
+    settings = {"max_steps": 1000, "warmup_steps": 100, "eval_steps": 250, "eval_examples": 2000}
+    assert shortened(settings, 100) == {"max_steps": 100, "warmup_steps": 10, "eval_steps": 25, "eval_examples": 2000}
+    assert shortened(settings, 1)["eval_steps"] == 1
+    assert shortened(settings, None) == settings
 
 
 def test_cells_are_named_once_and_the_first_seed_comes_first():
