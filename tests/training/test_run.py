@@ -19,9 +19,10 @@ from rmaat.cli.main import main
 from rmaat.errors import TrainingDivergedError, UserError
 from rmaat.tasks import load
 from rmaat.training.config import RunConfig
+from rmaat.training.data import RunData
 from rmaat.training.finished import open_run
 from rmaat.training.folder import last_whole_checkpoint
-from rmaat.training.run import drawn, evaluate, train
+from rmaat.training.run import build_model, build_trainer, drawn, evaluate, train
 from rmaat.training.trainer import SegmentTrainer
 
 
@@ -78,6 +79,18 @@ def test_a_share_of_the_test_part_is_drawn_and_told(tiny, finished, listops_dir)
     picked = [drawn(part, 7, seed)["labels"] for seed in (3, 3, 4)]
     assert picked[0] == picked[1] != picked[2]
     assert metrics["test_majority_accuracy"] == max(map(picked[0].count, picked[0])) / 7
+
+
+def test_validation_in_training_is_on_drawn_examples(tiny):
+    source = RunData.of(replace(tiny, eval_examples=7))
+    data = source.load()
+    used = build_trainer(source, build_model(source), data).eval_dataset
+
+    def texts(part):
+        return {bytes(part[row]["input_ids"]) for row in range(len(part))}
+
+    assert texts(used) == texts(drawn(data["validation"], 7, tiny.data_seed))
+    assert texts(used) != texts(data["validation"].select(range(7)))
 
 
 def test_evaluate_and_predict_use_the_run(finished, tmp_path, capsys, monkeypatch):

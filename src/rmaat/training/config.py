@@ -48,7 +48,7 @@ class RunConfig(ModelSettings, FilesOptions):
         fp16: float16 autocast with gradient scaling, on GPU.
         torch_compile: compile the segment step.
         eval_steps: steps between evaluations on the validation part, each followed by a checkpoint.
-        eval_examples: examples of the validation part used during training; 0 means all.
+        eval_examples: examples of the validation part, drawn by data_seed, that are used during training; 0 means all.
         test_examples: examples of the test part, drawn by data_seed, that are tested on after training; 0 means all. For the many
             short runs of a grid: `rmaat evaluate` tests on all.
         logging_steps: steps between reports of the training loss.

@@ -203,9 +203,8 @@ def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: 
     )
     # Copies of the model in one process have no parameters of their own to replay with; torchrun starts a process a GPU.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    validation = data["validation"]
-    if run.eval_examples:
-        validation = validation.select(range(min(run.eval_examples, len(validation))))
+    # Drawn: the first ones of a file may be of one kind.
+    validation = drawn(data["validation"], run.eval_examples, run.data_seed)
     trainer = SegmentTrainer(
         model=model,
         args=arguments,
