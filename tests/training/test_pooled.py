@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
-from rmaat.training.data import RunData
+from rmaat.training.data import RunData, drawn
 from rmaat.training.pooled import take_statistics
-from rmaat.training.run import drawn, train
+from rmaat.training.run import train
 
 
 def assert_statistics_of(model, pooled):

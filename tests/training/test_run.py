@@ -19,10 +19,10 @@ from rmaat.cli.main import main
 from rmaat.errors import TrainingDivergedError, UserError
 from rmaat.tasks import load
 from rmaat.training.config import RunConfig
-from rmaat.training.data import RunData
+from rmaat.training.data import RunData, drawn
 from rmaat.training.finished import open_run
 from rmaat.training.folder import last_whole_checkpoint
-from rmaat.training.run import build_model, build_trainer, drawn, evaluate, train
+from rmaat.training.run import build_model, build_trainer, evaluate, train
 from rmaat.training.trainer import SegmentTrainer
 
 

@@ -122,6 +122,13 @@ class RunData:
         return TokenReader(part.select(np.argsort(-self.lengths(part), kind="stable")))
 
 
+def drawn(part: Dataset, count: int, seed: int) -> Dataset:
+    """That many examples of a part, in its order: a function of the seed; all where `count` is 0 or more than there are."""
+    if not 0 < count < len(part):
+        return part
+    return part.select(np.sort(np.random.default_rng(seed).permutation(len(part))[:count]))
+
+
 def describe(data: DatasetDict) -> dict[str, Any]:
     """The facts of each part, as plain values for metrics.json: examples, classes, lengths, how many were cut, notes."""
     return {part: asdict(found) for part, found in summary(data).items()}

@@ -1,15 +1,19 @@
 """What `pooled_norm` standardises by in evaluation, taken anew where a run is evaluated."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rmaat.models import RmaatForSequenceClassification
+from rmaat.training.data import RunData, drawn
 
-Batches = Iterable[Mapping[str, Tensor]]
+EXAMPLES = 512
+"""Behind the statistics."""
 
 
 class PooledStatistics(TrainerCallback):
@@ -19,16 +23,20 @@ class PooledStatistics(TrainerCallback):
     rate is high a model would be measured at chance by them.
     """
 
-    def __init__(self, batches: Callable[[], Batches]) -> None:
-        self._batches = batches
+    def __init__(self, source: RunData, train: Dataset) -> None:
+        """From drawn examples of the training part, which has at least two."""
+        sample = source.longest_first(drawn(train, EXAMPLES, source.run.data_seed))
+        # A single example would be read without statistics of its own: none is left over for a batch to itself.
+        size = max(2, source.run.per_device_eval_batch_size)
+        self._batches = DataLoader(sample, size, collate_fn=source.collator(), drop_last=len(sample) >= size)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Called by the trainer, after its own callback has decided whether to evaluate."""
         if control.should_evaluate:
-            take_statistics(given["model"], self._batches())
+            take_statistics(given["model"], self._batches)
 
 
-def take_statistics(model: RmaatForSequenceClassification, batches: Batches) -> None:
+def take_statistics(model: RmaatForSequenceClassification, batches: Iterable[Mapping[str, Tensor]]) -> None:
     """Set the statistics of the model's `pooled_norm` to those of the examples of `batches`, of at least two each, as it is now."""
     norm = model.pooled_norm
     assert norm is not None

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalPrediction
 
@@ -23,15 +22,12 @@ from rmaat.tasks.reader import TokenReader
 from rmaat.training import folder as run_folder
 from rmaat.training.config import RunConfig
 from rmaat.training.curves import draw_curves
-from rmaat.training.data import RunData, describe, tell
+from rmaat.training.data import RunData, describe, drawn, tell
 from rmaat.training.finished import FinishedRun
 from rmaat.training.pooled import PooledStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
 from rmaat.training.trainer import SegmentTrainer
-
-STATISTICS_EXAMPLES = 512
-"""Training examples behind the statistics that `pooled_norm` evaluates by."""
 
 
 @dataclass(frozen=True)
@@ -219,13 +215,7 @@ def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
     if run.pooled_norm and len(data["train"]) > 1:
-        sample = source.longest_first(drawn(data["train"], STATISTICS_EXAMPLES, run.data_seed))
-        size = max(2, run.per_device_eval_batch_size)
-        trainer.add_callback(
-            PooledStatistics(
-                lambda: DataLoader(sample, size, collate_fn=source.collator(), drop_last=len(sample) >= size)
-            )
-        )
+        trainer.add_callback(PooledStatistics(source, data["train"]))
     return trainer
 
 
@@ -238,13 +228,6 @@ def measure(trainer: SegmentTrainer, dataset: TokenReader, part: str) -> dict[st
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Share of right predictions, in 0 .. 1."""
     return {"accuracy": float(np.mean(prediction.predictions == prediction.label_ids))}
-
-
-def drawn(part: Dataset, count: int, seed: int) -> Dataset:
-    """That many examples of a part, in its order: a function of the seed; all where `count` is 0 or more than there are."""
-    if not 0 < count < len(part):
-        return part
-    return part.select(np.sort(np.random.default_rng(seed).permutation(len(part))[:count]))
 
 
 def majority_accuracy(dataset: Dataset) -> float:
