@@ -71,8 +71,12 @@ def test_accuracy_is_that_of_every_test_example(finished, listops_dir):
     assert evaluate(run)["test_accuracy"] == pytest.approx(right / 40)
 
 
-def test_a_share_of_the_test_part_is_drawn_and_told(tiny, finished, listops_dir):
-    metrics = train(replace(tiny, max_steps=1, eval_steps=1, test_examples=7, data_seed=3)).metrics
+def test_a_share_of_the_test_part_is_drawn_and_told(tiny, finished, listops_dir, tmp_path, capsys):
+    config = tmp_path / "share.yaml"
+    config.write_text(replace(tiny, max_steps=1, eval_steps=1, test_examples=7, data_seed=3).to_yaml())
+    assert main(["train", "--config", str(config)]) == 0
+    assert "(7 of 40 examples)" in capsys.readouterr().out
+    metrics = json.loads((Path(tiny.output_dir) / "metrics.json").read_text())
     assert metrics["test_examples"] == 7
     assert json.loads((finished / "metrics.json").read_text())["test_examples"] == 40
     part = load("listops_short", data_dir=listops_dir)["test"]

@@ -29,8 +29,9 @@ def run(arguments: Namespace) -> None:
     if not is_first_process():
         return
     metrics, folder = result.metrics, result.output_dir
-    examples = metrics["data"]["test"]["examples"]
-    print(f"\ntest accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples} examples)")
+    tested, given = metrics["test_examples"], metrics["data"]["test"]["examples"]
+    examples = f"{tested} examples" if tested == given else f"{tested} of {given} examples"
+    print(f"\ntest accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples})")
     print(f"always the commonest     {100 * metrics['test_majority_accuracy']:6.2f}%")
     print(f"curves                   {folder / 'curves.png'}")
     print(f"metrics                  {folder / 'metrics.json'}")
