@@ -1,7 +1,8 @@
 """Pure functions on tensors. They know nothing of parameters or segments."""
 
-from rmaat.ops.astromorphic import astromorphic_attention, feature_map
+from rmaat.ops.astromorphic import astromorphic_attention
 from rmaat.ops.decay import decayed_sum, relative_positions
+from rmaat.ops.features import feature_map
 from rmaat.ops.linear import kernel_attention, linear_attention
 from rmaat.ops.nystrom import nystrom_attention
 from rmaat.ops.performer import orthogonal_directions, performer_attention

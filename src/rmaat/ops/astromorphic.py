@@ -9,17 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import elu
 
+from rmaat.ops.features import feature_map, slope_
 from rmaat.ops.precision import at_least_float32, no_autocast
 
 SMALLEST_NORMALISER = 1e-6
 """C is clamped from below here [C]: with every position masked it would be 0."""
-
-
-def feature_map(x: Tensor) -> Tensor:
-    """phi(x) = elu(x) + 1, positive [A]."""
-    return elu(x).add_(1)
 
 
 def astromorphic_attention(
@@ -126,7 +121,7 @@ class _Attention(torch.autograd.Function):
             else:
                 phi_r_HNm = _features(r)
                 grad_v_BHNd = (phi_k_BHNm + phi_r_HNm) @ grad_hebbian_BHmd
-                grad_r = (grad_write_BHNm.sum(0) * _slope(phi_r_HNm)).to(r.dtype)
+                grad_r = (grad_write_BHNm.sum(0) * slope_(phi_r_HNm)).to(r.dtype)
             if form.presynaptic_plasticity:
                 grad_normaliser_BHN1 = -(phi_q_BHNm * grad_phi_q_BHNm).sum(-1, keepdim=True) / clamped_BHN1
                 grad_normaliser_BHN1 = grad_normaliser_BHN1.where(normaliser_BHN1 >= SMALLEST_NORMALISER, 0)
@@ -136,9 +131,9 @@ class _Attention(torch.autograd.Function):
                 present_BHm1 = sums_BHm1 >= torch.finfo(sums_BHm1.dtype).tiny
                 grad_sums_BHm1 = grad_response_BHm1 * form.alpha * response_BHm1 / sums_BHm1
                 grad_write_BHNm.add_(grad_sums_BHm1.where(present_BHm1, 0).mT)
-            grad_q = grad_phi_q_BHNm.mul_(_slope(phi_q_BHNm)).to(q.dtype)
+            grad_q = grad_phi_q_BHNm.mul_(slope_(phi_q_BHNm)).to(q.dtype)
             # Features of masked keys are 0, and so is their slope.
-            grad_k = grad_write_BHNm.mul_(_slope(phi_k_BHNm)).to(k.dtype)
+            grad_k = grad_write_BHNm.mul_(slope_(phi_k_BHNm)).to(k.dtype)
             return None, grad_q, grad_k, _present(grad_v_BHNd, mask).to(v.dtype), grad_r, None
 
 
@@ -149,11 +144,6 @@ def _wide(x: Tensor) -> Tensor:
 def _features(x: Tensor, mask: Tensor | None = None) -> Tensor:
     phi = feature_map(_wide(x))
     return phi if mask is None else phi.masked_fill_(~mask[:, None, :, None], 0)
-
-
-def _slope(phi: Tensor) -> Tensor:
-    """phi' = min(phi, 1), in place of phi."""
-    return phi.clamp_max_(1)
 
 
 def _present(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ Axes: B batch, H heads, N positions, m features of queries and keys, d features 
 
 from torch import Tensor
 
-from rmaat.ops.astromorphic import feature_map
+from rmaat.ops.features import feature_map
 from rmaat.ops.precision import at_least_float32, no_autocast
 
 SMALLEST_NORMALISER = 1e-12

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from rmaat.ops.astromorphic import feature_map
+from rmaat.ops.features import feature_map
 from rmaat.ops.precision import at_least_float32, no_autocast
 
 CHUNK = 64

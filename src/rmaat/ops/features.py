@@ -1,0 +1,35 @@
+"""The positive features that linear attention sees queries and keys by. Every function is elementwise, on tensors of any shape."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def feature_map(x: Tensor) -> Tensor:
+    """phi(x) = elu(x) + 1 [A]: e^x up to 0, x + 1 above; positive.
+
+    Small features keep all their digits, where 1 added to elu(x) would leave 0 from x = -17 on in float32. With first
+    derivatives; keeps the features and not `x` for them.
+    """
+    return _FeatureMap.apply(x)
+
+
+def slope_(phi: Tensor) -> Tensor:
+    """phi'(x) = min(phi(x), 1), in place of the features."""
+    return phi.clamp_max_(1)
+
+
+class _FeatureMap(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        # x + 1 is the tangent of e^x at 0, and below it.
+        phi = x + 1
+        torch.maximum(phi, x.clamp_max(0).exp_(), out=phi)
+        ctx.save_for_backward(phi)
+        return phi
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (phi,) = ctx.saved_tensors
+        return grads[0] * phi.clamp_max(1)
