@@ -25,10 +25,10 @@ def recurrence(calls: list[tuple[int, bool]] | None = None) -> Recurrence:
 
     weight = draw(WIDTH, WIDTH).requires_grad_()
 
-    def step(index, shared, segment, state):
+    def step(index, parameters, shared, segment, state):
         if calls is not None:
             calls.append((index, torch.is_grad_enabled()))
-        return (torch.tanh(state[0] @ weight + segment[0]),)
+        return (torch.tanh(state[0] @ parameters[0] + segment[0]),)
 
     return Recurrence(step, (weight,), (), (draw(TOTAL, ROWS, WIDTH),), (draw(ROWS, WIDTH),), (TOTAL,) * ROWS)
 
@@ -66,6 +66,35 @@ def test_a_size_in_bytes_keeps_what_fits_into_it(segments, monkeypatch):
     Replay(Budget(size=budget))(recurrence(calls))
     assert calls[:3] == [(0, True), (1, True), (1, True)], "the probe"
     assert sum(grad for _, grad in calls[3:]) == segments
+
+
+@pytest.mark.parametrize("segments", [1, 3, 6])
+def test_a_fraction_is_of_the_memory_that_was_free_at_first(segments, monkeypatch):
+    monkeypatch.setattr("rmaat.resident.resident_bytes", lambda: 0)
+    wanted = int(STATE * (TOTAL + segments + 0.5))
+    free = iter((4 * wanted, 0))
+    monkeypatch.setattr("rmaat.resident.free_bytes", lambda: next(free))
+    replay = Replay(Budget(fraction=0.25))
+    for probed in (3, 0):
+        calls: list[tuple[int, bool]] = []
+        replay(recurrence(calls))
+        assert sum(grad for _, grad in calls[probed:]) == segments
+
+
+def test_two_towers_have_half_of_the_budget_each():
+    """Both calls' segments are alive at once."""
+    for given, own in (("6MiB", Budget(size=3 << 20)), (0.5, Budget(fraction=0.25)), (4, Budget(segments=4))):
+        model = RmaatForSequenceClassification(RmaatConfig(two_towers=True, replay_budget=given))
+        assert model.rmaat.backprop == Replay(own)
+
+
+def test_the_buffer_is_where_states_are_stored():
+    """On the meta device they take no memory, and cannot be seen anywhere else."""
+    (out,) = Replay(buffer=torch.device("meta"))(recurrence())
+    *inputs, stored = out.grad_fn.saved_tensors
+    assert stored.device.type == "meta"
+    assert stored.shape == (TOTAL - 1, ROWS, WIDTH)
+    assert all(x.device.type == "cpu" for x in inputs)
 
 
 def test_the_probe_runs_once_for_a_shape(monkeypatch):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rmaat.backprop import Full, Recurrence, Replay, Truncated
+from rmaat.backprop import Full, Recurrence, Replay, Tensors, Truncated
+from rmaat.budget import Budget
 
 F64 = torch.float64
 
@@ -36,10 +37,10 @@ class Toy:
         self.lengths = lengths
         self.calls: list[tuple[int, bool]] = []
 
-    def step(self, index: int, shared: tuple[Tensor, ...], segment: tuple[Tensor, ...], state: tuple[Tensor, ...]):
+    def step(self, index: int, parameters: Tensors, shared: Tensors, segment: Tensors, state: Tensors) -> Tensors:
         self.calls.append((index, torch.is_grad_enabled()))
         (x, active), (hidden, total) = segment, state
-        new = torch.tanh(hidden @ self.weight + x + shared[0])
+        new = torch.tanh(hidden @ parameters[0] + x + shared[0])
         active = active[:, None]
         return torch.where(active, new, hidden), torch.where(active, total + new, total)
 
@@ -105,7 +106,7 @@ def test_truncation_gives_each_row_the_gradient_of_its_own_last_segments(lengths
             if 0 < index == length - k:
                 state = tuple(x.detach() for x in state)
             given_one = (toy.inputs[index, row : row + 1], toy.active[index, row : row + 1])
-            state = toy.step(index, (toy.shared,), given_one, state)
+            state = toy.step(index, (toy.weight,), (toy.shared,), given_one, state)
         row_loss = (state[0] ** 2).sum() + state[1].sin().sum()
         for total_grad, grad in zip(wanted, torch.autograd.grad(row_loss, toy.leaves, allow_unused=True), strict=True):
             if grad is not None:
@@ -190,8 +191,8 @@ def test_autocast_is_restored_in_the_replay_and_its_cache_left_alone():
     weight = torch.randn(4, 4, requires_grad=True)
     x = torch.randn(3, 2, 4)
 
-    def step(index, shared, segment, state):
-        return (torch.tanh(state[0] @ weight).float() + segment[0],)
+    def step(index, parameters, shared, segment, state):
+        return (torch.tanh(state[0] @ parameters[0]).float() + segment[0],)
 
     grads = []
     for kind in (Replay(), Full()):
@@ -207,9 +208,105 @@ def test_bfloat16_gradients_are_summed_in_float32():
     """2,000 equal terms of 1: a bfloat16 sum stops growing at 256."""
     weight = torch.zeros(1, dtype=torch.bfloat16, requires_grad=True)
 
-    def step(index, shared, segment, state):
-        return (state[0] + weight,)
+    def step(index, parameters, shared, segment, state):
+        return (state[0] + parameters[0],)
 
     (out,) = Replay()(Recurrence(step, (weight,), (), (torch.zeros(2000, 1),), (torch.zeros(1, 1),), (2000,)))
     out.sum().backward()
     assert weight.grad.item() == pytest.approx(2000, rel=0.01)
+
+
+def watched_gradients(toy: Toy, kind, seed: int = 3) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What is watched of the running sums, and gradients of a loss on them and on the final state."""
+    hidden, _, sums = kind(replace(toy.recurrence(), watched=(1,)))
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(sums.shape, dtype=F64, generator=generator)
+    loss = (hidden**2).sum() + (weights * sums.sin()).sum()
+    return sums.detach(), torch.autograd.grad(loss, toy.leaves)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    lengths=st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(any),
+    kept=st.integers(1, 7),
+    state_grad=st.booleans(),
+)
+def test_a_loss_on_every_segment_goes_back_through_replay_as_through_full(lengths, kept, state_grad):
+    toy = Toy(tuple(lengths), state_grad=state_grad)
+    replayed, found = watched_gradients(toy, Replay(Budget(segments=kept)))
+    sums, wanted = watched_gradients(toy, Full())
+    assert torch.equal(replayed, sums)
+    for one, other in zip(found, wanted, strict=True):
+        assert relative(one, other) < 1e-13
+
+
+def test_what_is_watched_is_the_state_after_each_segment():
+    toy = Toy((4, 2))
+    state = toy.recurrence().state
+    for index, sums in enumerate(Full()(replace(toy.recurrence(), watched=(1,)))[2]):
+        given_one = (toy.inputs[index], toy.active[index])
+        state = toy.step(index, (toy.weight,), (toy.shared,), given_one, state)
+        assert torch.equal(sums, state[1])
+
+
+def test_a_watched_state_alone_may_have_the_loss():
+    toy = Toy((5, 3))
+    found, wanted = (
+        torch.autograd.grad(kind(replace(toy.recurrence(), watched=(0, 1)))[2][1].sum(), toy.leaves)
+        for kind in (Replay(), Full())
+    )
+    for one, other in zip(found, wanted, strict=True):
+        assert relative(one, other) < 1e-13
+
+
+def test_what_a_truncation_watches_is_cut_where_each_row_is():
+    """A loss on all segments: a row's segments before its last k are constants, so any weight on them changes nothing."""
+    toy = Toy((5, 3, 1))
+    k = 2
+    sums = Truncated(k)(replace(toy.recurrence(), watched=(1,)))[2]
+    assert torch.equal(sums, Full()(replace(toy.recurrence(), watched=(1,)))[2])
+    before = torch.arange(5)[:, None] < torch.tensor(toy.lengths) - k
+    early = torch.autograd.grad((sums * before[..., None]).sum(), toy.leaves, retain_graph=True, allow_unused=True)
+    assert all(x is None or not x.any() for x in early)
+    late = torch.autograd.grad((sums * ~before[..., None]).sum(), toy.leaves)
+    assert all(x.any() for x in late[:3])
+
+
+def test_a_hook_on_a_parameter_sees_its_gradient_once():
+    toy = Toy((5,))
+    wanted = toy.gradients(Full())[0]
+    toy.weight.register_hook(lambda grad: grad * 0.5)
+    assert relative(toy.gradients(Replay())[0], 0.5 * wanted) < 1e-14
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_hooks_on_saved_tensors_change_nothing(kept):
+    """What autograd unpacks is then another tensor than what was packed."""
+    toy = Toy((5,))
+    wanted = toy.gradients(Full())
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x.clone(), lambda x: x.clone()):
+        hidden, total = Replay(Budget(segments=kept))(toy.recurrence())
+    found = torch.autograd.grad((hidden**2).sum() + total.sin().sum(), toy.leaves)
+    for one, other in zip(found, wanted, strict=True):
+        assert relative(one, other) < 1e-14
+
+
+def test_other_data_given_to_a_parameter_later_is_not_computed_with():
+    """As `load_state_dict(assign=True)` and `p.data =` give it, which no version counter notices."""
+    toy = Toy((5,))
+    wanted = toy.gradients(Full())
+    hidden, total = Replay()(toy.recurrence())
+    toy.weight.data = torch.zeros_like(toy.weight)
+    found = torch.autograd.grad((hidden**2).sum() + total.sin().sum(), toy.leaves)
+    for one, other in zip(found, wanted, strict=True):
+        assert relative(one, other) < 1e-14
+
+
+def test_changing_a_frozen_parameter_is_refused():
+    toy = Toy((4,))
+    toy.weight.requires_grad_(False)
+    loss = Replay()(toy.recurrence())[0].sum()
+    with torch.no_grad():
+        toy.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -3,16 +3,20 @@
 Axes: T segments, B rows of the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
 
-Step = Callable[[int, Tensors, Tensors, Tensors], Tensors]
-"""(index t, shared, what segment t is given, state) -> state. Pure: the same arguments give the same state, dropout included."""
+Step = Callable[[int, Tensors, Tensors, Tensors, Tensors], Tensors]
+"""(index t, parameters, shared, what segment t is given, state) -> state.
+
+Pure: the same arguments give the same state, dropout included, and gradients reach nothing but the arguments.
+"""
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,12 @@ class Recurrence:
 
     Attributes:
         step: computes one segment.
-        parameters: the leaf tensors that `step` uses without being given them.
-        shared: tensors that all segments are given alike.
+        parameters: the tensors that the layers compute with, trained or frozen.
+        shared: other tensors that all segments are given alike.
         segments: tensors (T, ...); segment t is given row t of each.
         state: the initial state, tensors (B, ...).
         lengths: the segments of each batch row, (B,); a row's state is constant from there on.
+        watched: places in the state whose value after every segment is asked for, not only after the last.
     """
 
     step: Step
@@ -34,21 +39,44 @@ class Recurrence:
     segments: Tensors
     state: Tensors
     lengths: tuple[int, ...]
+    watched: tuple[int, ...] = ()
 
     @property
     def total(self) -> int:
         """T, the segments of the longest row."""
         return max(self.lengths, default=0)
 
-    def run(self, start: int, stop: int, state: Tensors) -> Tensors:
-        """The state after segments start .. stop - 1, in whatever gradient mode is on."""
+    def states(self, start: int, stop: int, state: Tensors) -> Iterator[Tensors]:
+        """The state after each of segments start .. stop - 1, in whatever gradient mode is on."""
         for index in range(start, stop):
-            state = self.step(index, self.shared, tuple(x[index] for x in self.segments), state)
+            state = self.step(index, self.parameters, self.shared, tuple(x[index] for x in self.segments), state)
+            yield state
+
+    def run(self, start: int, stop: int, state: Tensors) -> Tensors:
+        """The state after segment stop - 1, or `state` where there is none."""
+        for after in self.states(start, stop, state):
+            state = after
         return state
+
+    def run_all(self) -> Tensors:
+        """The final state, then what is watched, as `Backprop` returns them."""
+        if not self.watched:
+            return self.run(0, self.total, self.state)
+        states = list(self.states(0, self.total, self.state))
+        return (*(states[-1] if states else self.state), *self.watch(states))
+
+    def watch(self, states: Sequence[Tensors]) -> Tensors:
+        """What is watched in some states, stacked: (len(states), B, ...) each."""
+        if not states:
+            return tuple(self.state[place].new_empty(0, *self.state[place].shape) for place in self.watched)
+        return tuple(torch.stack([state[place] for state in states]) for place in self.watched)
 
 
 class Backprop(Protocol):
     """A way for gradients to go back over the segments of a recurrence."""
 
     def __call__(self, recurrence: Recurrence) -> Tensors:
-        """The final state; its backward gives every tensor of the recurrence its gradient, as the kind defines it."""
+        """The final state, then each watched tensor after every segment, (T, B, ...).
+
+        Their backward gives every tensor of the recurrence its gradient, as the kind defines it.
+        """

@@ -10,5 +10,5 @@ class Full:
     """Ordinary autograd over all segments: the exact gradient, fastest, in memory that grows with the segments."""
 
     def __call__(self, recurrence: Recurrence) -> Tensors:
-        """The final state, every segment's activations kept for the backward pass."""
-        return recurrence.run(0, recurrence.total, recurrence.state)
+        """The final state and what is watched, every segment's activations kept for the backward pass."""
+        return recurrence.run_all()

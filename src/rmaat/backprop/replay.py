@@ -1,7 +1,5 @@
 """AMRB: backpropagation that keeps the states between segments and computes each segment again on the way back."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -32,8 +30,8 @@ class Replay:
     as the budget has room for, which saves their second computation.
 
     The result's backward is one node of the graph: parameters, shared tensors and states are its inputs, and their gradients are
-    summed inside and returned, so whatever hangs on a leaf's gradient (DDP, accumulation, scaling) sees it once. A hook of
-    `Tensor.register_hook` on a parameter is the exception: it sees each segment's part and the sum.
+    summed inside and returned, so whatever hangs on one of them (DDP, accumulation, scaling, hooks) sees its gradient once. The
+    segments are computed again from what went in, whatever a module or another thread holds by then.
 
     Attributes:
         budget: what the kept segments may hold; the default keeps one.
@@ -45,9 +43,9 @@ class Replay:
     _measured: dict[Any, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, recurrence: Recurrence) -> Tensors:
-        """The final state, with the activations of the kept segments and nothing of the others."""
+        """The final state and what is watched, with the activations of the kept segments and nothing of the others."""
         if recurrence.total < 2 or not torch.is_grad_enabled():
-            return recurrence.run(0, recurrence.total, recurrence.state)
+            return recurrence.run_all()
         autocast = _AutocastState.of(recurrence.state[0].device.type)
         with autocast.restored():
             replayed = max(recurrence.total - self._kept(recurrence), 0)
@@ -55,7 +53,7 @@ class Replay:
         if replayed and any(x.requires_grad for x in everything):
             return _replay(recurrence, replayed, autocast, self.buffer)
         with autocast.restored():
-            return recurrence.run(0, recurrence.total, recurrence.state)
+            return recurrence.run_all()
 
     def _kept(self, recurrence: Recurrence) -> int:
         """The segments kept alive, at least the last."""
@@ -67,7 +65,7 @@ class Replay:
             *((tuple(x.shape), x.dtype) for x in first),
             torch.is_autocast_enabled(kind),
             torch.get_autocast_dtype(kind),
-            len(recurrence.parameters),
+            sum(x.requires_grad for x in recurrence.parameters),
         )
         size = self._size(first[-1].device)
         if key not in self._measured:
@@ -112,7 +110,10 @@ class _AutocastState:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the backward pass needs beside tensors; `sizes` are those of parameters, shared, segments and state."""
+    """What the backward pass needs beside tensors; `sizes` are those of parameters, shared, segments and state.
+
+    Its recurrence holds no tensor: they are saved, so that freeing and version checks see them.
+    """
 
     recurrence: Recurrence
     count: int
@@ -131,27 +132,30 @@ class _Plan:
 class _ReplayFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *flat: Tensor) -> Tensors:
-        _, _, _, first = plan.split(flat)
+        recurrence = plan.recurrence
         # Detached, so that a compiled step meets states of one kind: none requires a gradient here, all do in the backward.
-        state = tuple(x.detach() for x in first)
+        state = tuple(x.detach() for x in recurrence.state)
         # Room for all at once: a state stored by itself, amid the activations, would stand in the way of the next segment's.
         stored = tuple(
             torch.empty((plan.count, *x.shape), dtype=x.dtype, device=plan.buffer or x.device) for x in state
         )
         with plan.autocast.restored():
-            for index in range(plan.count):
-                state = plan.recurrence.run(index, index + 1, state)
+            for index, after in enumerate(recurrence.states(0, plan.count, state)):
+                state = after
                 for states, x in zip(stored, state, strict=True):
                     states[index].copy_(x)
-        ctx.kept = _Graph.of(plan, plan.count, plan.recurrence.total, flat, state, ctx.needs_input_grad[1:])
-        # The recurrence in the plan must not hold tensors: those are saved, so that freeing and version checks see them.
-        ctx.plan = replace(plan, recurrence=replace(plan.recurrence, parameters=(), shared=(), segments=(), state=()))
-        ctx.save_for_backward(*flat, *stored)
-        return tuple(x.detach() for x in ctx.kept.outputs)
+        # Aliases of what went in: a tensor given other data later is still the one that was computed with.
+        saved = tuple(x.detach() for x in flat)
+        ctx.plan = replace(plan, recurrence=replace(recurrence, parameters=(), shared=(), segments=(), state=()))
+        ctx.kept = _Graph.of(ctx.plan, plan.count, recurrence.total, saved, state, ctx.needs_input_grad[1:])
+        ctx.save_for_backward(*saved, *stored)
+        watched = zip(recurrence.watched, recurrence.watch([_detached(x) for x in ctx.kept.states]), strict=True)
+        histories = tuple(torch.cat([stored[place].to(x.device), x]) for place, x in watched)
+        return (*_detached(ctx.kept.states[-1]), *histories)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_state: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_results: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         saved = ctx.saved_tensors
         flat, stored = saved[: sum(plan.sizes)], saved[sum(plan.sizes) :]
@@ -162,6 +166,7 @@ class _ReplayFunction(torch.autograd.Function):
         segment_grads = [
             torch.zeros_like(x) if need else None for x, need in zip(segments, needs_segments, strict=True)
         ]
+        grad_state, grad_histories = grad_results[: len(first_state)], grad_results[len(first_state) :]
         # What outlives a segment has its place before the first one, for the same reason as the stored states.
         grads = tuple(torch.empty_like(x) for x in grad_state)
         for own, grad in zip(grads, grad_state, strict=True):
@@ -173,7 +178,7 @@ class _ReplayFunction(torch.autograd.Function):
             if graph is None:
                 state = tuple(x[start - 1].to(y.device) for x, y in zip(stored, first_state, strict=True))
                 graph = _Graph.of(plan, start, stop, flat, state if start else first_state, needs)
-            of_segments, of_state = graph.gradients(parameters, grads, sums)
+            of_segments, of_state = graph.gradients(grads, tuple(x[start:stop] for x in grad_histories), sums)
             graph = None
             for total, grad in zip(segment_grads, of_segments, strict=True):
                 if total is not None and grad is not None:
@@ -188,46 +193,63 @@ class _ReplayFunction(torch.autograd.Function):
 class _Graph:
     """The graph of some segments, from leaves of their own; its activations live as long as it does."""
 
-    shared: Tensors
+    summed: Tensors
     segments: Tensors
     state: Tensors
-    outputs: Tensors
+    states: list[Tensors]
+    watched: tuple[int, ...]
 
     @staticmethod
     def of(plan: _Plan, start: int, stop: int, flat: Tensors, state: Tensors, needs: tuple[bool, ...]) -> "_Graph":
-        """Compute segments start .. stop - 1 from `state`."""
-        _, shared, segments, _ = plan.split(flat)
-        _, needs_shared, needs_segments, _ = plan.split(needs)
+        """Compute segments start .. stop - 1 from `state`; a gradient reaches the leaves of this graph alone."""
+        parameters, shared, segments, _ = plan.split(flat)
+        needs_parameters, needs_shared, needs_segments, _ = plan.split(needs)
         with torch.enable_grad(), plan.autocast.restored():
+            # Parameters, so that a compiled step meets one kind of tensor in them.
+            parameters_in = tuple(map(torch.nn.Parameter, parameters, needs_parameters))
             shared_in = tuple(map(_leaf, shared, needs_shared))
             given = tuple(_leaf(x[start:stop], need) for x, need in zip(segments, needs_segments, strict=True))
             state_in = tuple(_leaf(x, x.is_floating_point()) for x in state)
-            outputs = state_in
-            for index in range(start, stop):
-                outputs = plan.recurrence.step(index, shared_in, tuple(x[index - start] for x in given), outputs)
-        return _Graph(shared_in, given, state_in, outputs)
+            states, after = [], state_in
+            for index in range(stop - start):
+                segment = tuple(x[index] for x in given)
+                after = plan.recurrence.step(start + index, parameters_in, shared_in, segment, after)
+                states.append(after)
+        return _Graph((*parameters_in, *shared_in), given, state_in, states, plan.recurrence.watched)
 
     def gradients(
-        self, parameters: Tensors, grads: Tensors, sums: "_GradientSums"
+        self, grads: Tensors, grad_histories: Tensors, sums: "_GradientSums"
     ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
-        """Of segments and state, None where one does not require or is not reached by a gradient; the others' go into `sums`."""
-        summed = (*parameters, *self.shared)
-        inputs = (*summed, *self.segments, *self.state)
-        pairs = [(out, grad) for out, grad in zip(self.outputs, grads, strict=True) if out.requires_grad]
+        """Of segments and state, None where one does not require or is not reached by a gradient; the others' go into `sums`.
+
+        Args:
+            grads: of the last state.
+            grad_histories: of what is watched in each state, (len(states), B, ...).
+            sums: what the gradients of parameters and shared tensors are added to.
+        """
+        inputs = (*self.summed, *self.segments, *self.state)
+        pairs = [*zip(self.states[-1], grads, strict=True)]
+        for place, history in zip(self.watched, grad_histories, strict=True):
+            pairs += [(state[place], grad) for state, grad in zip(self.states, history, strict=True)]
+        pairs = [(out, grad) for out, grad in pairs if out.requires_grad]
         places = [i for i, x in enumerate(inputs) if x.requires_grad]
         result: list[Tensor | None] = [None] * len(inputs)
         if pairs and places:
             heads, head_grads = zip(*pairs, strict=True)
-            with sums.taking(summed):
-                found = torch.autograd.grad(heads, [inputs[i] for i in places], head_grads, allow_unused=True)
+            sums.take(self.summed)
+            found = torch.autograd.grad(heads, [inputs[i] for i in places], head_grads, allow_unused=True)
             for place, grad in zip(places, found, strict=True):
                 result[place] = grad
-        own = result[len(summed) :]
+        own = result[len(self.summed) :]
         return tuple(own[: len(self.segments)]), tuple(own[len(self.segments) :])
 
 
 def _leaf(x: Tensor, requires_grad: bool) -> Tensor:
     return x.detach().requires_grad_(requires_grad)
+
+
+def _detached(tensors: Tensors) -> Tensors:
+    return tuple(x.detach() for x in tensors)
 
 
 class _GradientSums:
@@ -241,19 +263,14 @@ class _GradientSums:
         ]
         self._found = [False] * len(like)
 
-    @contextmanager
-    def taking(self, leaves: Tensors) -> Iterator[None]:
-        """While open, a gradient that reaches one of the leaves is added to its sum and let go, a zero in its place.
+    def take(self, leaves: Tensors) -> None:
+        """From here on, add a gradient that reaches one of the leaves to its sum and let it go, a zero in its place.
 
         Else each segment's gradients would lie beside the sums, a second set of them among the activations.
         """
-        wanted = [(x, i) for i, x in enumerate(leaves) if self._sums[i] is not None and x.requires_grad]
-        handles = [x.register_hook(partial(self._take, i)) for x, i in wanted]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        for place, leaf in enumerate(leaves):
+            if leaf.requires_grad:
+                leaf.register_hook(partial(self._take, place))
 
     def _take(self, place: int, grad: Tensor) -> Tensor:
         total = self._sums[place]

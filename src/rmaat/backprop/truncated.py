@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rmaat.backprop.base import Recurrence, Tensors
 
@@ -18,16 +19,25 @@ class Truncated:
     segments: int
 
     def __call__(self, recurrence: Recurrence) -> Tensors:
-        """The final state, with the graph of the last segments only."""
+        """The final state and what is watched; of a row's segments before its last ones, values without a gradient."""
         cuts = [max(length - self.segments, 0) for length in recurrence.lengths]
         start = min((cut for cut, length in zip(cuts, recurrence.lengths, strict=True) if length), default=0)
-        state = recurrence.state
-        if start:
-            with torch.no_grad():
-                state = recurrence.run(0, start, state)
+        device = recurrence.state[0].device
+        state, states = recurrence.state, []
+        with torch.no_grad():
+            for after in recurrence.states(0, start, state):
+                state = after
+                states.append(state if recurrence.watched else ())
         for index in range(start, recurrence.total):
             if index and index in cuts:
-                cut_B = torch.tensor([index == cut for cut in cuts], device=state[0].device)
-                state = tuple(torch.where(cut_B.view(-1, *[1] * (x.dim() - 1)), x.detach(), x) for x in state)
+                cut_B = torch.tensor([index == cut for cut in cuts], device=device)
+                state = tuple(torch.where(_beside(cut_B, x), x.detach(), x) for x in state)
             state = recurrence.run(index, index + 1, state)
-        return state
+            states.append(state)
+        before_TB = torch.arange(len(states), device=device)[:, None] < torch.tensor(cuts, device=device)
+        watched = (torch.where(_beside(before_TB, x), x.detach(), x) for x in recurrence.watch(states))
+        return (*state, *watched)
+
+
+def _beside(chosen: Tensor, x: Tensor) -> Tensor:
+    return chosen.view(*chosen.shape, *[1] * (x.dim() - chosen.dim()))

@@ -167,3 +167,12 @@ def check_pair(two_towers: bool, other: Tensor | None, continues: bool) -> None:
             "memory, readout, segment_offset and total_segments cannot be given to a model of two towers: each input "
             "begins with the first memory and is whole"
         )
+
+
+def check_segment_logits(two_towers: bool, pooled_norm: bool) -> None:
+    """Raise `UserError` for a head that cannot be asked after each segment."""
+    for name, given in (("two_towers", two_towers), ("pooled_norm", pooled_norm)):
+        if given:
+            raise UserError(
+                f"output_segment_logits needs a model with {name}: false, whose head looks at one state at a time"
+            )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, cross_entropy
 from transformers.utils import ModelOutput
 
-from rmaat.models.checks import check_labels, check_pair, one_input
+from rmaat.models.checks import check_labels, check_pair, check_segment_logits, one_input
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
 
@@ -21,12 +21,14 @@ class RmaatClassifierOutput(ModelOutput):
         logits: (B, num_labels).
         memory: (B, M, D), what the next segment would be given.
         readout: (B, D + 1), to be given with `memory` to a call that goes on.
+        segment_logits: (B, T, num_labels), the logits after each segment, where they were asked for.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     memory: Tensor | None = None
     readout: Tensor | None = None
+    segment_logits: Tensor | None = None
 
 
 class RmaatForSequenceClassification(RmaatPreTrainedModel):
@@ -55,6 +57,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         input_values: Tensor | None = None,
         other_input_ids: Tensor | None = None,
         other_attention_mask: Tensor | None = None,
+        output_segment_logits: bool = False,
     ) -> RmaatClassifierOutput:
         """Classify sequences or, with two towers, pairs of them.
 
@@ -64,6 +67,9 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             labels: (B,) int64 class indices, for the loss.
             other_input_ids: (B, N'), the second input of a pair; its tower starts from the first memory too.
             other_attention_mask: (B, N').
+            output_segment_logits: give segment_logits too, as of a sequence that ends there, for a loss on every segment or an
+                early answer. Past a row's end they stay as they are. Not with two towers or pooled_norm, which look at whole
+                sequences.
         """
         first = one_input(input_ids, input_values, self.config.input_type)
         if labels is not None:
@@ -71,7 +77,18 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         begins = isinstance(segment_offset, int) and segment_offset == 0
         continues = not begins or any(x is not None for x in (memory, readout, total_segments))
         check_pair(self.config.two_towers, other_input_ids, continues)
-        out = self.rmaat(input_ids, attention_mask, memory, readout, segment_offset, total_segments, input_values)
+        if output_segment_logits:
+            check_segment_logits(self.config.two_towers, self.config.pooled_norm)
+        out = self.rmaat(
+            input_ids,
+            attention_mask,
+            memory,
+            readout,
+            segment_offset,
+            total_segments,
+            input_values,
+            output_segment_logits,
+        )
         if other_input_ids is None:
             features = self._normed(out.pooled, len(first))
         else:
@@ -80,7 +97,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             features = torch.cat([one, other, one * other, one - other], dim=1)
         logits = self.classifier(self.dropout(features))
         loss = None if labels is None else cross_entropy(logits, labels)
-        return RmaatClassifierOutput(loss=loss, logits=logits, memory=out.memory, readout=out.readout)
+        by_segment = None if out.segment_pooled is None else self.classifier(self.dropout(out.segment_pooled))
+        return RmaatClassifierOutput(loss, logits, out.memory, out.readout, by_segment)
 
     def _normed(self, pooled: Tensor, examples: int) -> Tensor:
         norm = self.pooled_norm

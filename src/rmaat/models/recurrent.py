@@ -3,6 +3,7 @@
 Axes: B batch, N tokens, T segments, S tokens of a segment, M memory tokens, D width.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from rmaat.layers.mixers import Mixer
 from rmaat.models.checks import Place, check_state, one_input, place_segments, row_lengths
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
+from rmaat.models.stand_in import ParameterSlots
 
 SEED_STRIDE = 0x9E3779B97F4A7C15
 """Odd, so that the seeds of a call's segments all differ."""
@@ -36,11 +38,13 @@ class RmaatOutput(ModelOutput):
         pooled: (B, D), the mean that the head reads.
         memory: (B, M, D), what the next segment would be given.
         readout: (B, D + 1), the running sum and count behind `pooled`.
+        segment_pooled: (B, T, D), what `pooled` is after each segment, where it was asked for.
     """
 
     pooled: Tensor | None = None
     memory: Tensor | None = None
     readout: Tensor | None = None
+    segment_pooled: Tensor | None = None
 
 
 class RmaatPreTrainedModel(PreTrainedModel):
@@ -104,6 +108,7 @@ class RmaatModel(RmaatPreTrainedModel):
         segment_offset: int | Tensor = 0,
         total_segments: int | Tensor | None = None,
         input_values: Tensor | None = None,
+        output_segments: bool = False,
     ) -> RmaatOutput:
         """Run all segments.
 
@@ -116,6 +121,7 @@ class RmaatModel(RmaatPreTrainedModel):
             segment_offset: segments before this call, one number or (B,).
             total_segments: T of the whole sequence, one number or (B,); None means offset plus own segments.
             input_values: (B, N) floating point, instead of input_ids where the config's input_type is 'values'.
+            output_segments: give segment_pooled too, for a loss on every segment. Past a row's end it stays as it is.
 
         Returns:
             `RmaatOutput`. In a row without a token the state comes out as it went in.
@@ -139,9 +145,14 @@ class RmaatModel(RmaatPreTrainedModel):
         if readout is None:
             readout = memory.new_zeros(batch, config.hidden_size + 1)
         readout = readout.to(readout_type)
-        final = self._run(self._cut(tokens, lengths, place), SegmentState(memory, readout), lengths, place)
-        pooled = final.readout[:, :-1] / final.readout[:, -1:].clamp_min(1)
-        return RmaatOutput(pooled=pooled.to(memory.dtype), memory=final.memory, readout=final.readout)
+        state = SegmentState(memory, readout)
+        final, *readouts = self._run(self._cut(tokens, lengths, place), state, lengths, place, output_segments)
+
+        def mean(readout: Tensor) -> Tensor:
+            return (readout[..., :-1] / readout[..., -1:].clamp_min(1)).to(memory.dtype)
+
+        segment_pooled = mean(readouts[0]).transpose(0, 1) if readouts else None
+        return RmaatOutput(mean(final.readout), final.memory, final.readout, segment_pooled)
 
     def _cut(self, tokens: Tensor, lengths: NDArray[np.int64], place: Place) -> SegmentInputs:
         """(B, N) as segments: a view where N is whole segments, since a copy of a long sequence outweighs a segment.
@@ -177,26 +188,33 @@ class RmaatModel(RmaatPreTrainedModel):
         return torch.from_numpy(factors_TB).to(self.first_memory)
 
     def _run(
-        self, inputs: SegmentInputs, state: SegmentState, lengths: NDArray[np.int64], place: Place
-    ) -> SegmentState:
+        self, inputs: SegmentInputs, state: SegmentState, lengths: NDArray[np.int64], place: Place, watch: bool
+    ) -> tuple[SegmentState, *Tensors]:
+        """The final state and, where it is watched, the readout after each segment, (T, B, D + 1)."""
         encoder, batch = self.encoder, len(place.segments)
         starts_T = self.config.segment_length * np.arange(place.longest)
         widths = encoder.widths(lengths.max(initial=0) - starts_T)
         # Drawn once, here: what is computed again in the backward pass must not depend on the mode the model is in by then.
-        base = int(torch.randint(2**62, ())) if self.training and self.config.hidden_dropout_prob else None
+        base = int(torch.randint(2**62, ())) if self.training and encoder.drop else None
+        # Without gradients the tensors of another thread, which hold the same numbers, do as well as one's own.
+        with encoder.lock if torch.is_grad_enabled() else nullcontext():
+            slots = ParameterSlots(encoder, encoder.lock)
 
-        def step(index: int, shared: Tensors, segment: Tensors, state: Tensors) -> Tensors:
-            tokens, length, factor = segment
-            width, keep = widths[index], None
-            if base is not None:
-                keep = encoder.keep_masks((base + index * SEED_STRIDE) % 2**63, batch, width, state[0].device)
-            # Contiguous, as the state is, so that a compiled step meets one set of strides.
-            given = SegmentInputs(tokens[:, :width].contiguous(), length.contiguous(), factor.contiguous())
-            return encoder(shared, given, SegmentState(*state), keep)
+            def step(index: int, parameters: Tensors, shared: Tensors, segment: Tensors, state: Tensors) -> Tensors:
+                tokens, length, factor = segment
+                width, keep = widths[index], None
+                if base is not None:
+                    keep = encoder.keep_masks((base + index * SEED_STRIDE) % 2**63, batch, width, state[0].device)
+                # Contiguous, as the state is, so that a compiled step meets one set of strides.
+                given = SegmentInputs(tokens[:, :width].contiguous(), length.contiguous(), factor.contiguous())
+                with slots.holding(parameters):
+                    return encoder(shared, given, SegmentState(*state), keep)
 
-        parameters = tuple(p for p in encoder.parameters() if p.requires_grad)
-        recurrence = Recurrence(step, parameters, encoder.shared(), inputs, state, tuple(place.segments.tolist()))
-        return SegmentState(*self.backprop(recurrence))
+            watched = (SegmentState._fields.index("readout"),) if watch else ()
+            segments = tuple(place.segments.tolist())
+            recurrence = Recurrence(step, slots.tensors, encoder.shared(), inputs, state, segments, watched)
+            memory, readout, *readouts = self.backprop(recurrence)
+        return (SegmentState(memory, readout), *readouts)
 
 
 def learned_factors(logits_K: Tensor, place: Place) -> Tensor:

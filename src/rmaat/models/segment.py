@@ -20,6 +20,7 @@ from rmaat.layers import (
     sinusoidal_positions,
 )
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.stand_in import CallLock
 from rmaat.ops.precision import at_least_float32
 
 WIDTH_STEP = 64
@@ -58,6 +59,8 @@ class SegmentEncoder(nn.Module):
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__()
         self.config = config
+        self.drop = config.hidden_dropout_prob
+        self.lock = CallLock()
         self.embedding = (
             ValueEmbedding(config.hidden_size)
             if config.input_type == "values"
@@ -98,7 +101,7 @@ class SegmentEncoder(nn.Module):
         """The dropout masks of one segment of S = `width` tokens, (1 + 2 L, B, M + S, D) bool, a function of the arguments."""
         sites = 1 + len(self.blocks) * EncoderBlock.DROPOUT_SITES
         shape = (sites, batch, self.config.num_memory_tokens + width, self.config.hidden_size)
-        return draw_keep_masks(seed, shape, self.config.hidden_dropout_prob, device)
+        return draw_keep_masks(seed, shape, self.drop, device)
 
     def forward(
         self, shared: tuple[Tensor, ...], inputs: SegmentInputs, state: SegmentState, keep: Tensor | None
@@ -123,7 +126,7 @@ class SegmentEncoder(nn.Module):
         mask_BN = positions_N < num_memory + inputs.length[:, None]
         tokens_BSD = self.embedding(inputs.tokens.masked_fill(~mask_BN[:, num_memory:], 0), positions_SD[:width])
         if keep is not None:
-            tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.config.hidden_dropout_prob)
+            tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.drop)
         x_BND = torch.cat([state.memory.to(tokens_BSD.dtype), tokens_BSD], dim=1)
         per_layer = iter(layer_shared)
         for index, block in enumerate(self.layers()):
