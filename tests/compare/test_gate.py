@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rmaat.compare.gate import compare_gradients, judge
+from rmaat.compare.gate import DIFFERENCES, compare_gradients, judge
 from rmaat.compare.methods import METHODS, Method
 from rmaat.compare.own import own
 from rmaat.compare.shapes import Shape
-from rmaat.compare.workload import Workload
 
 OWN = [name for name in METHODS.names() if METHODS[name].package is None]
 
@@ -23,27 +22,27 @@ def register(monkeypatch):
     return add
 
 
-def broken(tensor, factor):
-    """Replay with one tensor's gradient multiplied by a factor."""
+def broken(tensor, factor, backprop="replay"):
+    """A method with one tensor's gradient multiplied by a factor."""
 
     def build(shape, device):
-        made = own(shape, device, "astro", "replay", False)
+        made = own(shape, device, "astro", backprop, False)
 
         def step(tokens):
             made.step(tokens)
             dict(made.model.named_parameters())[tensor].grad.mul_(factor)
 
-        return Workload(made.model, step)
+        return replace(made, step=step)
 
-    return Method("replay with a mistake", build, "full")
+    return Method("a mistake", build, "full")
 
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_own_methods_pass(bf16):
     verdicts = [judge(name, Shape(bf16=bf16), "cpu") for name in OWN]
     assert [verdict.refusal for verdict in verdicts] == [None] * len(OWN)
-    compared = {v.method: v.reference for v in verdicts if v.error is not None}
-    assert compared == {
+    assert {v.method: v.reference for v in verdicts} == {
+        **dict.fromkeys(("full", "one_segment", "rmt", "transformer"), DIFFERENCES),
         "replay": "full",
         "checkpoint": "full",
         "rmt_replay": "rmt",
@@ -57,6 +56,31 @@ def test_one_wrong_tensor_is_refused_and_named(register, factor, told):
     refusal = judge("broken", Shape(), "cpu").refusal
     assert told in refusal
     assert "rmaat.first_memory" in refusal
+
+
+def test_a_reference_is_held_against_what_its_loss_does(monkeypatch):
+    """Written by hand, attention's backward pass would mislead whatever is compared with it."""
+    monkeypatch.setattr("rmaat.ops.astromorphic.slope_", lambda phi: phi)
+    verdict = judge("full", Shape(), "cpu")
+    assert "mixer" in verdict.refusal
+    assert judge("rmt", Shape(), "cpu").refusal is None
+
+
+@pytest.mark.parametrize("tensor", ["classifier.bias", "rmaat.encoder.embedding.tokens.weight"])
+def test_a_hundredth_of_one_tensor_is_noticed_in_a_reference(register, tensor):
+    register("own_reference", replace(broken(tensor, 1.01, "full"), reference=None))
+    assert f"in {tensor}" in judge("own_reference", Shape(), "cpu").refusal
+
+
+def test_a_compiled_reference_is_held_against_itself_eager_too(register):
+    def build(shape, device):
+        return broken("classifier.bias", 1.01 if shape.torch_compile else 1, "full").build(
+            replace(shape, torch_compile=False), device
+        )
+
+    register("miscompiled", Method("", build))
+    assert judge("miscompiled", Shape(), "cpu").refusal is None
+    assert "in classifier.bias" in judge("miscompiled", Shape(torch_compile=True), "cpu").refusal
 
 
 def test_dropout_that_is_not_replayed_is_refused(register):

@@ -18,13 +18,18 @@ SMALLEST_SHARE = 1e-4
 """A tensor whose gradient is below this share of the largest is measured against that share: it may be rounding alone."""
 
 
+DIFFERENCE = 1e-4
+"""The step of a difference quotient in float64, all of a tensor's numbers together."""
+DIFFERENCES = "differences of the loss"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the comparison of gradients found.
 
     Attributes:
         method: the method's name.
-        reference: what it was compared with; None for ordinary autograd.
+        reference: what it was compared with; None for a package's own full backpropagation.
         error: the largest relative error of a tensor; None where nothing was compared.
         tensor: the name of that tensor.
         error_of_all: the relative error of all tensors taken as one vector.
@@ -33,7 +38,7 @@ class Verdict:
     """
 
     method: str
-    reference: str | None = None
+    reference: str | None
     error: float | None = None
     tensor: str | None = None
     error_of_all: float | None = None
@@ -44,23 +49,32 @@ class Verdict:
 def judge(name: str, shape: Shape, device: str) -> Verdict:
     """Compare a method's gradients with its reference's at a small shape of the same kind, weights and dropout alike.
 
-    The reference is never compiled. A package that fails is refused with its message; a failure of this project's own is raised.
+    The reference is never compiled. A method without one is held against differences of its loss, in float64; where it is
+    compiled, then against itself eager. Another package's full backpropagation is taken as it is: one scales the gradient of its
+    positions on purpose. A package that fails is refused with its message; a failure of this project's own is raised.
     """
-    method = METHODS[name]
+    method, small = METHODS[name], shape.small()
     bound = BOUND_BF16 if shape.bf16 else BOUND_FLOAT32
-    if method.reference is None:
-        return Verdict(name, bound=bound)
+    if method.reference is None and method.package is not None:
+        return Verdict(name, None, bound=bound)
+    reference = method.reference or DIFFERENCES
     try:
-        found = departure(method, METHODS[method.reference], shape.small(), device)
+        if method.reference is not None:
+            found = departure(method, METHODS[method.reference], small, device)
+        else:
+            found = departure_from_differences(method, small, device)
+            # Written so that NaN ends here.
+            if shape.torch_compile and found.error <= bound:
+                found = departure(method, method, small, device)
     except Exception as failure:
         if method.package is None:
             raise
-        return Verdict(name, method.reference, bound=bound, refusal=f"failed: {_line(failure)}")
+        return Verdict(name, reference, bound=bound, refusal=f"failed: {_line(failure)}")
     # Written so that NaN is refused.
     refusal = None
     if not found.error <= bound:
         refusal = f"gradients wrong by {found.error:.2g} in {found.tensor}, by {found.error_of_all:.2g} over all (bound {bound:g})"
-    return Verdict(name, method.reference, found.error, found.tensor, found.error_of_all, bound, refusal)
+    return Verdict(name, reference, found.error, found.tensor, found.error_of_all, bound, refusal)
 
 
 def judge_all(names: Iterable[str], shape: Shape, device: str) -> list[Verdict]:
@@ -85,6 +99,34 @@ def departure(method: Method, reference: Method, shape: Shape, device: str) -> D
     for workload in (own, other):
         workload.step(shape.tokens)
     return compare_gradients(_gradients(own.model), _gradients(other.model))
+
+
+def departure_from_differences(method: Method, shape: Shape, device: str) -> Departure:
+    """Of a method's gradients g from what its loss does, in float64 and eager: for each tensor the slope along a random
+    direction u of length 1, by (loss(p + h u) - loss(p - h u)) / 2h, against g u.
+
+    A wrong part d of g shows as d u, which is |d| / sqrt(n) in the mean square for n numbers: times sqrt(n), it stands for |d|.
+    """
+    made = method.build(replace(shape, torch_compile=False, bf16=False), device)
+    model, loss = made.model.double(), made.loss
+    assert loss is not None, "a method without a reference has a loss"
+    made.step(shape.tokens)
+    generator = torch.Generator().manual_seed(0)
+    wanted, found = {}, _gradients(model)
+    for name, parameter in model.named_parameters():
+        direction = torch.randn(parameter.shape, dtype=torch.float64, generator=generator).to(device)
+        direction /= direction.norm()
+        losses = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter.add_(direction, alpha=sign * DIFFERENCE)
+                losses.append(loss(shape.tokens))
+                parameter.sub_(direction, alpha=sign * DIFFERENCE)
+        slope = (losses[0] - losses[1]) / (2 * DIFFERENCE)
+        gradient = found.setdefault(name, torch.zeros_like(parameter))
+        missing = slope - (gradient * direction).sum()
+        wanted[name] = gradient + missing * math.sqrt(parameter.numel()) * direction
+    return compare_gradients(found, wanted)
 
 
 def compare_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Departure:

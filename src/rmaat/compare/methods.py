@@ -35,7 +35,7 @@ class Method:
     Attributes:
         line: what it is, for tables.
         build: makes model and step.
-        reference: the method whose gradients it must have; None for ordinary autograd, which is right by itself.
+        reference: the method whose gradients it must have; None where the slopes of its own loss are to tell.
         package: the package that it needs.
         reads: 'segments' one after the other, the 'whole' sequence at once, or its 'first' segment alone.
     """

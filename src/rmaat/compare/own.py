@@ -56,10 +56,15 @@ def own(shape: Shape, device: str, attention_type: str, backprop: str, first_onl
     if shape.torch_compile:
         model.rmaat.encoder.compile(dynamic=False)
 
-    def forward_backward(ids_BN: Tensor, labels_B: Tensor) -> None:
+    def loss(ids_BN: Tensor, labels_B: Tensor) -> Tensor:
         with autocast(shape, device):
-            loss = model(ids_BN, labels=labels_B).loss
-        loss.backward()
+            return model(ids_BN, labels=labels_B).loss
 
-    made = workload(model, shape, device, forward_backward, id_type=torch.uint8)
-    return Workload(model, lambda tokens: made.step(shape.segment_length)) if first_only else made
+    made = workload(model, shape, device, loss, id_type=torch.uint8)
+    if not first_only:
+        return made
+    assert made.loss is not None
+    of_first = made.loss
+    return Workload(
+        model, lambda tokens: made.step(shape.segment_length), lambda tokens: of_first(shape.segment_length)
+    )

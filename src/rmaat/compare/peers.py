@@ -37,15 +37,16 @@ def recurrent_memory_transformer(shape: Shape, device: str, replay: bool, plain:
         )
     )
 
-    def forward_backward(ids_BN: Tensor, labels_B: Tensor) -> None:
+    def replayed(ids_BN: Tensor, labels_B: Tensor) -> None:
         with autocast(shape, device):
-            if replay:
-                model(ids_BN, memory_replay_backprop=True)
-                return
-            loss, _ = model(ids_BN, return_loss=True)
-        loss.backward()
+            model(ids_BN, memory_replay_backprop=True)
 
-    return workload(model, shape, device, forward_backward, extra=1)
+    def loss(ids_BN: Tensor, labels_B: Tensor) -> Tensor:
+        with autocast(shape, device):
+            found, _ = model(ids_BN, return_loss=True)
+        return found
+
+    return workload(model, shape, device, None if replay else loss, replayed if replay else None, extra=1)
 
 
 def memformer(shape: Shape, device: str, replay: bool) -> Workload:
@@ -72,17 +73,19 @@ def memformer(shape: Shape, device: str, replay: bool) -> Workload:
         dec_heads=heads,
     )
 
-    def forward_backward(ids_BN: Tensor, labels_B: Tensor) -> None:
-        target_B2 = torch.stack([torch.zeros_like(labels_B), labels_B], dim=1)
+    def target(labels_B: Tensor) -> Tensor:
+        return torch.stack([torch.zeros_like(labels_B), labels_B], dim=1)
+
+    def replayed(ids_BN: Tensor, labels_B: Tensor) -> None:
         with autocast(shape, device):
-            if replay:
-                memory_replay_backprop(model, ids_BN, target_B2)
-                return
+            memory_replay_backprop(model, ids_BN, target(labels_B))
+
+    def loss(ids_BN: Tensor, labels_B: Tensor) -> Tensor:
+        with autocast(shape, device):
             *earlier, last = ids_BN.split(shape.segment_length, dim=1)
             memory = None
             for segment in earlier:
                 memory = model(segment, mems=memory).mem
-            loss = model(last, tgt=target_B2, mems=memory).dec_out
-        loss.backward()
+            return model(last, tgt=target(labels_B), mems=memory).dec_out
 
-    return workload(model, shape, device, forward_backward)
+    return workload(model, shape, device, None if replay else loss, replayed if replay else None)
