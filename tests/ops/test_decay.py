@@ -38,6 +38,15 @@ def test_gradient_equals_the_dense_products():
     assert relative(found, wanted) < 1e-12
 
 
+def test_gradient_at_65536_positions():
+    """E is symmetric, so the gradient is E times what comes in, whose own value the next test holds against recurrences."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(65_536, 2, dtype=torch.float64, generator=generator, requires_grad=True)
+    cotangent = torch.randn(65_536, 2, dtype=torch.float64, generator=generator)
+    (found,) = torch.autograd.grad(decayed_sum(z, 0.01), z, cotangent)
+    assert relative(found, decayed_sum(cotangent, 0.01)) < 1e-12
+
+
 def test_is_exact_at_65536_positions_against_two_recurrences():
     z = np.random.default_rng(0).standard_normal((65_536, 2))
     decay = np.exp(-0.01)
