@@ -12,7 +12,8 @@ from rmaat.cli.main import main
 from rmaat.errors import UserError
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
-from rmaat.training.run import train
+from rmaat.training.finished import open_run
+from rmaat.training.run import evaluate, train
 
 
 @pytest.fixture
@@ -113,3 +114,22 @@ def test_levels_are_given_as_values(tiny, tmp_path, capsys):
 def test_settings_that_do_not_fit_the_task_are_refused(tiny, settings, said):
     with pytest.raises(UserError, match=said):
         train(replace(tiny, **settings))
+
+
+def test_own_test_file_is_measured_by_the_labels_of_the_model(own_files, capsys):
+    metrics = train(own_files).metrics
+    assert evaluate(open_run(Path(own_files.output_dir)))["test_accuracy"] == metrics["test_accuracy"]
+    train_file, test_file = Path(own_files.train_file), Path(own_files.test_file)
+    train_file.write_text('{"a": "new", "kind": "added"}\n' + train_file.read_text().replace("same", "zzz"))
+    assert evaluate(open_run(Path(own_files.output_dir)))["test_loss"] == pytest.approx(metrics["test_loss"])
+    train_file.unlink()
+    assert main(["evaluate", "--model", own_files.output_dir]) == 0
+    assert "(20 examples)" in capsys.readouterr().out
+    test_file.write_text(test_file.read_text().replace("other", "zother"))
+    assert main(["evaluate", "--model", own_files.output_dir]) == 2
+    told = capsys.readouterr().err
+    assert f"{test_file}, line 2: the label 'zother' is not one of the model's; did you mean 'other'?" in told
+    assert told.count("\n") == 1
+    test_file.write_text("")
+    assert main(["evaluate", "--model", own_files.output_dir]) == 2
+    assert f"{test_file} has no examples" in capsys.readouterr().err

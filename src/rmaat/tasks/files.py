@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rmaat.errors import UserError
+from rmaat.errors import UserError, did_you_mean
 from rmaat.tasks.base import Part, Row, Task, TaskInfo, TokenIds, token_dtype
 from rmaat.tasks.records import read_records
 from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
@@ -61,10 +61,17 @@ class _Scan:
 
 
 class FilesTask(Task):
-    """The user's own files. `info` is read off the train file when it is first asked for."""
+    """The user's own files.
 
-    def __init__(self, options: FilesOptions) -> None:
+    `info` is read off the train file when it is first asked for; given, it is a model's, whose labels and vocabulary hold
+    whatever the train file says by now.
+    """
+
+    def __init__(self, options: FilesOptions, info: TaskInfo | None = None) -> None:
         self.options = options
+        self._of_model = info is not None
+        if info is not None:
+            self.info = info
         label = options.label_column or "label"
         texts = [options.text_column or "text", *filter(None, [options.other_text_column])]
         if len({label, *texts}) != 1 + len(texts):
@@ -107,7 +114,7 @@ class FilesTask(Task):
         """Read every file twice, as a stream: for labels and repetitions, then for the texts."""
         train, *others = self.sources(data_dir)
         scans = {path: _scan(path, tuple(self._texts), self._label, _state(path)) for path in (train, *others)}
-        ids = {name: i for i, name in enumerate(self.info.label_names)}
+        ids = self._label_ids()
         elsewhere = {found for path in others for found in scans[path].digests}
         in_other, again = repeated(scans[train].digests, elsewhere)
         usable = ~(in_other | again)
@@ -127,6 +134,13 @@ class FilesTask(Task):
         }
         parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
         return parts
+
+    def test_part(self) -> Part:
+        """The test part, from the test file alone.
+
+        Raises `UserError` where it is missing and, naming file and line, where it is malformed or has a label not in `info`.
+        """
+        return Part(self._rows(self._path("test_file"), self._label_ids(), None))
 
     def encode(self, text: str) -> TokenIds:
         """UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
@@ -156,13 +170,18 @@ class FilesTask(Task):
     def _tokenizer(self) -> Any:
         return None if self.options.tokenizer is None else _load_tokenizer(self.options.tokenizer)
 
+    def _label_ids(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.info.label_names)}
+
     def _part(self, path: Path, ids: Mapping[str, int], expected: int, chosen: NDArray[np.bool_] | None = None) -> Part:
         return Part(self._rows(path, ids, chosen), expected=expected)
 
     def _rows(self, path: Path, ids: Mapping[str, int], chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
         for i, (where, texts, label) in enumerate(_examples(path, self._texts, self._label)):
             if label not in ids:
-                raise UserError(f"{path}, {where}: the label '{label[:40]}' is not in {self.options.train_file}")
+                known = f"one of the model's; {did_you_mean(label, ids)}"
+                lacking = known if self._of_model else f"in {self.options.train_file}"
+                raise UserError(f"{path}, {where}: the label '{label[:40]}' is not {lacking}")
             if chosen is not None and not chosen[i]:
                 continue
             try:
@@ -196,7 +215,8 @@ def files_task(options: FilesOptions) -> FilesTask:
 
 
 def _examples(path: Path, texts: Sequence[str], label: str) -> Iterator[tuple[str, list[str], str]]:
-    """Place, texts and label of every example. Raises `UserError` naming file and line."""
+    """Place, texts and label of every example, of which there must be one. Raises `UserError` naming file and line."""
+    where = None
     for where, record in read_records(path, [*texts, label]):
         found = [record[column] for column in texts]
         for column, text in zip(texts, found, strict=True):
@@ -204,6 +224,8 @@ def _examples(path: Path, texts: Sequence[str], label: str) -> Iterator[tuple[st
                 kind = "is empty" if text in ("", None) else f"is no text but {type(text).__name__}"
                 raise UserError(f"{path}, {where}: column '{column}' {kind}")
         yield where, found, _label_name(path, where, label, record[label])
+    if where is None:
+        raise UserError(f"{path} has no examples")
 
 
 def _label_name(path: Path, where: str, column: str, value: object) -> str:
@@ -232,8 +254,6 @@ def _scan(path: Path, texts: tuple[str, ...], label: str, state: tuple[int, int]
     for _, found, name in _examples(path, texts, label):
         scan.labels.append(known.setdefault(name, name))
         scan.digests.append(digest([text.encode(errors="surrogatepass") for text in found]))
-    if not scan.labels:
-        raise UserError(f"{path} has no examples")
     return scan
 
 

@@ -12,6 +12,7 @@ from rmaat.errors import UserError
 from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
 from rmaat.tasks import Task, TaskInfo, load, task_of
+from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.facts import HEADINGS, remarks, summary, table
@@ -40,14 +41,13 @@ class RunData:
 
     @classmethod
     def of_finished(cls, run: RunConfig, vocab_size: int, label_names: tuple[str, ...]) -> "RunData":
-        """For using a model: the user's own files may be gone, so the facts come from the model."""
+        """For using a model: the user's own files may have changed or be gone, so the facts come from the model."""
         if run.dataset != "files":
             return cls.of(run)
-        task = FilesTask(FilesOptions.of(run))
         pair = run.other_text_column is not None
         extra = int(pair and not run.two_towers)
         info = replace(FILES.info, vocab_size=vocab_size - extra, label_names=label_names, pair=pair)
-        return cls(run, task, info).checked()
+        return cls(run, FilesTask(FilesOptions.of(run), info), info).checked()
 
     def checked(self) -> "RunData":
         """Itself; raises `UserError` where the run's settings do not fit the task."""
@@ -111,6 +111,24 @@ class RunData:
         """All parts; see `rmaat.tasks.load`."""
         folder = Path(self.run.data_dir) if self.run.data_dir else None
         return load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
+
+    def test_part(self, scratch: Path, bar: ProgressBar = no_bar) -> Dataset:
+        """The test part for a finished run; one's own test file is read anew, by the model's labels, into a folder `scratch`.
+
+        Raises:
+            UserError: where the data is missing or malformed, or holds a label that the model has not.
+        """
+        if not isinstance(self.task, FilesTask):
+            return self.load(bar)["test"]
+        path = scratch / "test.arrow"
+        try:
+            with bar(f"building {self.info.name}", None) as progress:
+                facts = write_part(path, self.info, self.task.test_part(), self.sequence_limit, progress)
+        except OSError as error:
+            raise UserError(
+                f"{scratch}: the test part cannot be written ({error.strerror or error}); set TMPDIR to a folder with room"
+            ) from error
+        return read_part(path, facts)
 
     def lengths(self, part: Dataset) -> NDArray[np.int64]:
         """The tokens that the model is given for each example of a part: of the longer tower, where there are two."""

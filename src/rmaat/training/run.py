@@ -17,7 +17,7 @@ from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.provenance import provenance
 from rmaat.settings import SAME_RESULTS
-from rmaat.tasks.base import ProgressBar, no_bar
+from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
 from rmaat.training import folder as run_folder
 from rmaat.training.config import RunConfig
@@ -135,16 +135,17 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
     """Loss and accuracy of a finished run on its task's test part; `bar` is shown while the data set is built.
 
     Raises:
-        UserError: where the data is missing.
+        UserError: where the data is missing or malformed, or one's own test file has a label that the model has not.
     """
     run = with_precision(replace(finished.config, data_dir=data_dir or finished.config.data_dir), device())
     source = replace(finished.source, run=run)
-    data = source.load(bar)
     with tempfile.TemporaryDirectory() as scratch:
+        test = source.test_part(Path(scratch), bar)
         scratched = replace(source, run=replace(run, output_dir=scratch, wandb=False))
-        trainer = build_trainer(scratched, finished.model, data)
-        found = measure(trainer, source.longest_first(data["test"]), "test")
-    return {**found, "test_majority_accuracy": majority_accuracy(data["test"]), "test_examples": len(data["test"])}
+        # The trainer asks for every part, but where it only measures it reads the one that it is given to measure.
+        trainer = build_trainer(scratched, finished.model, DatasetDict(dict.fromkeys(SPLITS, test)))
+        found = measure(trainer, source.longest_first(test), "test")
+        return {**found, "test_majority_accuracy": majority_accuracy(test), "test_examples": len(test)}
 
 
 def device() -> str:
