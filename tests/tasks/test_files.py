@@ -136,14 +136,17 @@ def test_labels_that_are_no_strings(tmp_path: Path, labels: list[Any], names: tu
         assert files_task(put(tmp_path / "d", suffix, train=rows, test=rows)).info.label_names == names
 
 
-@pytest.fixture
-def tokenizer_folder(tmp_path: Path) -> Path:
-    vocabulary = {word: i for i, word in enumerate(["[UNK]", "train", "test", *map(str, range(400))])}
+def save_tokenizer(folder: Path, vocabulary: dict[str, int]) -> Path:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    folder = tmp_path / "tokenizer"
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path: Path) -> Path:
+    words = ["[UNK]", "train", "test", *map(str, range(400))]
+    return save_tokenizer(tmp_path / "tokenizer", {word: i for i, word in enumerate(words)})
 
 
 def test_a_tokenizer(tmp_path: Path, tokenizer_folder: Path) -> None:
@@ -161,6 +164,19 @@ def test_a_tokenizer(tmp_path: Path, tokenizer_folder: Path) -> None:
         task.encode("  ")
     with pytest.raises(UserError, match="tokenizer 'no/such' is neither a folder"):
         files_task(FilesOptions(train_file=files.train_file, test_file=files.test_file, tokenizer="no/such"))
+
+
+def test_the_ids_of_a_tokenizer_may_have_gaps(tmp_path: Path) -> None:
+    folder = save_tokenizer(tmp_path / "gaps", {"[UNK]": 0, "train": 3, "test": 300})
+    task = files_task(replace(put(tmp_path / "d"), tokenizer=str(folder)))
+    assert task.info.vocab_size == 301
+    assert load(task, tmp_path)["test"][0]["input_ids"][0] == 300
+
+
+def test_a_lone_surrogate_is_refused_with_its_place_by_a_tokenizer_too(tmp_path: Path, tokenizer_folder: Path) -> None:
+    files = put(tmp_path / "d", train=jsonl([*rows_of("train", 2), {"text": "a \ud800", "label": "no"}]))
+    with pytest.raises(UserError, match=r"train\.jsonl, line 3: the text has a lone surrogate at character 2"):
+        load(files_task(replace(files, tokenizer=str(tokenizer_folder))), tmp_path)
 
 
 GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'

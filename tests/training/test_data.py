@@ -1,12 +1,15 @@
 """Runs on one's own files, on pairs, on grey levels: what the model is given, and that the run can be used."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from rmaat.cli.main import main
 from rmaat.errors import UserError
@@ -114,6 +117,39 @@ def test_levels_are_given_as_values(tiny, tmp_path, capsys):
 def test_settings_that_do_not_fit_the_task_are_refused(tiny, settings, said):
     with pytest.raises(UserError, match=said):
         train(replace(tiny, **settings))
+
+
+def test_the_tokenizer_of_a_run_is_kept_with_it(own_files, tmp_path, capsys):
+    given, kept = tmp_path / "given", Path(own_files.output_dir) / "tokenizer"
+
+    def save(*words):
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(given)
+
+    save("?", "train", "test")
+    run = replace(own_files, tokenizer=str(given))
+    metrics = train(run).metrics
+    save("?", "test", "train")
+    finished = open_run(Path(run.output_dir))
+    assert finished.source.task.encode("train").tolist() == [1]
+    assert evaluate(finished)["test_loss"] == pytest.approx(metrics["test_loss"])
+    with pytest.raises(UserError, match=r"is not the one of the run, which is kept in '.*tokenizer'"):
+        train(replace(run, resume=True))
+    train(replace(run, resume=True, tokenizer=str(kept)))
+    shutil.rmtree(kept)
+    assert main(["predict", "--model", run.output_dir, run.test_file]) == 2
+    assert "has no folder 'tokenizer'" in capsys.readouterr().err
+    train(replace(own_files, overwrite=True))
+    assert not kept.exists()
+
+
+def test_own_files_that_have_another_label_do_not_resume_a_run(own_files):
+    train(own_files)
+    with Path(own_files.train_file).open("a") as file:
+        file.write('{"a": "new", "kind": "added"}\n')
+    with pytest.raises(UserError, match=r"the labels are added, other, same, but .* was trained with other, same"):
+        train(replace(own_files, resume=True))
 
 
 def test_own_test_file_is_measured_by_the_labels_of_the_model(own_files, capsys):

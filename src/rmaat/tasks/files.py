@@ -63,15 +63,13 @@ class _Scan:
 class FilesTask(Task):
     """The user's own files.
 
-    `info` is read off the train file when it is first asked for; given, it is a model's, whose labels and vocabulary hold
-    whatever the train file says by now.
+    `info` is read off the train file when it is first asked for, unless `label_names` are given: those of a model hold whatever
+    the train file says by now.
     """
 
-    def __init__(self, options: FilesOptions, info: TaskInfo | None = None) -> None:
+    def __init__(self, options: FilesOptions, label_names: tuple[str, ...] | None = None) -> None:
         self.options = options
-        self._of_model = info is not None
-        if info is not None:
-            self.info = info
+        self._of_model = label_names
         label = options.label_column or "label"
         texts = [options.text_column or "text", *filter(None, [options.other_text_column])]
         if len({label, *texts}) != 1 + len(texts):
@@ -86,24 +84,34 @@ class FilesTask(Task):
 
         Raises `UserError` where the train file or the tokenizer is unusable.
         """
-        if self.options.train_file is None:
+        if self._of_model is None and self.options.train_file is None:
             return _INFO
-        train = self._path("train_file")
-        names = _sorted_labels(_scan(train, tuple(self._texts), self._label, _state(train)).labels)
-        if len(names) < 2:
-            raise UserError(f"{train}: column '{self._label}' has {len(names)} label; at least 2 are needed")
         return replace(
             _INFO,
-            vocab_size=VOCAB_SIZE if self._tokenizer is None else len(self._tokenizer),
-            label_names=names,
-            source=str(train),
+            vocab_size=self.vocab_size,
+            label_names=self._train_labels() if self._of_model is None else self._of_model,
+            source=str(self.options.train_file),
             seeded=self.options.validation_file is None,
             pair=len(self._texts) == 2,
         )
 
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id: 256 for bytes. The ids of a tokenizer may have gaps."""
+        return VOCAB_SIZE if self._tokenizer is None else 1 + max(self._tokenizer.get_vocab().values())
+
     def settings(self) -> dict[str, Any]:
         """The options, and a checksum of the tokenizer."""
-        return {"options": asdict(self.options), "tokenizer": _tokenizer_checksum(self._tokenizer)}
+        return {"options": asdict(self.options), "tokenizer": self.tokenizer_checksum()}
+
+    def tokenizer_checksum(self) -> str | None:
+        """SHA-256, in hexadecimal, of the tokenizer's vocabulary and rules; None where there is none."""
+        return _tokenizer_checksum(self._tokenizer)
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer, where there is one, so that `folder` can be given as `tokenizer`."""
+        if self._tokenizer is not None:
+            self._tokenizer.save_pretrained(folder)
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """The files given, validation only where there is one; `data_dir` is not looked into."""
@@ -144,13 +152,13 @@ class FilesTask(Task):
 
     def encode(self, text: str) -> TokenIds:
         """UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
-        tokenizer = self._tokenizer
+        tokenizer, as_bytes = self._tokenizer, encode_bytes(text)
         if tokenizer is None:
-            return encode_bytes(text)
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
+            return as_bytes
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if not ids:
-            raise UserError("the text is empty, or has nothing that the tokenizer knows")
-        return np.array(ids, token_dtype(len(tokenizer)))
+            raise UserError("the text has nothing that the tokenizer knows")
+        return np.array(ids, token_dtype(self.vocab_size))
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
         """The text of bytes or of the tokenizer's ids."""
@@ -170,6 +178,13 @@ class FilesTask(Task):
     def _tokenizer(self) -> Any:
         return None if self.options.tokenizer is None else _load_tokenizer(self.options.tokenizer)
 
+    def _train_labels(self) -> tuple[str, ...]:
+        train = self._path("train_file")
+        names = _sorted_labels(_scan(train, tuple(self._texts), self._label, _state(train)).labels)
+        if len(names) < 2:
+            raise UserError(f"{train}: column '{self._label}' has {len(names)} label; at least 2 are needed")
+        return names
+
     def _label_ids(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.info.label_names)}
 
@@ -180,7 +195,7 @@ class FilesTask(Task):
         for i, (where, texts, label) in enumerate(_examples(path, self._texts, self._label)):
             if label not in ids:
                 known = f"one of the model's; {did_you_mean(label, ids)}"
-                lacking = known if self._of_model else f"in {self.options.train_file}"
+                lacking = known if self._of_model is not None else f"in {self.options.train_file}"
                 raise UserError(f"{path}, {where}: the label '{label[:40]}' is not {lacking}")
             if chosen is not None and not chosen[i]:
                 continue

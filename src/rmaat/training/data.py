@@ -16,9 +16,10 @@ from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.facts import HEADINGS, remarks, summary, table
-from rmaat.tasks.files import FILES, FilesOptions, FilesTask
+from rmaat.tasks.files import FilesOptions, FilesTask
 from rmaat.tasks.reader import TokenReader
 from rmaat.training.config import RunConfig
+from rmaat.training.folder import TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,21 @@ class RunData:
         return cls(run, task, task.info).checked()
 
     @classmethod
-    def of_finished(cls, run: RunConfig, vocab_size: int, label_names: tuple[str, ...]) -> "RunData":
-        """For using a model: the user's own files may have changed or be gone, so the facts come from the model."""
+    def of_finished(cls, run: RunConfig, folder: Path, label_names: tuple[str, ...]) -> "RunData":
+        """For using the model in a run's folder: the user's own files and tokenizer may have changed or be gone.
+
+        So labels are the model's, and the tokenizer is the one kept with it.
+
+        Raises:
+            UserError: where that tokenizer is missing or damaged.
+        """
         if run.dataset != "files":
             return cls.of(run)
-        pair = run.other_text_column is not None
-        extra = int(pair and not run.two_towers)
-        info = replace(FILES.info, vocab_size=vocab_size - extra, label_names=label_names, pair=pair)
-        return cls(run, FilesTask(FilesOptions.of(run), info), info).checked()
+        options = FilesOptions.of(run)
+        if options.tokenizer is not None:
+            options = replace(options, tokenizer=str(_kept_tokenizer(folder)))
+        task = FilesTask(options, label_names)
+        return cls(run, task, task.info).checked()
 
     def checked(self) -> "RunData":
         """Itself; raises `UserError` where the run's settings do not fit the task."""
@@ -59,6 +67,19 @@ class RunData:
         if run.two_towers and not info.pair:
             raise UserError(f"two_towers needs pairs; an example of {run.dataset} is one sequence")
         return self
+
+    def keep_tokenizer(self, folder: Path) -> None:
+        """Leave the tokenizer, where there is one, in the run's folder: the name it was given by may come to mean another."""
+        if isinstance(self.task, FilesTask):
+            self.task.save_tokenizer(folder / TOKENIZER)
+
+    def check_tokenizer(self, folder: Path) -> None:
+        """Raise `UserError` unless the tokenizer, where there is one, is the one that was kept in the run's folder."""
+        if not isinstance(self.task, FilesTask) or self.run.tokenizer is None:
+            return
+        kept = _kept_tokenizer(folder)
+        if FilesTask(FilesOptions(tokenizer=str(kept))).tokenizer_checksum() != self.task.tokenizer_checksum():
+            raise UserError(f"tokenizer '{self.run.tokenizer}' is not the one of the run, which is kept in '{kept}'")
 
     def sized(self) -> "RunData":
         """Itself with the width of the feed-forward part that the run's match_parameters asks for.
@@ -138,6 +159,15 @@ class RunData:
     def longest_first(self, part: Dataset) -> TokenReader:
         """The examples by falling length, so that a batch holds like lengths and memory runs out at once or never."""
         return TokenReader(part.select(np.argsort(-self.lengths(part), kind="stable")))
+
+
+def _kept_tokenizer(folder: Path) -> Path:
+    kept = folder / TOKENIZER
+    if not kept.is_dir():
+        raise UserError(
+            f"'{folder}' has no folder '{TOKENIZER}'; put the tokenizer there that the run was trained with"
+        )
+    return kept
 
 
 def drawn(part: Dataset, count: int, seed: int) -> Dataset:
