@@ -73,6 +73,15 @@ def test_a_joined_pair_is_a_separator_and_b_within_max_seq_len(own_files):
     assert set(ids[ids.index(256) + 1 :]) == {ord("y")}
 
 
+@pytest.mark.parametrize(("towers", "kept"), [(False, 6000), (True, 12001)])
+def test_own_pairs_are_as_long_as_asked_for(own_files, towers, kept):
+    path = Path(own_files.test_file)
+    path.write_text(json.dumps({"a": "x" * 20000, "b": "y" * 20000, "kind": "same"}) + "\n")
+    run = replace(own_files, other_text_column="b", two_towers=towers, max_seq_len=12001, num_segments=3)
+    row = RunData.of(run).load()["test"][0]
+    assert (len(row["input_ids"]), len(row["other_input_ids"])) == (kept, kept)
+
+
 def test_levels_are_given_as_values(tiny, tmp_path, capsys):
     generator = np.random.default_rng(0)
     arrays = {

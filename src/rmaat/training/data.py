@@ -117,7 +117,9 @@ class RunData:
     def sequence_limit(self) -> int:
         """The most tokens kept of one sequence: of each of a pair, so that what the model is given fits max_seq_len."""
         room = (self.run.max_seq_len - 1) // 2 if self.joined else self.run.max_seq_len
-        return min(room, self.info.max_seq_len) if self.info.pair else room
+        # LRA cuts the documents of AAN wherever the model could take more; one's own have no length but the one asked for.
+        published = self.info.pair and not isinstance(self.task, FilesTask)
+        return min(room, self.info.max_seq_len) if published else room
 
     def collator(self) -> Collator:
         """What makes a batch of examples."""
