@@ -48,6 +48,12 @@ def parquet(rows: Rows) -> bytes:
     return out.getvalue()
 
 
+def parquet_of_columns(*names: str) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([pa.array(["a", "b"])] * len(names), names=list(names)), out)
+    return out.getvalue()
+
+
 FORMATS: dict[str, Callable[[Rows], bytes]] = {
     ".jsonl": jsonl,
     ".csv": delimited(),
@@ -194,6 +200,10 @@ GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (".jsonl", GOOD + b'{"text": "c", "label": 0.5}', "line 3: column 'label' must be"),
         (".jsonl", GOOD + b'{"text": "\xff", "label": "x"}', "line 3: byte 10 is not UTF-8"),
         (".jsonl", GOOD + b'{"text": "\\ud800", "label": "x"}', "line 3: the text has a lone surrogate"),
+        (".jsonl", GOOD + b'{"text": "c", "label": "x", "text": "d"}', "line 3: the key 'text' comes twice"),
+        (".csv", b"text,label,text\na,x,b\n", "line 1: 2 columns are named 'text'"),
+        (".tsv", b"label\ttext\tlabel\nx\tb\ty\n", "line 1: 2 columns are named 'label'"),
+        (".parquet", parquet_of_columns("text", "label", "text"), "its schema: 2 columns are named 'text'"),
         (".jsonl", b"", "has no examples"),
         (".jsonl", GOOD[:28], "column 'label' has 1 label; at least 2"),
         (".csv", b"", "is empty; its first line must be the names"),
@@ -261,6 +271,10 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     task = files_task(options)
     assert task.info.label_names == ("0", "1")
     assert len(load(task, tmp_path)["test"]) == 2
+
+
+def test_columns_that_are_not_asked_for_may_share_a_name(tmp_path: Path) -> None:
+    assert len(load(files_task(put(tmp_path / "d", ".csv", test=b"text,label,,\na,no,1,2\n")), tmp_path)["test"]) == 1
 
 
 @given(content=st.binary(max_size=60), suffix=st.sampled_from([*FORMATS]))
