@@ -228,6 +228,30 @@ def test_mistakes_in_a_file_are_told_with_their_place(tmp_path: Path, suffix: st
     assert not [path for path in tmp_path.glob(".rmaat_cache/files-*") if path.is_dir()]
 
 
+def test_what_leaves_a_part_empty_is_told_with_its_file(tmp_path: Path) -> None:
+    same = replace(put(tmp_path / "a"), test_file=str(tmp_path / "a" / "train.jsonl"))
+    both = put(
+        tmp_path / "b", train=rows_of("a", 3) + rows_of("b", 3), validation=rows_of("a", 3), test=rows_of("b", 3)
+    )
+    for options, word in (
+        (
+            same,
+            r"train\.jsonl: no example is left to train on: all 40 were dropped, being in test_file \S+train\.jsonl too",
+        ),
+        (both, r"all 6 were dropped, being in validation_file \S+validation\.jsonl or test_file \S+test\.jsonl too"),
+        (
+            put(tmp_path / "c", train=rows_of("a", 3)),
+            r"train\.jsonl: no label has two examples, so .* give a validation_",
+        ),
+        (
+            put(tmp_path / "d", train=rows_of("a", 3) * 2),
+            r"no label has two examples \(3 were dropped: repeated, or in",
+        ),
+    ):
+        with pytest.raises(UserError, match=word):
+            load(files_task(options), tmp_path)
+
+
 def test_a_label_never_seen_in_training(tmp_path: Path) -> None:
     rows = [*rows_of("test", 4), {"text": "t", "label": "new"}]
     for options in (put(tmp_path / "a", test=rows), put(tmp_path / "b", validation=rows)):

@@ -126,6 +126,17 @@ class FilesTask(Task):
         elsewhere = {found for path in others for found in scans[path].digests}
         in_other, again = repeated(scans[train].digests, elsewhere)
         usable = ~(in_other | again)
+        if not usable.any():
+            options = ("validation_file", "test_file")[-len(others) :]
+            holders = [
+                f"{option} {path}"
+                for option, path in zip(options, others, strict=True)
+                if not set(scans[path].digests).isdisjoint(scans[train].digests)
+            ]
+            raise UserError(
+                f"train_file {train}: no example is left to train on: all {len(in_other):,} were dropped, being in "
+                f"{' or '.join(holders)} too; give a train_file with examples of its own"
+            )
         if len(others) == 2:
             validation = self._part(others[0], ids, len(scans[others[0]].labels))
             if repeats := set(scans[others[0]].digests) & set(scans[others[1]].digests):
@@ -133,6 +144,13 @@ class FilesTask(Task):
         else:
             labels = np.array([ids[label] for label in scans[train].labels], np.int64)
             chosen = held_out(labels, usable, seed)
+            if not chosen.any():
+                dropped = int((~usable).sum())
+                after = f" ({dropped:,} were dropped: repeated, or in the test_file too)" if dropped else ""
+                raise UserError(
+                    f"train_file {train}: no label has two examples{after}, so none can be held out for validation; "
+                    "give a validation_file, or more examples"
+                )
             usable &= ~chosen
             validation = self._part(train, ids, int(chosen.sum()), chosen)
         parts = {
