@@ -132,6 +132,16 @@ def test_pairs(tmp_path: Path) -> None:
         files_task(FilesOptions(train_file="a", text_column="x", label_column="x"))
 
 
+def test_a_whole_number_is_the_same_label_in_every_format_and_spelling(tmp_path: Path) -> None:
+    train = put(tmp_path / "a", train=[{"text": f"train {i}", "label": i % 3 - 1} for i in range(9)]).train_file
+    floats = [{"text": f"test {i}", "label": float(i % 3 - 1)} for i in range(9)]
+    for suffix in FORMATS:
+        options = replace(put(tmp_path / "b", suffix, test=floats), train_file=train)
+        assert load(files_task(options), tmp_path)["test"]["labels"][:4] == [0, 1, 2, 0]
+    names = [{"text": "a", "label": "v1.0"}, {"text": "b", "label": "1.50"}, {"text": "c", "label": "07"}]
+    assert files_task(put(tmp_path / "c", ".csv", train=names)).info.label_names == ("07", "1.50", "v1.0")
+
+
 @pytest.mark.parametrize(
     ("labels", "names"),
     [([10, 9, 10], ("9", "10")), ([True, False, True], ("false", "true")), ([1.0, 0.0, 1.0], ("0", "1"))],

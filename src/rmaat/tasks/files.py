@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -261,6 +262,9 @@ def _examples(path: Path, texts: Sequence[str], label: str) -> Iterator[tuple[st
         raise UserError(f"{path} has no examples")
 
 
+_INTEGRAL = re.compile(r"[+-]?[0-9]{1,18}\.0+")
+
+
 def _label_name(path: Path, where: str, column: str, value: object) -> str:
     match value:
         case bool():
@@ -269,6 +273,9 @@ def _label_name(path: Path, where: str, column: str, value: object) -> str:
             return str(int(value))
         case int():
             return str(value)
+        # pandas writes a column of whole numbers with a gap in it as 0.0, 1.0.
+        case str() if _INTEGRAL.fullmatch(value):
+            return str(int(value.partition(".")[0]))
         case str() if value:
             return value
     raise UserError(f"{path}, {where}: column '{column}' must be a string or a whole number, found {value!r:.40}")
