@@ -219,6 +219,8 @@ GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (".csv", b"", "is empty; its first line must be the names"),
         (".csv", b"text,label\n", "has no examples"),
         (".csv", b"text;label\na;x\n", "line 1: no column 'text'"),
+        (".csv", b"text,label\na,x\n\n\nb,y\n", "line 3: blank, with lines after it"),
+        (".tsv", b"text\tlabel\na\tx\n\nb\ty\n", "line 3: blank, with lines after it"),
         (".csv", b"text,label\na,x\nb\n", "line 3: 1 columns where line 1 names 2"),
         (".csv", b'text,label\na,x\n"b,y\n', "line 3: not CSV"),
         (".csv", b"text,label\na,x\n\xe9,y\n", "line 3: byte 0 is not UTF-8"),
@@ -305,6 +307,23 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     task = files_task(options)
     assert task.info.label_names == ("0", "1")
     assert len(load(task, tmp_path)["test"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        (".jsonl", b"\n" + GOOD.replace(b"\n", b"\r\n \n") + b"\n\n"),
+        (".csv", b"text,label\r\na,x\r\nb,y\r\n\r\n\r\n"),
+        (".tsv", b"text\tlabel\na\tx\nb\ty\n\n\n"),
+    ],
+)
+def test_blank_lines_at_the_end_are_passed_over(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    assert [row for _, row in read_records(path, ["text", "label"])] == [
+        {"text": "a", "label": "x"},
+        {"text": "b", "label": "y"},
+    ]
 
 
 def test_columns_that_are_not_asked_for_may_share_a_name(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     """The named columns of every record of a file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet.
 
     CSV and TSV begin with a line of column names. In CSV a field may be quoted; in TSV a quotation mark is a character
-    like others. Raises `UserError` naming the file and its line (Parquet: row) where it is missing, damaged, not UTF-8,
-    lacks a column or has it twice.
+    like others. Blank lines are passed over: in JSON Lines anywhere, in CSV and TSV at the end. Raises `UserError` naming
+    the file and its line (Parquet: row) where it is missing, damaged, not UTF-8, lacks a column or has it twice.
     """
     suffixes = path.suffixes
     kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in (".gz", ".xz") else path.suffix
@@ -42,6 +42,8 @@ def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     for number, line in _text_lines(path):
+        if not line.strip():
+            continue
         where = f"line {number}"
         try:
             record = _decode(line)
@@ -81,7 +83,8 @@ def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 
 def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    return _under_header(path, columns, ((number, line.split("\t")) for number, line in _text_lines(path)))
+    rows = ((number, line.split("\t") if line else []) for number, line in _text_lines(path))
+    return _under_header(path, columns, rows)
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
@@ -121,7 +124,13 @@ def _under_header(path: Path, columns: Sequence[str], rows: Iterator[tuple[int, 
         raise UserError(f"{path} is empty; its first line must be the names of the columns")
     header = first[1]
     _check_header(path, "line 1", columns, header)
+    blank = None
     for number, row in rows:
+        if not row:
+            blank = blank or number
+            continue
+        if blank is not None:
+            raise UserError(f"{path}, line {blank}: blank, with lines after it; remove it")
         if len(row) != len(header):
             raise UserError(f"{path}, line {number}: {len(row)} columns where line 1 names {len(header)}")
         yield f"line {number}", dict(zip(header, row, strict=True))
