@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rmaat.cli.main import main
 from rmaat.errors import UserError
+from rmaat.tasks.facts import facts
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.finished import open_run
@@ -40,6 +41,13 @@ def own_files(tiny: RunConfig, tmp_path: Path) -> RunConfig:
         eval_steps=2,
         per_device_train_batch_size=8,
     )
+
+
+def save_tokenizer(folder: Path, *words: str) -> None:
+    """Of whole words, the first of them for all others."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[0]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=words[0]).save_pretrained(folder)
 
 
 @pytest.mark.parametrize("form", ["one", "joined", "towers"])
@@ -80,6 +88,39 @@ def test_own_pairs_are_as_long_as_asked_for(own_files, towers, kept):
     run = replace(own_files, other_text_column="b", two_towers=towers, max_seq_len=12001, num_segments=3)
     row = RunData.of(run).load()["test"][0]
     assert (len(row["input_ids"]), len(row["other_input_ids"])) == (kept, kept)
+
+
+@pytest.mark.parametrize("form", ["one", "towers"])
+def test_examples_that_equal_one_of_train_once_cut_are_counted(own_files, capsys, form):
+    head = "h" * 48
+
+    def rows(part, count, *heads):
+        return [{"a": f"{part} {i}", "b": "same", "kind": ["same", "other"][i % 2]} for i in range(count)] + [
+            {"a": text, "b": "same", "kind": "same"} for text in heads
+        ]
+
+    for path, found in (
+        (own_files.train_file, rows("train", 40, f"{head} of train", "short")),
+        (own_files.test_file, rows("test", 9, f"{head} of test", f"{head} too", "h" * 47, "short")),
+    ):
+        Path(path).write_text("".join(json.dumps(row) + "\n" for row in found))
+    run = replace(own_files, validation_file=own_files.test_file, max_seq_len=48, num_segments=3)
+    if form == "towers":
+        run = replace(run, other_text_column="b", two_towers=True)
+    metrics = train(run).metrics
+    assert metrics["data"]["train"]["examples"] == 41
+    for part in ("validation", "test"):
+        assert metrics["data"][part]["notes"][-1] == "2 examples equal one of train once they are cut"
+    assert "test: 2 examples equal one of train once they are cut" in capsys.readouterr().err
+
+
+def test_examples_that_equal_one_of_train_to_the_tokenizer_are_counted(own_files, tmp_path):
+    save_tokenizer(tmp_path / "words", "?", "train", "test", "x")
+    data = RunData.of(replace(own_files, tokenizer=str(tmp_path / "words"))).load()
+    assert not facts(data["test"]).notes
+    Path(own_files.test_file).write_text(json.dumps({"a": "train   unknown", "kind": "same"}) + "\n")
+    data = RunData.of(replace(own_files, tokenizer=str(tmp_path / "words"))).load()
+    assert facts(data["test"]).notes == ["1 examples equal one of train once they are cut and tokenised"]
 
 
 def test_levels_are_given_as_values(tiny, tmp_path, capsys):
@@ -131,15 +172,10 @@ def test_settings_that_do_not_fit_the_task_are_refused(tiny, settings, said):
 def test_the_tokenizer_of_a_run_is_kept_with_it(own_files, tmp_path, capsys):
     given, kept = tmp_path / "given", Path(own_files.output_dir) / "tokenizer"
 
-    def save(*words):
-        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(given)
-
-    save("?", "train", "test")
+    save_tokenizer(given, "?", "train", "test")
     run = replace(own_files, tokenizer=str(given))
     metrics = train(run).metrics
-    save("?", "test", "train")
+    save_tokenizer(given, "?", "test", "train")
     finished = open_run(Path(run.output_dir))
     assert finished.source.task.encode("train").tolist() == [1]
     assert evaluate(finished)["test_loss"] == pytest.approx(metrics["test_loss"])

@@ -1,5 +1,6 @@
 """A run's data: its task, what its batches look like, and what to say of it before training."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
 from rmaat.tasks import Task, TaskInfo, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
-from rmaat.tasks.base import ProgressBar, no_bar
+from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
-from rmaat.tasks.facts import HEADINGS, remarks, summary, table
+from rmaat.tasks.facts import HEADINGS, facts, remarks, summary, table
 from rmaat.tasks.files import FilesOptions, FilesTask
 from rmaat.tasks.reader import TokenReader
+from rmaat.tasks.splits import digest
 from rmaat.training.config import RunConfig
 from rmaat.training.folder import TOKENIZER
 
@@ -131,9 +133,38 @@ class RunData:
         return Collator(self.run.segment_length, normalise, self.info.separator if self.joined else None)
 
     def load(self, bar: ProgressBar = no_bar) -> DatasetDict:
-        """All parts; see `rmaat.tasks.load`."""
+        """All parts; see `rmaat.tasks.load`.
+
+        The facts of one's own validation and test tell as well how many of their examples the model is given in training too.
+        """
         folder = Path(self.run.data_dir) if self.run.data_dir else None
-        return load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
+        data = load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
+        if isinstance(self.task, FilesTask):
+            self._note_equal_inputs(data)
+        return data
+
+    def _note_equal_inputs(self, data: DatasetDict) -> None:
+        # Equal texts were dropped from train as the files were read; what makes others equal is known only now.
+        measured = {part: list(self._comparable(data[part])) for part in SPLITS[1:]}
+        elsewhere = set().union(*measured.values())
+        trained = {found for found in self._comparable(data["train"]) if found in elsewhere}
+        how = "cut" if self.run.tokenizer is None else "cut and tokenised"
+        for part, of_part in measured.items():
+            if count := sum(found in trained for found in of_part):
+                told = facts(data[part])
+                notes = (*told.notes, f"{count:,} examples equal one of train once they are {how}")
+                data[part].info.description = replace(told, notes=notes).to_json()
+
+    def _comparable(self, part: Dataset) -> Iterator[bytes]:
+        """Digests of the examples that may equal another of another text: those cut; any where there is a tokenizer."""
+        columns = self.info.columns
+        chosen = np.full(len(part), self.run.tokenizer is not None)
+        for column in columns:
+            chosen |= lengths(part, column) == self.sequence_limit
+        reader = TokenReader(part)
+        for rows in np.array_split(np.flatnonzero(chosen), 1 + len(part) // 1024):
+            for example in reader.__getitems__(rows.tolist()):
+                yield digest([example[column].tobytes() for column in columns])
 
     def test_part(self, scratch: Path, bar: ProgressBar = no_bar) -> Dataset:
         """The test part for a finished run; one's own test file is read anew, by the model's labels, into a folder `scratch`.
@@ -146,12 +177,12 @@ class RunData:
         path = scratch / "test.arrow"
         try:
             with bar(f"building {self.info.name}", None) as progress:
-                facts = write_part(path, self.info, self.task.test_part(), self.sequence_limit, progress)
+                found = write_part(path, self.info, self.task.test_part(), self.sequence_limit, progress)
         except OSError as error:
             raise UserError(
                 f"{scratch}: the test part cannot be written ({error.strerror or error}); set TMPDIR to a folder with room"
             ) from error
-        return read_part(path, facts)
+        return read_part(path, found)
 
     def lengths(self, part: Dataset) -> NDArray[np.int64]:
         """The tokens that the model is given for each example of a part: of the longer tower, where there are two."""
