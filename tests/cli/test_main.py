@@ -45,6 +45,29 @@ def test_an_unknown_verb_is_answered_with_the_nearest(capsys):
     assert main([]) == 2
 
 
+@pytest.mark.parametrize(
+    ("setting", "flags", "told"),
+    [
+        (
+            "label_column: 2",
+            [],
+            "'{}': label_column is the whole number 2; it must be text or null, as in label_column: '2'",
+        ),
+        ("bf16: maybe", ["--seed", "1"], "'{}': bf16 is maybe; it must be true, false or 'auto'"),
+        ("max_steps: null", [], "'{}': max_steps is null; it must be a whole number"),
+        ("output_dir: null", [], "'{}': output_dir is null; it must be text"),
+        ("seed: 1", ["--max_steps", "x"], "--max_steps is 'x'; it must be a whole number"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_with_its_place(tmp_path, capsys, setting, flags, told):
+    config = tmp_path / "run.yaml"
+    config.write_text(setting)
+    assert main(["train", "--config", str(config), *flags]) == 2
+    assert capsys.readouterr().err == f"rmaat: error: {told.format(config)}\n"
+    assert main(["data", "listops", "--num_train", "x"]) == 2
+    assert capsys.readouterr().err == "rmaat: error: --num_train is 'x'; it must be a whole number or null\n"
+
+
 def test_an_interrupt_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("rmaat.cli.list.run", lambda arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["list", "tasks"]) == 130

@@ -48,6 +48,12 @@ def parquet(rows: Rows) -> bytes:
     return out.getvalue()
 
 
+def parquet_of_columns(*names: str) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([pa.array(["a", "b"])] * len(names), names=list(names)), out)
+    return out.getvalue()
+
+
 FORMATS: dict[str, Callable[[Rows], bytes]] = {
     ".jsonl": jsonl,
     ".csv": delimited(),
@@ -126,6 +132,16 @@ def test_pairs(tmp_path: Path) -> None:
         files_task(FilesOptions(train_file="a", text_column="x", label_column="x"))
 
 
+def test_a_whole_number_is_the_same_label_in_every_format_and_spelling(tmp_path: Path) -> None:
+    train = put(tmp_path / "a", train=[{"text": f"train {i}", "label": i % 3 - 1} for i in range(9)]).train_file
+    floats = [{"text": f"test {i}", "label": float(i % 3 - 1)} for i in range(9)]
+    for suffix in FORMATS:
+        options = replace(put(tmp_path / "b", suffix, test=floats), train_file=train)
+        assert load(files_task(options), tmp_path)["test"]["labels"][:4] == [0, 1, 2, 0]
+    names = [{"text": "a", "label": "v1.0"}, {"text": "b", "label": "1.50"}, {"text": "c", "label": "07"}]
+    assert files_task(put(tmp_path / "c", ".csv", train=names)).info.label_names == ("07", "1.50", "v1.0")
+
+
 @pytest.mark.parametrize(
     ("labels", "names"),
     [([10, 9, 10], ("9", "10")), ([True, False, True], ("false", "true")), ([1.0, 0.0, 1.0], ("0", "1"))],
@@ -136,14 +152,17 @@ def test_labels_that_are_no_strings(tmp_path: Path, labels: list[Any], names: tu
         assert files_task(put(tmp_path / "d", suffix, train=rows, test=rows)).info.label_names == names
 
 
-@pytest.fixture
-def tokenizer_folder(tmp_path: Path) -> Path:
-    vocabulary = {word: i for i, word in enumerate(["[UNK]", "train", "test", *map(str, range(400))])}
+def save_tokenizer(folder: Path, vocabulary: dict[str, int]) -> Path:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    folder = tmp_path / "tokenizer"
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path: Path) -> Path:
+    words = ["[UNK]", "train", "test", *map(str, range(400))]
+    return save_tokenizer(tmp_path / "tokenizer", {word: i for i, word in enumerate(words)})
 
 
 def test_a_tokenizer(tmp_path: Path, tokenizer_folder: Path) -> None:
@@ -163,6 +182,19 @@ def test_a_tokenizer(tmp_path: Path, tokenizer_folder: Path) -> None:
         files_task(FilesOptions(train_file=files.train_file, test_file=files.test_file, tokenizer="no/such"))
 
 
+def test_the_ids_of_a_tokenizer_may_have_gaps(tmp_path: Path) -> None:
+    folder = save_tokenizer(tmp_path / "gaps", {"[UNK]": 0, "train": 3, "test": 300})
+    task = files_task(replace(put(tmp_path / "d"), tokenizer=str(folder)))
+    assert task.info.vocab_size == 301
+    assert load(task, tmp_path)["test"][0]["input_ids"][0] == 300
+
+
+def test_a_lone_surrogate_is_refused_with_its_place_by_a_tokenizer_too(tmp_path: Path, tokenizer_folder: Path) -> None:
+    files = put(tmp_path / "d", train=jsonl([*rows_of("train", 2), {"text": "a \ud800", "label": "no"}]))
+    with pytest.raises(UserError, match=r"train\.jsonl, line 3: the text has a lone surrogate at character 2"):
+        load(files_task(replace(files, tokenizer=str(tokenizer_folder))), tmp_path)
+
+
 GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
 
 
@@ -178,11 +210,17 @@ GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (".jsonl", GOOD + b'{"text": "c", "label": 0.5}', "line 3: column 'label' must be"),
         (".jsonl", GOOD + b'{"text": "\xff", "label": "x"}', "line 3: byte 10 is not UTF-8"),
         (".jsonl", GOOD + b'{"text": "\\ud800", "label": "x"}', "line 3: the text has a lone surrogate"),
+        (".jsonl", GOOD + b'{"text": "c", "label": "x", "text": "d"}', "line 3: the key 'text' comes twice"),
+        (".csv", b"text,label,text\na,x,b\n", "line 1: 2 columns are named 'text'"),
+        (".tsv", b"label\ttext\tlabel\nx\tb\ty\n", "line 1: 2 columns are named 'label'"),
+        (".parquet", parquet_of_columns("text", "label", "text"), "its schema: 2 columns are named 'text'"),
         (".jsonl", b"", "has no examples"),
         (".jsonl", GOOD[:28], "column 'label' has 1 label; at least 2"),
         (".csv", b"", "is empty; its first line must be the names"),
         (".csv", b"text,label\n", "has no examples"),
         (".csv", b"text;label\na;x\n", "line 1: no column 'text'"),
+        (".csv", b"text,label\na,x\n\n\nb,y\n", "line 3: blank, with lines after it"),
+        (".tsv", b"text\tlabel\na\tx\n\nb\ty\n", "line 3: blank, with lines after it"),
         (".csv", b"text,label\na,x\nb\n", "line 3: 1 columns where line 1 names 2"),
         (".csv", b'text,label\na,x\n"b,y\n', "line 3: not CSV"),
         (".csv", b"text,label\na,x\n\xe9,y\n", "line 3: byte 0 is not UTF-8"),
@@ -200,6 +238,30 @@ def test_mistakes_in_a_file_are_told_with_their_place(tmp_path: Path, suffix: st
     assert f"train{suffix}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not [path for path in tmp_path.glob(".rmaat_cache/files-*") if path.is_dir()]
+
+
+def test_what_leaves_a_part_empty_is_told_with_its_file(tmp_path: Path) -> None:
+    same = replace(put(tmp_path / "a"), test_file=str(tmp_path / "a" / "train.jsonl"))
+    both = put(
+        tmp_path / "b", train=rows_of("a", 3) + rows_of("b", 3), validation=rows_of("a", 3), test=rows_of("b", 3)
+    )
+    for options, word in (
+        (
+            same,
+            r"train\.jsonl: no example is left to train on: all 40 were dropped, being in test_file \S+train\.jsonl too",
+        ),
+        (both, r"all 6 were dropped, being in validation_file \S+validation\.jsonl or test_file \S+test\.jsonl too"),
+        (
+            put(tmp_path / "c", train=rows_of("a", 3)),
+            r"train\.jsonl: no label has two examples, so .* give a validation_",
+        ),
+        (
+            put(tmp_path / "d", train=rows_of("a", 3) * 2),
+            r"no label has two examples \(3 were dropped: repeated, or in",
+        ),
+    ):
+        with pytest.raises(UserError, match=word):
+            load(files_task(options), tmp_path)
 
 
 def test_a_label_never_seen_in_training(tmp_path: Path) -> None:
@@ -245,6 +307,27 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     task = files_task(options)
     assert task.info.label_names == ("0", "1")
     assert len(load(task, tmp_path)["test"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        (".jsonl", b"\n" + GOOD.replace(b"\n", b"\r\n \n") + b"\n\n"),
+        (".csv", b"text,label\r\na,x\r\nb,y\r\n\r\n\r\n"),
+        (".tsv", b"text\tlabel\na\tx\nb\ty\n\n\n"),
+    ],
+)
+def test_blank_lines_at_the_end_are_passed_over(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    assert [row for _, row in read_records(path, ["text", "label"])] == [
+        {"text": "a", "label": "x"},
+        {"text": "b", "label": "y"},
+    ]
+
+
+def test_columns_that_are_not_asked_for_may_share_a_name(tmp_path: Path) -> None:
+    assert len(load(files_task(put(tmp_path / "d", ".csv", test=b"text,label,,\na,no,1,2\n")), tmp_path)["test"]) == 1
 
 
 @given(content=st.binary(max_size=60), suffix=st.sampled_from([*FORMATS]))

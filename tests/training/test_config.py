@@ -56,13 +56,13 @@ def test_every_setting_is_described():
     ("flags", "said"),
     [
         ("--hiden_size 3", "did you mean '--hidden_size'"),
-        ("--hidden_size many", 'key "hidden_size"'),
+        ("--hidden_size many", "--hidden_size is 'many'; it must be a whole number"),
         ("--dataset listop", "did you mean 'listops'"),
         ("--num_segments 7 --max_seq_len 64", "does not divide"),
         ("--config missing.yaml", "cannot read the run config 'missing.yaml'"),
         ("--learning_rate -1", "learning_rate must be positive"),
         ("--bf16 true --fp16", "exclude each other"),
-        ("--bf16 maybe", '"bf16"'),
+        ("--bf16 maybe", "--bf16 is 'maybe'"),
         ("--max_steps 0 --num_train_epochs 0", "nothing to train"),
         ("--truncated_segments 2", "memory_replay_backprop: false"),
         ("--dataset listops --data_dir /nonexistent", "listops"),
@@ -83,7 +83,7 @@ def test_mistakes_give_one_line_and_status_2(flags, said, capsys):
         ("hiden_size: 3\n", "did you mean 'hidden_size'"),
         ("hidden_size: [3\nseed: 1\n", "line 2"),
         ("- 3\n", "lines of 'key: value'"),
-        ("hidden_size: wide\n", 'key "hidden_size"'),
+        ("hidden_size: wide\n", "bad.yaml': hidden_size is wide"),
     ],
 )
 def test_mistakes_in_a_file_name_it(tmp_path, text, said, capsys):

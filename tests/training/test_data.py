@@ -1,18 +1,23 @@
 """Runs on one's own files, on pairs, on grey levels: what the model is given, and that the run can be used."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from rmaat.cli.main import main
 from rmaat.errors import UserError
+from rmaat.tasks.facts import facts
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
-from rmaat.training.run import train
+from rmaat.training.finished import open_run
+from rmaat.training.run import evaluate, train
 
 
 @pytest.fixture
@@ -36,6 +41,13 @@ def own_files(tiny: RunConfig, tmp_path: Path) -> RunConfig:
         eval_steps=2,
         per_device_train_batch_size=8,
     )
+
+
+def save_tokenizer(folder: Path, *words: str) -> None:
+    """Of whole words, the first of them for all others."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[0]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=words[0]).save_pretrained(folder)
 
 
 @pytest.mark.parametrize("form", ["one", "joined", "towers"])
@@ -67,6 +79,48 @@ def test_a_joined_pair_is_a_separator_and_b_within_max_seq_len(own_files):
     assert len(ids) == source.lengths(data["test"]).max() <= 48
     assert bytes(ids[: ids.index(256)]).startswith(b"test")
     assert set(ids[ids.index(256) + 1 :]) == {ord("y")}
+
+
+@pytest.mark.parametrize(("towers", "kept"), [(False, 6000), (True, 12001)])
+def test_own_pairs_are_as_long_as_asked_for(own_files, towers, kept):
+    path = Path(own_files.test_file)
+    path.write_text(json.dumps({"a": "x" * 20000, "b": "y" * 20000, "kind": "same"}) + "\n")
+    run = replace(own_files, other_text_column="b", two_towers=towers, max_seq_len=12001, num_segments=3)
+    row = RunData.of(run).load()["test"][0]
+    assert (len(row["input_ids"]), len(row["other_input_ids"])) == (kept, kept)
+
+
+@pytest.mark.parametrize("form", ["one", "towers"])
+def test_examples_that_equal_one_of_train_once_cut_are_counted(own_files, capsys, form):
+    head = "h" * 48
+
+    def rows(part, count, *heads):
+        return [{"a": f"{part} {i}", "b": "same", "kind": ["same", "other"][i % 2]} for i in range(count)] + [
+            {"a": text, "b": "same", "kind": "same"} for text in heads
+        ]
+
+    for path, found in (
+        (own_files.train_file, rows("train", 40, f"{head} of train", "short")),
+        (own_files.test_file, rows("test", 9, f"{head} of test", f"{head} too", "h" * 47, "short")),
+    ):
+        Path(path).write_text("".join(json.dumps(row) + "\n" for row in found))
+    run = replace(own_files, validation_file=own_files.test_file, max_seq_len=48, num_segments=3)
+    if form == "towers":
+        run = replace(run, other_text_column="b", two_towers=True)
+    metrics = train(run).metrics
+    assert metrics["data"]["train"]["examples"] == 41
+    for part in ("validation", "test"):
+        assert metrics["data"][part]["notes"][-1] == "2 examples equal one of train once they are cut"
+    assert "test: 2 examples equal one of train once they are cut" in capsys.readouterr().err
+
+
+def test_examples_that_equal_one_of_train_to_the_tokenizer_are_counted(own_files, tmp_path):
+    save_tokenizer(tmp_path / "words", "?", "train", "test", "x")
+    data = RunData.of(replace(own_files, tokenizer=str(tmp_path / "words"))).load()
+    assert not facts(data["test"]).notes
+    Path(own_files.test_file).write_text(json.dumps({"a": "train   unknown", "kind": "same"}) + "\n")
+    data = RunData.of(replace(own_files, tokenizer=str(tmp_path / "words"))).load()
+    assert facts(data["test"]).notes == ["1 examples equal one of train once they are cut and tokenised"]
 
 
 def test_levels_are_given_as_values(tiny, tmp_path, capsys):
@@ -113,3 +167,50 @@ def test_levels_are_given_as_values(tiny, tmp_path, capsys):
 def test_settings_that_do_not_fit_the_task_are_refused(tiny, settings, said):
     with pytest.raises(UserError, match=said):
         train(replace(tiny, **settings))
+
+
+def test_the_tokenizer_of_a_run_is_kept_with_it(own_files, tmp_path, capsys):
+    given, kept = tmp_path / "given", Path(own_files.output_dir) / "tokenizer"
+
+    save_tokenizer(given, "?", "train", "test")
+    run = replace(own_files, tokenizer=str(given))
+    metrics = train(run).metrics
+    save_tokenizer(given, "?", "test", "train")
+    finished = open_run(Path(run.output_dir))
+    assert finished.source.task.encode("train").tolist() == [1]
+    assert evaluate(finished)["test_loss"] == pytest.approx(metrics["test_loss"])
+    with pytest.raises(UserError, match=r"is not the one of the run, which is kept in '.*tokenizer'"):
+        train(replace(run, resume=True))
+    train(replace(run, resume=True, tokenizer=str(kept)))
+    shutil.rmtree(kept)
+    assert main(["predict", "--model", run.output_dir, run.test_file]) == 2
+    assert "has no folder 'tokenizer'" in capsys.readouterr().err
+    train(replace(own_files, overwrite=True))
+    assert not kept.exists()
+
+
+def test_own_files_that_have_another_label_do_not_resume_a_run(own_files):
+    train(own_files)
+    with Path(own_files.train_file).open("a") as file:
+        file.write('{"a": "new", "kind": "added"}\n')
+    with pytest.raises(UserError, match=r"the labels are added, other, same, but .* was trained with other, same"):
+        train(replace(own_files, resume=True))
+
+
+def test_own_test_file_is_measured_by_the_labels_of_the_model(own_files, capsys):
+    metrics = train(own_files).metrics
+    assert evaluate(open_run(Path(own_files.output_dir)))["test_accuracy"] == metrics["test_accuracy"]
+    train_file, test_file = Path(own_files.train_file), Path(own_files.test_file)
+    train_file.write_text('{"a": "new", "kind": "added"}\n' + train_file.read_text().replace("same", "zzz"))
+    assert evaluate(open_run(Path(own_files.output_dir)))["test_loss"] == pytest.approx(metrics["test_loss"])
+    train_file.unlink()
+    assert main(["evaluate", "--model", own_files.output_dir]) == 0
+    assert "(20 examples)" in capsys.readouterr().out
+    test_file.write_text(test_file.read_text().replace("other", "zother"))
+    assert main(["evaluate", "--model", own_files.output_dir]) == 2
+    told = capsys.readouterr().err
+    assert f"{test_file}, line 2: the label 'zother' is not one of the model's; did you mean 'other'?" in told
+    assert told.count("\n") == 1
+    test_file.write_text("")
+    assert main(["evaluate", "--model", own_files.output_dir]) == 2
+    assert f"{test_file} has no examples" in capsys.readouterr().err

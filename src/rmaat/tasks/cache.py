@@ -26,7 +26,7 @@ from rmaat.tasks.facts import PartFacts
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same files would give other data sets."""
 
 logger = logging.getLogger(__name__)

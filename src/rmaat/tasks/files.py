@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rmaat.errors import UserError
+from rmaat.errors import UserError, did_you_mean
 from rmaat.tasks.base import Part, Row, Task, TaskInfo, TokenIds, token_dtype
 from rmaat.tasks.records import read_records
 from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
@@ -61,10 +62,15 @@ class _Scan:
 
 
 class FilesTask(Task):
-    """The user's own files. `info` is read off the train file when it is first asked for."""
+    """The user's own files.
 
-    def __init__(self, options: FilesOptions) -> None:
+    `info` is read off the train file when it is first asked for, unless `label_names` are given: those of a model hold whatever
+    the train file says by now.
+    """
+
+    def __init__(self, options: FilesOptions, label_names: tuple[str, ...] | None = None) -> None:
         self.options = options
+        self._of_model = label_names
         label = options.label_column or "label"
         texts = [options.text_column or "text", *filter(None, [options.other_text_column])]
         if len({label, *texts}) != 1 + len(texts):
@@ -79,24 +85,34 @@ class FilesTask(Task):
 
         Raises `UserError` where the train file or the tokenizer is unusable.
         """
-        if self.options.train_file is None:
+        if self._of_model is None and self.options.train_file is None:
             return _INFO
-        train = self._path("train_file")
-        names = _sorted_labels(_scan(train, tuple(self._texts), self._label, _state(train)).labels)
-        if len(names) < 2:
-            raise UserError(f"{train}: column '{self._label}' has {len(names)} label; at least 2 are needed")
         return replace(
             _INFO,
-            vocab_size=VOCAB_SIZE if self._tokenizer is None else len(self._tokenizer),
-            label_names=names,
-            source=str(train),
+            vocab_size=self.vocab_size,
+            label_names=self._train_labels() if self._of_model is None else self._of_model,
+            source=str(self.options.train_file),
             seeded=self.options.validation_file is None,
             pair=len(self._texts) == 2,
         )
 
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id: 256 for bytes. The ids of a tokenizer may have gaps."""
+        return VOCAB_SIZE if self._tokenizer is None else 1 + max(self._tokenizer.get_vocab().values())
+
     def settings(self) -> dict[str, Any]:
         """The options, and a checksum of the tokenizer."""
-        return {"options": asdict(self.options), "tokenizer": _tokenizer_checksum(self._tokenizer)}
+        return {"options": asdict(self.options), "tokenizer": self.tokenizer_checksum()}
+
+    def tokenizer_checksum(self) -> str | None:
+        """SHA-256, in hexadecimal, of the tokenizer's vocabulary and rules; None where there is none."""
+        return _tokenizer_checksum(self._tokenizer)
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer, where there is one, so that `folder` can be given as `tokenizer`."""
+        if self._tokenizer is not None:
+            self._tokenizer.save_pretrained(folder)
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """The files given, validation only where there is one; `data_dir` is not looked into."""
@@ -107,10 +123,21 @@ class FilesTask(Task):
         """Read every file twice, as a stream: for labels and repetitions, then for the texts."""
         train, *others = self.sources(data_dir)
         scans = {path: _scan(path, tuple(self._texts), self._label, _state(path)) for path in (train, *others)}
-        ids = {name: i for i, name in enumerate(self.info.label_names)}
+        ids = self._label_ids()
         elsewhere = {found for path in others for found in scans[path].digests}
         in_other, again = repeated(scans[train].digests, elsewhere)
         usable = ~(in_other | again)
+        if not usable.any():
+            options = ("validation_file", "test_file")[-len(others) :]
+            holders = [
+                f"{option} {path}"
+                for option, path in zip(options, others, strict=True)
+                if not set(scans[path].digests).isdisjoint(scans[train].digests)
+            ]
+            raise UserError(
+                f"train_file {train}: no example is left to train on: all {len(in_other):,} were dropped, being in "
+                f"{' or '.join(holders)} too; give a train_file with examples of its own"
+            )
         if len(others) == 2:
             validation = self._part(others[0], ids, len(scans[others[0]].labels))
             if repeats := set(scans[others[0]].digests) & set(scans[others[1]].digests):
@@ -118,6 +145,13 @@ class FilesTask(Task):
         else:
             labels = np.array([ids[label] for label in scans[train].labels], np.int64)
             chosen = held_out(labels, usable, seed)
+            if not chosen.any():
+                dropped = int((~usable).sum())
+                after = f" ({dropped:,} were dropped: repeated, or in the test_file too)" if dropped else ""
+                raise UserError(
+                    f"train_file {train}: no label has two examples{after}, so none can be held out for validation; "
+                    "give a validation_file, or more examples"
+                )
             usable &= ~chosen
             validation = self._part(train, ids, int(chosen.sum()), chosen)
         parts = {
@@ -128,15 +162,22 @@ class FilesTask(Task):
         parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
         return parts
 
+    def test_part(self) -> Part:
+        """The test part, from the test file alone.
+
+        Raises `UserError` where it is missing and, naming file and line, where it is malformed or has a label not in `info`.
+        """
+        return Part(self._rows(self._path("test_file"), self._label_ids(), None))
+
     def encode(self, text: str) -> TokenIds:
         """UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
-        tokenizer = self._tokenizer
+        tokenizer, as_bytes = self._tokenizer, encode_bytes(text)
         if tokenizer is None:
-            return encode_bytes(text)
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
+            return as_bytes
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if not ids:
-            raise UserError("the text is empty, or has nothing that the tokenizer knows")
-        return np.array(ids, token_dtype(len(tokenizer)))
+            raise UserError("the text has nothing that the tokenizer knows")
+        return np.array(ids, token_dtype(self.vocab_size))
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
         """The text of bytes or of the tokenizer's ids."""
@@ -156,13 +197,25 @@ class FilesTask(Task):
     def _tokenizer(self) -> Any:
         return None if self.options.tokenizer is None else _load_tokenizer(self.options.tokenizer)
 
+    def _train_labels(self) -> tuple[str, ...]:
+        train = self._path("train_file")
+        names = _sorted_labels(_scan(train, tuple(self._texts), self._label, _state(train)).labels)
+        if len(names) < 2:
+            raise UserError(f"{train}: column '{self._label}' has {len(names)} label; at least 2 are needed")
+        return names
+
+    def _label_ids(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.info.label_names)}
+
     def _part(self, path: Path, ids: Mapping[str, int], expected: int, chosen: NDArray[np.bool_] | None = None) -> Part:
         return Part(self._rows(path, ids, chosen), expected=expected)
 
     def _rows(self, path: Path, ids: Mapping[str, int], chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
         for i, (where, texts, label) in enumerate(_examples(path, self._texts, self._label)):
             if label not in ids:
-                raise UserError(f"{path}, {where}: the label '{label[:40]}' is not in {self.options.train_file}")
+                known = f"one of the model's; {did_you_mean(label, ids)}"
+                lacking = known if self._of_model is not None else f"in {self.options.train_file}"
+                raise UserError(f"{path}, {where}: the label '{label[:40]}' is not {lacking}")
             if chosen is not None and not chosen[i]:
                 continue
             try:
@@ -196,7 +249,8 @@ def files_task(options: FilesOptions) -> FilesTask:
 
 
 def _examples(path: Path, texts: Sequence[str], label: str) -> Iterator[tuple[str, list[str], str]]:
-    """Place, texts and label of every example. Raises `UserError` naming file and line."""
+    """Place, texts and label of every example, of which there must be one. Raises `UserError` naming file and line."""
+    where = None
     for where, record in read_records(path, [*texts, label]):
         found = [record[column] for column in texts]
         for column, text in zip(texts, found, strict=True):
@@ -204,6 +258,11 @@ def _examples(path: Path, texts: Sequence[str], label: str) -> Iterator[tuple[st
                 kind = "is empty" if text in ("", None) else f"is no text but {type(text).__name__}"
                 raise UserError(f"{path}, {where}: column '{column}' {kind}")
         yield where, found, _label_name(path, where, label, record[label])
+    if where is None:
+        raise UserError(f"{path} has no examples")
+
+
+_INTEGRAL = re.compile(r"[+-]?[0-9]{1,18}\.0+")
 
 
 def _label_name(path: Path, where: str, column: str, value: object) -> str:
@@ -214,6 +273,9 @@ def _label_name(path: Path, where: str, column: str, value: object) -> str:
             return str(int(value))
         case int():
             return str(value)
+        # pandas writes a column of whole numbers with a gap in it as 0.0, 1.0.
+        case str() if _INTEGRAL.fullmatch(value):
+            return str(int(value.partition(".")[0]))
         case str() if value:
             return value
     raise UserError(f"{path}, {where}: column '{column}' must be a string or a whole number, found {value!r:.40}")
@@ -232,8 +294,6 @@ def _scan(path: Path, texts: tuple[str, ...], label: str, state: tuple[int, int]
     for _, found, name in _examples(path, texts, label):
         scan.labels.append(known.setdefault(name, name))
         scan.digests.append(digest([text.encode(errors="surrogatepass") for text in found]))
-    if not scan.labels:
-        raise UserError(f"{path} has no examples")
     return scan
 
 

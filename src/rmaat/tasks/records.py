@@ -24,8 +24,8 @@ def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     """The named columns of every record of a file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet.
 
     CSV and TSV begin with a line of column names. In CSV a field may be quoted; in TSV a quotation mark is a character
-    like others. Raises `UserError` naming the file and its line (Parquet: row) where it is missing, damaged, not UTF-8 or
-    lacks a column.
+    like others. Blank lines are passed over: in JSON Lines anywhere, in CSV and TSV at the end. Raises `UserError` naming
+    the file and its line (Parquet: row) where it is missing, damaged, not UTF-8, lacks a column or has it twice.
     """
     suffixes = path.suffixes
     kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in (".gz", ".xz") else path.suffix
@@ -42,15 +42,30 @@ def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     for number, line in _text_lines(path):
+        if not line.strip():
+            continue
         where = f"line {number}"
         try:
-            record = json.loads(line)
+            record = _decode(line)
+        except UserError as error:
+            raise UserError(f"{path}, {where}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, {where}: not a JSON object ({error})") from error
         if not isinstance(record, dict):
             raise UserError(f"{path}, {where}: not a JSON object")
         _check_columns(path, where, columns, record)
         yield where, record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise UserError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' comes twice; keep one")
+    return found
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object).decode
 
 
 def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
@@ -68,7 +83,8 @@ def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 
 def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    return _under_header(path, columns, ((number, line.split("\t")) for number, line in _text_lines(path)))
+    rows = ((number, line.split("\t") if line else []) for number, line in _text_lines(path))
+    return _under_header(path, columns, rows)
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
@@ -78,7 +94,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     row = 0
     try:
         with pq.ParquetFile(path) as file:
-            _check_columns(path, "its schema", columns, file.schema_arrow.names)
+            _check_header(path, "its schema", columns, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
                 for record in batch.to_pylist():
                     row += 1
@@ -107,11 +123,26 @@ def _under_header(path: Path, columns: Sequence[str], rows: Iterator[tuple[int, 
     if first is None:
         raise UserError(f"{path} is empty; its first line must be the names of the columns")
     header = first[1]
-    _check_columns(path, "line 1", columns, header)
+    _check_header(path, "line 1", columns, header)
+    blank = None
     for number, row in rows:
+        if not row:
+            blank = blank or number
+            continue
+        if blank is not None:
+            raise UserError(f"{path}, line {blank}: blank, with lines after it; remove it")
         if len(row) != len(header):
             raise UserError(f"{path}, line {number}: {len(row)} columns where line 1 names {len(header)}")
         yield f"line {number}", dict(zip(header, row, strict=True))
+
+
+def _check_header(path: Path, where: str, columns: Sequence[str], header: Sequence[str]) -> None:
+    _check_columns(path, where, columns, header)
+    for column in columns:
+        if header.count(column) > 1:
+            raise UserError(
+                f"{path}, {where}: {header.count(column)} columns are named '{column}'; rename or remove one"
+            )
 
 
 def _check_columns(path: Path, where: str, columns: Sequence[str], found: Sequence[str] | dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A run's data: its task, what its batches look like, and what to say of it before training."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from rmaat.errors import UserError
 from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
 from rmaat.tasks import Task, TaskInfo, load, task_of
-from rmaat.tasks.base import ProgressBar, no_bar
+from rmaat.tasks.arrow import read_part, write_part
+from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
-from rmaat.tasks.facts import HEADINGS, remarks, summary, table
-from rmaat.tasks.files import FILES, FilesOptions, FilesTask
+from rmaat.tasks.facts import HEADINGS, facts, remarks, summary, table
+from rmaat.tasks.files import FilesOptions, FilesTask
 from rmaat.tasks.reader import TokenReader
+from rmaat.tasks.splits import digest
 from rmaat.training.config import RunConfig
+from rmaat.training.folder import TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,21 @@ class RunData:
         return cls(run, task, task.info).checked()
 
     @classmethod
-    def of_finished(cls, run: RunConfig, vocab_size: int, label_names: tuple[str, ...]) -> "RunData":
-        """For using a model: the user's own files may be gone, so the facts come from the model."""
+    def of_finished(cls, run: RunConfig, folder: Path, label_names: tuple[str, ...]) -> "RunData":
+        """For using the model in a run's folder: the user's own files and tokenizer may have changed or be gone.
+
+        So labels are the model's, and the tokenizer is the one kept with it.
+
+        Raises:
+            UserError: where that tokenizer is missing or damaged.
+        """
         if run.dataset != "files":
             return cls.of(run)
-        task = FilesTask(FilesOptions.of(run))
-        pair = run.other_text_column is not None
-        extra = int(pair and not run.two_towers)
-        info = replace(FILES.info, vocab_size=vocab_size - extra, label_names=label_names, pair=pair)
-        return cls(run, task, info).checked()
+        options = FilesOptions.of(run)
+        if options.tokenizer is not None:
+            options = replace(options, tokenizer=str(_kept_tokenizer(folder)))
+        task = FilesTask(options, label_names)
+        return cls(run, task, task.info).checked()
 
     def checked(self) -> "RunData":
         """Itself; raises `UserError` where the run's settings do not fit the task."""
@@ -59,6 +69,19 @@ class RunData:
         if run.two_towers and not info.pair:
             raise UserError(f"two_towers needs pairs; an example of {run.dataset} is one sequence")
         return self
+
+    def keep_tokenizer(self, folder: Path) -> None:
+        """Leave the tokenizer, where there is one, in the run's folder: the name it was given by may come to mean another."""
+        if isinstance(self.task, FilesTask):
+            self.task.save_tokenizer(folder / TOKENIZER)
+
+    def check_tokenizer(self, folder: Path) -> None:
+        """Raise `UserError` unless the tokenizer, where there is one, is the one that was kept in the run's folder."""
+        if not isinstance(self.task, FilesTask) or self.run.tokenizer is None:
+            return
+        kept = _kept_tokenizer(folder)
+        if FilesTask(FilesOptions(tokenizer=str(kept))).tokenizer_checksum() != self.task.tokenizer_checksum():
+            raise UserError(f"tokenizer '{self.run.tokenizer}' is not the one of the run, which is kept in '{kept}'")
 
     def sized(self) -> "RunData":
         """Itself with the width of the feed-forward part that the run's match_parameters asks for.
@@ -96,7 +119,9 @@ class RunData:
     def sequence_limit(self) -> int:
         """The most tokens kept of one sequence: of each of a pair, so that what the model is given fits max_seq_len."""
         room = (self.run.max_seq_len - 1) // 2 if self.joined else self.run.max_seq_len
-        return min(room, self.info.max_seq_len) if self.info.pair else room
+        # LRA cuts the documents of AAN wherever the model could take more; one's own have no length but the one asked for.
+        published = self.info.pair and not isinstance(self.task, FilesTask)
+        return min(room, self.info.max_seq_len) if published else room
 
     def collator(self) -> Collator:
         """What makes a batch of examples."""
@@ -108,9 +133,56 @@ class RunData:
         return Collator(self.run.segment_length, normalise, self.info.separator if self.joined else None)
 
     def load(self, bar: ProgressBar = no_bar) -> DatasetDict:
-        """All parts; see `rmaat.tasks.load`."""
+        """All parts; see `rmaat.tasks.load`.
+
+        The facts of one's own validation and test tell as well how many of their examples the model is given in training too.
+        """
         folder = Path(self.run.data_dir) if self.run.data_dir else None
-        return load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
+        data = load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
+        if isinstance(self.task, FilesTask):
+            self._note_equal_inputs(data)
+        return data
+
+    def _note_equal_inputs(self, data: DatasetDict) -> None:
+        # Equal texts were dropped from train as the files were read; what makes others equal is known only now.
+        measured = {part: list(self._comparable(data[part])) for part in SPLITS[1:]}
+        elsewhere = set().union(*measured.values())
+        trained = {found for found in self._comparable(data["train"]) if found in elsewhere}
+        how = "cut" if self.run.tokenizer is None else "cut and tokenised"
+        for part, of_part in measured.items():
+            if count := sum(found in trained for found in of_part):
+                told = facts(data[part])
+                notes = (*told.notes, f"{count:,} examples equal one of train once they are {how}")
+                data[part].info.description = replace(told, notes=notes).to_json()
+
+    def _comparable(self, part: Dataset) -> Iterator[bytes]:
+        """Digests of the examples that may equal another of another text: those cut; any where there is a tokenizer."""
+        columns = self.info.columns
+        chosen = np.full(len(part), self.run.tokenizer is not None)
+        for column in columns:
+            chosen |= lengths(part, column) == self.sequence_limit
+        reader = TokenReader(part)
+        for rows in np.array_split(np.flatnonzero(chosen), 1 + len(part) // 1024):
+            for example in reader.__getitems__(rows.tolist()):
+                yield digest([example[column].tobytes() for column in columns])
+
+    def test_part(self, scratch: Path, bar: ProgressBar = no_bar) -> Dataset:
+        """The test part for a finished run; one's own test file is read anew, by the model's labels, into a folder `scratch`.
+
+        Raises:
+            UserError: where the data is missing or malformed, or holds a label that the model has not.
+        """
+        if not isinstance(self.task, FilesTask):
+            return self.load(bar)["test"]
+        path = scratch / "test.arrow"
+        try:
+            with bar(f"building {self.info.name}", None) as progress:
+                found = write_part(path, self.info, self.task.test_part(), self.sequence_limit, progress)
+        except OSError as error:
+            raise UserError(
+                f"{scratch}: the test part cannot be written ({error.strerror or error}); set TMPDIR to a folder with room"
+            ) from error
+        return read_part(path, found)
 
     def lengths(self, part: Dataset) -> NDArray[np.int64]:
         """The tokens that the model is given for each example of a part: of the longer tower, where there are two."""
@@ -120,6 +192,15 @@ class RunData:
     def longest_first(self, part: Dataset) -> TokenReader:
         """The examples by falling length, so that a batch holds like lengths and memory runs out at once or never."""
         return TokenReader(part.select(np.argsort(-self.lengths(part), kind="stable")))
+
+
+def _kept_tokenizer(folder: Path) -> Path:
+    kept = folder / TOKENIZER
+    if not kept.is_dir():
+        raise UserError(
+            f"'{folder}' has no folder '{TOKENIZER}'; put the tokenizer there that the run was trained with"
+        )
+    return kept
 
 
 def drawn(part: Dataset, count: int, seed: int) -> Dataset:

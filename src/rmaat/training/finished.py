@@ -48,7 +48,7 @@ def open_run(folder: Path) -> FinishedRun:
         raise UserError(f"'{folder}' holds a model of type '{kind}', not '{RmaatConfig.model_type}'")
     config = RmaatConfig.from_pretrained(folder)
     names = tuple(config.id2label[i] for i in range(config.num_labels))
-    source = RunData.of_finished(run, config.vocab_size, names)
+    source = RunData.of_finished(run, folder, names)
     if (config.vocab_size, names) != (source.vocab_size, source.info.label_names):
         raise UserError(
             f"the model in '{folder}' has vocab_size {config.vocab_size} and the labels {', '.join(names)}; the task "

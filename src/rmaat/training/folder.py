@@ -11,6 +11,8 @@ from rmaat.errors import UserError
 RUN_CONFIG = "run.yaml"
 METRICS = "metrics.json"
 CURVES = "curves.png"
+TOKENIZER = "tokenizer"
+"""A folder; only in runs with a tokenizer."""
 CHECKPOINT_PREFIX = "checkpoint-"
 
 
@@ -59,6 +61,7 @@ def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -
     if overwrite and existing.exists():
         for name in (RUN_CONFIG, METRICS, CURVES, "config.json", "model.safetensors"):
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
         for checkpoint in folder.glob(f"{CHECKPOINT_PREFIX}*"):
             shutil.rmtree(checkpoint)
 

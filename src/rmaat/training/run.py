@@ -17,7 +17,7 @@ from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.provenance import provenance
 from rmaat.settings import SAME_RESULTS
-from rmaat.tasks.base import ProgressBar, no_bar
+from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
 from rmaat.training import folder as run_folder
 from rmaat.training.config import RunConfig
@@ -41,7 +41,8 @@ class Result:
 def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     """Train, keep the best checkpoint by validation accuracy, test it, and write the run's files.
 
-    The folder then holds config.json, model.safetensors, run.yaml, metrics.json and curves.png, and the trainer's checkpoints.
+    The folder then holds config.json, model.safetensors, run.yaml, metrics.json and curves.png, the trainer's checkpoints and,
+    where own files were read through a tokenizer, that.
     `bar` is shown while the data set is built.
 
     Raises:
@@ -65,10 +66,12 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     num_parameters = sum(p.numel() for p in model.parameters())
     # A checkpoint holds the weights and Adam's two moments; the finished model is written once more.
     bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
-    checkpoint = resumed_checkpoint(run, model.config) if run.resume else None
+    checkpoint = resumed_checkpoint(source, model.config) if run.resume else None
     # One of several processes makes the folder; the others meet it when the trainer connects them.
     if is_first_process():
         run_folder.prepare(output_dir, bytes_needed, overwrite=run.overwrite, resume=run.resume)
+        if not run.resume:
+            source.keep_tokenizer(output_dir)
         run_folder.write_atomically(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
 
     trainer = build_trainer(source, model, data)
@@ -111,12 +114,13 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def resumed_checkpoint(run: RunConfig, config: RmaatConfig) -> Path:
+def resumed_checkpoint(source: RunData, config: RmaatConfig) -> Path:
     """The checkpoint to go on from, of the same model.
 
     Raises:
-        UserError: where there is none, or it is of a model with other settings.
+        UserError: where there is none, or it is of a model with other settings, labels or another tokenizer.
     """
+    run = source.run
     checkpoint = run_folder.last_whole_checkpoint(Path(run.output_dir))
     if checkpoint is None:
         raise UserError(
@@ -128,6 +132,10 @@ def resumed_checkpoint(run: RunConfig, config: RmaatConfig) -> Path:
             raise UserError(
                 f"resume: {name} is {getattr(config, name)}, but '{checkpoint}' was trained with {getattr(stored, name)}"
             )
+    if stored.id2label != config.id2label:
+        of_data, of_model = (", ".join(of.id2label.values()) for of in (config, stored))
+        raise UserError(f"resume: the labels are {of_data}, but '{checkpoint}' was trained with {of_model}")
+    source.check_tokenizer(Path(run.output_dir))
     return checkpoint
 
 
@@ -135,16 +143,17 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
     """Loss and accuracy of a finished run on its task's test part; `bar` is shown while the data set is built.
 
     Raises:
-        UserError: where the data is missing.
+        UserError: where the data is missing or malformed, or one's own test file has a label that the model has not.
     """
     run = with_precision(replace(finished.config, data_dir=data_dir or finished.config.data_dir), device())
     source = replace(finished.source, run=run)
-    data = source.load(bar)
     with tempfile.TemporaryDirectory() as scratch:
+        test = source.test_part(Path(scratch), bar)
         scratched = replace(source, run=replace(run, output_dir=scratch, wandb=False))
-        trainer = build_trainer(scratched, finished.model, data)
-        found = measure(trainer, source.longest_first(data["test"]), "test")
-    return {**found, "test_majority_accuracy": majority_accuracy(data["test"]), "test_examples": len(data["test"])}
+        # The trainer asks for every part, but where it only measures it reads the one that it is given to measure.
+        trainer = build_trainer(scratched, finished.model, DatasetDict(dict.fromkeys(SPLITS, test)))
+        found = measure(trainer, source.longest_first(test), "test")
+        return {**found, "test_majority_accuracy": majority_accuracy(test), "test_examples": len(test)}
 
 
 def device() -> str:
