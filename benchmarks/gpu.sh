@@ -26,10 +26,11 @@ part() { # seconds, name, command ...
     fi
 }
 
+"$PYTHON" -c 'import torch' || { echo "$PYTHON has no PyTorch; give PYTHON=the python of its environment"; exit 2; }
 "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "PyTorch sees no CUDA device"; exit 2; }
 own=(replay full checkpoint one_segment rmt transformer)
 part 110 tests "$PYTHON" -m pytest -q -m gpu tests
-part 130 memory "$PYTHON" -m rmaat compare memory --device cuda --bf16 true --methods "${own[@]}" rmt_replay \
+part 115 memory "$PYTHON" -m rmaat compare memory --device cuda --bf16 true --methods "${own[@]}" rmt_replay \
     --tokens 8192 65536 --output "$OUT/eager"
 part 100 speed "$PYTHON" -m rmaat compare speed --device cuda --bf16 true --methods replay full rmt \
     --repeats 1 --steps 7 --warm_up 3 --output "$OUT/eager"

@@ -1,18 +1,21 @@
 """Where the time of a training step at the reference shape goes, by kind of kernel.
 
-    python benchmarks/profile_step.py --output results/profile [--methods replay full rmt]
+    python benchmarks/profile_step.py --output results/profile [--methods replay full rmt] [--torch_compile] [--bf16]
 
-One step in eager float32 on a CPU under PyTorch's profiler, after one untimed step: the time that each operator spends by itself,
-summed by kind. The profiler's own cost is in what is left to `other`. Prints a table, writes profile.json.
+One step on a CPU under PyTorch's profiler, eager or compiled, float32 or bf16, after untimed ones: the time that each operator spends
+by itself, summed by kind; what the compiler has fused is one kind. The profiler's own cost is in what is left to `other`. Prints a
+table, writes profile.json.
 """
 
 import argparse
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor.config
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from rmaat.compare.methods import METHODS
@@ -21,6 +24,7 @@ from rmaat.models.segment import SegmentEncoder
 from rmaat.provenance import provenance
 
 DRAWING = "drawing dropout masks"
+FUSED = "fused by the compiler"
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mkldnn_linear"),
     "softmax attention": (
@@ -35,6 +39,7 @@ KINDS = {
     "division": ("div", "div_"),
     "copies": ("copy_", "cat", "fill_", "zero_"),
     DRAWING: (DRAWING,),
+    FUSED: (FUSED,),
 }
 KIND_OF = {operator: kind for kind, operators in KINDS.items() for operator in operators}
 
@@ -45,13 +50,14 @@ def profiled(method: str, shape: Shape) -> dict[str, Any]:
     for module in work.model.modules():
         if isinstance(module, SegmentEncoder):
             module.keep_masks = record_function(DRAWING)(module.keep_masks)
-    work.step(shape.tokens)
+    for _ in range(2):
+        work.step(shape.tokens)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         work.step(shape.tokens)
     by_kind: Counter[str] = Counter()
     unnamed: Counter[str] = Counter()
     for row in seen.key_averages():
-        name = row.key.removeprefix("aten::")
+        name = FUSED if "cpp_fused" in row.key else row.key.removeprefix("aten::").removeprefix("mkl::_")
         seconds = row.self_cpu_time_total / 1e6
         by_kind[KIND_OF.get(name, "other")] += seconds
         if name not in KIND_OF:
@@ -64,9 +70,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--methods", nargs="+", default=["replay", "full", "rmt"])
+    parser.add_argument("--torch_compile", action="store_true")
+    parser.add_argument("--bf16", action="store_true")
     arguments = parser.parse_args()
-    rows = [profiled(method, Shape()) for method in arguments.methods]
-    kinds = [*KINDS, "other"]
+    torch._inductor.config.cpp.enable_kernel_profile = True
+    shape = Shape(torch_compile=arguments.torch_compile, bf16=arguments.bf16)
+    rows = [profiled(method, shape) for method in arguments.methods]
+    kinds = [kind for kind in (*KINDS, "other") if any(kind in row["seconds"] for row in rows)]
     print("| kind | " + " | ".join(row["method"] for row in rows) + " |")
     print("|---|" + "---:|" * len(rows))
     for kind in kinds:
@@ -74,7 +84,7 @@ def main() -> None:
         print(f"| {kind} | " + " | ".join(f"{100 * share:.0f}%" for share in shares) + " |")
     print("| seconds | " + " | ".join(f"{sum(row['seconds'].values()):.2f}" for row in rows) + " |")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    found = {**provenance(), "threads": torch.get_num_threads(), "rows": rows}
+    found = {**provenance(), "threads": torch.get_num_threads(), "shape": asdict(shape), "rows": rows}
     (arguments.output / "profile.json").write_text(json.dumps(found, indent=2) + "\n")
 
 

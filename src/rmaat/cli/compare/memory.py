@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_class_arguments(Shape, skip={"tokens"})
     parser.add_argument("--warm_up", type=int, default=1, help="untimed steps of each measurement")
-    parser.add_argument("--steps", type=int, default=2, help="timed steps of each measurement")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each measurement")
     parser.add_argument(
         "--limit", type=str | None, help="also find the longest sequence, batch 1, under this peak, such as 2GiB"
     )
