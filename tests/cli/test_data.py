@@ -66,12 +66,62 @@ def test_folder_of_many_files_gets_one_checksum(tmp_path: Path, capsys: pytest.C
         for label in ("neg", "pos"):
             folder = tmp_path / "aclImdb" / part / label
             folder.mkdir(parents=True)
-            for i in range(4):
-                (folder / f"{i}_5.txt").write_text("text")
+            for i in range(10):
+                (folder / f"{i}_5.txt").write_text(f"{part} {label} {i}")
     assert main(["data", "imdb", "--data_dir", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "0_5.txt and 15 more  64 bytes  sha256 of all " in out
-    assert out.count("\n") == 1
+    assert "imdb: 18 / 2 / 20 examples\n" in out
+    assert "0_5.txt and 39 more  420 bytes  sha256 of all " in out
+    assert out.count("\n") == 2
+
+
+def test_files_cut_off_at_a_line_are_told_without_being_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train.jsonl", "test.parquet"):
+        (tmp_path / name).write_text('{"text": "a", "label": "0"}\n{"text": "b", "label": "1"}\n')
+    files = ["--train_file", f"{tmp_path}/train.jsonl", "--test_file", f"{tmp_path}/test.parquet"]
+    assert main(["data", "files", "--data_dir", str(tmp_path), *files]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "test.parquet, after row 0: not a whole Parquet file" in captured.err
+
+
+def test_what_is_there_is_told_and_shown_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["data", "listops_short", "--data_dir", str(tmp_path)]
+    assert main([*command, *SMALL, "--seed", "3"]) == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "listops_short").iterdir()}
+    assert "from seed 3, generated" in capsys.readouterr().out
+    assert main([*command, "--show", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "20 / 5 / 5 examples from seed 3, there already" in out
+    assert out.count(" tokens)  [") == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "listops_short").iterdir()} == files
+
+
+def put_release(data_dir: Path) -> Path:
+    folder = data_dir / "lra_release" / "listops-1000"
+    folder.mkdir(parents=True)
+    for i, part in enumerate(("train", "val", "test")):
+        (folder / f"basic_{part}.tsv").write_text(f"Source\tTarget\n( [MIN 9 ) {i} ]\t{i}\n")
+    return folder
+
+
+def test_the_release_is_read_where_nothing_asks_for_other_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = put_release(tmp_path)
+    command = ["data", "listops", "--data_dir", str(tmp_path)]
+    assert main([*command, "--show", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "listops: 1 / 1 / 1 examples, there already" in out
+    assert "0  (4 tokens)  [MIN 9 0 ]" in out
+    (release / "basic_val.tsv").unlink()
+    assert main(command) == 2
+    assert "unpack the release again, or remove it" in capsys.readouterr().err
+    assert not (tmp_path / "listops").exists()
+    assert main([*command, *SMALL]) == 0
+    assert "20 / 5 / 5 examples from seed 0, generated" in capsys.readouterr().out
 
 
 def test_list_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

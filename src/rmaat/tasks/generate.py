@@ -76,12 +76,19 @@ def _is_there(task: GeneratedTask, folder: Path, settings: dict[str, Any]) -> bo
     raise UserError(f"{folder} holds {reason}; give --overwrite true to replace it, or another --data_dir")
 
 
+def made_from(task: GeneratedTask, data_dir: Path) -> dict[str, Any] | None:
+    """What the generated files in the data folder were made from; None where they are not whole or that is not known."""
+    folder = data_dir / task.info.name
+    whole = all((folder / name).is_file() for name in task.file_names)
+    return _read_settings(folder) if whole else None
+
+
 def _read_settings(folder: Path) -> dict[str, Any] | None:
     try:
         settings = json.loads((folder / SETTINGS).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return settings if isinstance(settings, dict) else None
+    return settings if isinstance(settings, dict) and "seed" in settings else None
 
 
 def _check_room(folder: Path, needed: int) -> None:

@@ -81,14 +81,22 @@ class ListOps(GeneratedTask):
         self.bounds = bounds
         self.bytes_per_example = 5 * (bounds.shortest + bounds.longest) // 4  # about 2.3 bytes a token
 
-    def layouts(self, data_dir: Path) -> list[Path]:
-        """The folders in which files are looked for."""
-        return [data_dir / self.info.name]
+    def release_folders(self, data_dir: Path) -> list[Path]:
+        """The folders in which published files are looked for."""
+        return []
+
+    def released(self, data_dir: Path) -> bool:
+        """Whether at least one published file is there."""
+        folders = self.release_folders(data_dir)
+        return any((folder / name).is_file() for folder in folders for name in self.file_names)
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """The three files `basic_{train,val,test}.tsv` of the first folder that has them all."""
-        candidates = [[folder / FILE_NAMES[split] for split in SPLITS] for folder in self.layouts(data_dir)]
-        return first_complete(candidates, f"make it with `rmaat data {self.info.name} --data_dir {data_dir}`")
+        """The three files `basic_{train,val,test}.tsv` of the first folder that has them all, own files first."""
+        folders = [data_dir / self.info.name, *self.release_folders(data_dir)]
+        remedy = f"make it with `rmaat data {self.info.name} --data_dir {data_dir}`"
+        if self.released(data_dir):
+            remedy = "unpack the release again, or remove it and " + remedy
+        return first_complete([[folder / FILE_NAMES[split] for split in SPLITS] for folder in folders], remedy)
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
         """Read the three files, checking every expression's value against its target; the seed is not used."""
@@ -126,9 +134,9 @@ class LraListOps(ListOps):
 
     download = LRA_RELEASE
 
-    def layouts(self, data_dir: Path) -> list[Path]:
-        """Own files first, then the release, unpacked with or without its outer folder."""
-        return [*super().layouts(data_dir), *(folder / "listops-1000" for folder in release_folders(data_dir))]
+    def release_folders(self, data_dir: Path) -> list[Path]:
+        """The release, unpacked with or without its outer folder."""
+        return [folder / "listops-1000" for folder in release_folders(data_dir)]
 
 
 def _shortened(text: str) -> str:
