@@ -69,7 +69,7 @@ def run(arguments: Namespace) -> None:
     dataset = load(task, data_dir, seed, bar=count_bar)
     examples = " / ".join(f"{len(part):,}" for part in dataset.values())
     console.print(f"{task.info.name}: {examples} examples{_origin(task, data_dir, made)}")
-    _report_files(console, task.sources(data_dir))
+    _report_files(console, task.sources(data_dir), data_dir)
     if arguments.show:
         _show(console, task, data_dir, dataset, arguments.show)
 
@@ -101,15 +101,16 @@ def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> 
     console.print(f"{task.info.name}: fetched and unpacked into {fetched}")
 
 
-def _report_files(console: Console, sources: tuple[Path, ...]) -> None:
-    from rmaat.tasks.cache import checksum, file_checksum
+def _report_files(console: Console, sources: tuple[Path, ...], data_dir: Path) -> None:
+    from rmaat.tasks.cache import cache_folder, checksum_of, remembered_checksums
 
+    checksums = remembered_checksums(sources, cache_folder(data_dir), count_bar)
     if len(sources) > MOST_FILES_LISTED:
-        total = sum(path.stat().st_size for path in sources)
-        console.print(f"{sources[0]} and {len(sources) - 1:,} more  {total:,} bytes  sha256 of all {checksum(sources)}")
+        total, found = sum(path.stat().st_size for path in sources), checksum_of(checksums)
+        console.print(f"{sources[0]} and {len(sources) - 1:,} more  {total:,} bytes  sha256 of all {found}")
         return
-    for path in sources:
-        console.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {file_checksum(path)}")
+    for path, found in zip(sources, checksums, strict=True):
+        console.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {found}")
 
 
 def _show(console: Console, task: Task, data_dir: Path, dataset: DatasetDict, count: int) -> None:
