@@ -63,6 +63,8 @@ def run(arguments: Namespace) -> None:
             usual = zip(counts, task.info.sizes, strict=True)
             train, validation, test = (default if count is None else count for count, default in usual)
             made = _generate(task, data_dir, seed, Counts(train, validation, test), arguments.overwrite)
+        else:
+            _check_undamaged(task, data_dir)
     elif any(count is not None for count in counts):
         raise UserError(f"--num_train, --num_val and --num_test are for generated tasks; {task.info.name} reads files")
     # Read to the end before anything is told of the files: their presence says nothing of what is in them.
@@ -89,6 +91,12 @@ def _generate(task: GeneratedTask, data_dir: Path, seed: int, counts: Counts, ov
 
     with count_bar(f"generating {task.info.name}", counts.total()) as progress:
         return generate(task, data_dir, seed, counts, overwrite, progress=progress)
+
+
+def _check_undamaged(task: GeneratedTask, data_dir: Path) -> None:
+    from rmaat.tasks.generate import check_undamaged
+
+    check_undamaged(task, data_dir, count_bar)
 
 
 def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> None:
