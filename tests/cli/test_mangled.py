@@ -126,9 +126,7 @@ IMAGES = npz(x_train=np.zeros((50, 32, 32), np.uint8), y_train=np.zeros(50, int)
 @pytest.mark.parametrize(
     ("put", "place"),
     [
-        pytest.param(
-            aan_lite(gzip.compress(b"1\ta\tb\n")[:-4]), "train.tsv.gz, after line 1: not a whole", id="cut gz"
-        ),
+        pytest.param(aan_lite(gzip.compress(b"1\ta\tb\n")[:-4]), "test.tsv.gz, after line 1: not a whole", id="cut gz"),
         pytest.param(imdb(lzma.compress(REVIEW)[:-9]), "imdb_train.jsonl.xz, after line 1: not a whole", id="cut xz"),
         pytest.param(compact_images(IMAGES[:-30]), "cifar10_gray.npz: not a whole .npz file", id="cut npz"),
         pytest.param(
@@ -148,7 +146,7 @@ IMAGES = npz(x_train=np.zeros((50, 32, 32), np.uint8), y_train=np.zeros(50, int)
         ),
         pytest.param(files(".tsv", test=b"text\tlabel\na\xff\t0\n"), "test.tsv, line 2: byte 1", id="bytes of tsv"),
         pytest.param(aan(train=b""), "new_aan_pairs.train.tsv has no pairs", id="empty tsv"),
-        pytest.param(aan_lite(b""), "aan_lite_pairs.train.tsv.gz has no pairs", id="empty gz"),
+        pytest.param(aan_lite(b""), "aan_lite_pairs.test.tsv.gz has no pairs", id="empty gz"),
         pytest.param(aan_lite(b"", lzma.compress(b"")), "aan_lite_docs.jsonl.xz has no papers", id="empty papers"),
         pytest.param(imdb(b""), "imdb_train.jsonl.xz, after line 0: not a whole", id="empty xz"),
         pytest.param(compact_images(b""), "cifar10_gray.npz: not a whole", id="empty npz"),

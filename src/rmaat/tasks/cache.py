@@ -27,7 +27,7 @@ from rmaat.tasks.facts import PartFacts, facts
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same files would give other data sets."""
 
 MEGABYTE = 2**20

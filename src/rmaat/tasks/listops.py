@@ -8,7 +8,7 @@ brackets: they carry nothing, and the files are a third of the size. Both forms 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
-from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Part, Progress, TaskInfo, TokenIds, first_complete
+from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Part, Progress, Row, TaskInfo, TokenIds, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
 from rmaat.tasks.listops_generator import MALFORMED, Bounds, evaluate, evaluate_all, expressions
+from rmaat.tasks.splits import without
 
 HEADER = b"Source\tTarget"
 
@@ -99,8 +100,14 @@ class ListOps(GeneratedTask):
         return first_complete([[folder / FILE_NAMES[split] for split in SPLITS] for folder in folders], remedy)
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
-        """Read the three files, checking every expression's value against its target; the seed is not used."""
-        return {split: _read(path) for split, path in zip(SPLITS, self.sources(data_dir), strict=True)}
+        """Read the three files, checking every expression's value against its target; the seed is not used.
+
+        Expressions of train that are in validation or test too are dropped, and those of validation that are in test.
+        """
+        parts = {split: _read(path) for split, path in zip(SPLITS, self.sources(data_dir), strict=True)}
+        of_test, of_validation = (frozenset(map(_ids, parts[split])) for split in ("test", "validation"))
+        elsewhere = {"train": of_test | of_validation, "validation": of_test, "test": frozenset[bytes]()}
+        return {split: _part(rows, elsewhere[split]) for split, rows in parts.items()}
 
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
         """Draw the three parts, no expression twice, and write them."""
@@ -144,7 +151,18 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def _read(path: Path) -> Part:
+def _ids(row: Row) -> bytes:
+    return bytes(row[0][0])
+
+
+def _part(rows: Sequence[Row], elsewhere: Collection[bytes]) -> Part:
+    notes: list[str] = []
+    return Part(
+        without(rows, elsewhere, _ids, "expressions that a later part has too", notes), notes, expected=len(rows)
+    )
+
+
+def _read(path: Path) -> list[Row]:
     sequences, targets = [], []
     for number, (source, target) in _rows(path):
         try:
@@ -162,8 +180,7 @@ def _read(path: Path) -> Part:
             else f"the target is {expected[i]} but the expression's value is {values[i]}"
         )
         raise UserError(f"{path}, line {i + 2}: {reason}; make the file again or fetch it again")
-    rows = [((sequence,), target) for sequence, target in zip(sequences, targets, strict=True)]
-    return Part(rows, expected=len(rows))
+    return [((sequence,), target) for sequence, target in zip(sequences, targets, strict=True)]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, tuple[bytes, int]]]:
