@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from rmaat.errors import UserError
 from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
-from rmaat.tasks import Task, TaskInfo, load, task_of
-from rmaat.tasks.base import ProgressBar, no_bar
+from rmaat.tasks import Task, TaskInfo, data_folder, load, task_of
+from rmaat.tasks.base import GeneratedTask, ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.facts import HEADINGS, remarks, summary, table
 from rmaat.tasks.files import FILES, FilesOptions, FilesTask
+from rmaat.tasks.generate import made_from
 from rmaat.tasks.reader import TokenReader
 from rmaat.training.config import RunConfig
 
@@ -111,6 +112,14 @@ class RunData:
         """All parts; see `rmaat.tasks.load`."""
         folder = Path(self.run.data_dir) if self.run.data_dir else None
         return load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
+
+    @property
+    def generator_seed(self) -> int | None:
+        """What the generated files that the run reads were drawn from; None where it reads others, or that is not known."""
+        if not isinstance(self.task, GeneratedTask):
+            return None
+        settings = made_from(self.task, data_folder(self.run.data_dir))
+        return settings["seed"] if settings else None
 
     def lengths(self, part: Dataset) -> NDArray[np.int64]:
         """The tokens that the model is given for each example of a part: of the longer tower, where there are two."""
