@@ -104,8 +104,7 @@ def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> 
 
     if task.download is None:
         raise UserError(f"{task.info.name} has no published archive to fetch; its data: {task.info.source}")
-    with bytes_bar(f"fetching {task.download.name}") as told:
-        fetched = fetch(task.download, data_dir, told, url)
+    fetched = fetch(task.download, data_dir, bytes_bar, url)
     console.print(f"{task.info.name}: fetched and unpacked into {fetched}")
 
 
