@@ -128,7 +128,7 @@ def test_idx_files_and_compact_file_give_the_same(tmp_path: Path) -> None:
     cut=st.integers(0, 60),
     changes=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 255)), max_size=4),
 )
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_mangled_idx_files_are_read_or_refused(
     tmp_path: Path, packed: bool, cut: int, changes: list[tuple[int, int]]
 ) -> None:
@@ -195,7 +195,7 @@ def test_pickles_with_code_or_other_things_are_refused(
     ]
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mangled_batches_are_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(python2_pickle(COLOUR[:1].reshape(1, -1), [3]))
