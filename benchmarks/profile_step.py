@@ -2,9 +2,9 @@
 
     python benchmarks/profile_step.py --output results/profile [--methods replay full rmt] [--torch_compile] [--bf16]
 
-One step on a CPU under PyTorch's profiler, eager or compiled, float32 or bf16, after untimed ones: the time that each operator spends
-by itself, summed by kind; what the compiler has fused is one kind. The profiler's own cost is in what is left to `other`. Prints a
-table, writes profile.json.
+One step on a CPU under PyTorch's profiler, eager or compiled, float32 or bf16, after untimed ones: the time that each operator
+spends by itself, summed by kind; what the compiler has fused is one kind. The profiler's own cost is in what is left to `other`.
+Prints a table, writes profile.json.
 """
 
 import argparse

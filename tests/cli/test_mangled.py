@@ -109,15 +109,24 @@ def npz(**arrays: Any) -> bytes:
     return out.getvalue()
 
 
+def listops(train: bytes) -> Callable[[Path], list[str]]:
+    def put(data_dir: Path) -> list[str]:
+        (data_dir / "listops").mkdir()
+        for i, part in enumerate(("train", "val", "test")):
+            content = train if part == "train" else b"Source\tTarget\n[MIN 3 %d ]\t%d\n" % (i, i)
+            (data_dir / "listops" / f"basic_{part}.tsv").write_bytes(content)
+        return ["listops"]
+
+    return put
+
+
 IMAGES = npz(x_train=np.zeros((50, 32, 32), np.uint8), y_train=np.zeros(50, int))
 
 
 @pytest.mark.parametrize(
     ("put", "place"),
     [
-        pytest.param(
-            aan_lite(gzip.compress(b"1\ta\tb\n")[:-4]), "train.tsv.gz, after line 1: not a whole", id="cut gz"
-        ),
+        pytest.param(aan_lite(gzip.compress(b"1\ta\tb\n")[:-4]), "test.tsv.gz, after line 1: not a whole", id="cut gz"),
         pytest.param(imdb(lzma.compress(REVIEW)[:-9]), "imdb_train.jsonl.xz, after line 1: not a whole", id="cut xz"),
         pytest.param(compact_images(IMAGES[:-30]), "cifar10_gray.npz: not a whole .npz file", id="cut npz"),
         pytest.param(
@@ -125,6 +134,7 @@ IMAGES = npz(x_train=np.zeros((50, 32, 32), np.uint8), y_train=np.zeros(50, int)
         ),
         pytest.param(archive("lra_release/a", cut=9), "lra_release.tar.gz: not a whole .tar.gz", id="cut tar"),
         pytest.param(aan(test=PAIR + b"1\ta\tb\n"), "test.tsv, line 2: 3 columns, not the 5", id="columns of pairs"),
+        pytest.param(listops(b"Source\tTarget\n[MIN 3 "), "basic_train.tsv, line 2: expected", id="cut listops"),
         pytest.param(files(".csv", b"txt,label\na,0\n"), "train.csv, line 1: no column 'text'", id="columns of csv"),
         pytest.param(compact_images(IMAGES), "cifar10_gray.npz: not a whole", id="columns of npz"),
         pytest.param(aan(train=PAIR + b"1\ta\tb\t\xff\tx\n"), "train.tsv, line 2: byte 0", id="bytes of pairs"),
@@ -136,7 +146,7 @@ IMAGES = npz(x_train=np.zeros((50, 32, 32), np.uint8), y_train=np.zeros(50, int)
         ),
         pytest.param(files(".tsv", test=b"text\tlabel\na\xff\t0\n"), "test.tsv, line 2: byte 1", id="bytes of tsv"),
         pytest.param(aan(train=b""), "new_aan_pairs.train.tsv has no pairs", id="empty tsv"),
-        pytest.param(aan_lite(b""), "aan_lite_pairs.train.tsv.gz has no pairs", id="empty gz"),
+        pytest.param(aan_lite(b""), "aan_lite_pairs.test.tsv.gz has no pairs", id="empty gz"),
         pytest.param(aan_lite(b"", lzma.compress(b"")), "aan_lite_docs.jsonl.xz has no papers", id="empty papers"),
         pytest.param(imdb(b""), "imdb_train.jsonl.xz, after line 0: not a whole", id="empty xz"),
         pytest.param(compact_images(b""), "cifar10_gray.npz: not a whole", id="empty npz"),
@@ -166,7 +176,7 @@ def test_one_line_and_nothing_left(
     data_dir.mkdir(parents=True)
     arguments = put(data_dir)
     there = {path for path in data_dir.rglob("*") if path.is_file()}
-    assert main(["data", *arguments, "--data_dir", str(data_dir), "--show", "1"]) == 2
+    assert main(["data", *arguments, "--data_dir", str(data_dir)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("rmaat: error: ")
     assert error.count("\n") == 1

@@ -1,6 +1,7 @@
 """The cache: built once, by content, shared by processes, and whole whenever a process is killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from rmaat.errors import UserError
@@ -53,6 +56,7 @@ def put(data_dir: Path, text: str = GOOD) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in LISTOPS_SHORT.file_names:
         (folder / name).write_text(text)
+        text = re.sub(r"^\[.*\]", r"[MAX \g<0> ]", text, flags=re.M)  # each part has its own, of the same values
     return data_dir
 
 
@@ -90,10 +94,11 @@ def test_a_bar_is_shown_only_while_building(tmp_path: Path, monkeypatch: pytest.
     put(tmp_path, GOOD + "[MAX 1 2 ]\t2\n")
     load("listops_short", tmp_path, bar=bar)
     closed = ("closed", None)
-    assert shown == [("reading listops_short", None), closed, ("building listops_short", 9), closed]
-    assert done == [2, 1] * 3
+    told = [("hashing, MB", 1), ("reading listops_short", None), ("building listops_short", 9)]
+    assert shown == [one for opened in told for one in (opened, closed)]
+    assert [count for count in done if count] == [2, 1] * 3
     load("listops_short", tmp_path, bar=bar)
-    assert len(shown) == 4
+    assert len(shown) == 6
 
 
 def test_changed_files_are_never_served_stale(tmp_path: Path) -> None:
@@ -102,6 +107,89 @@ def test_changed_files_are_never_served_stale(tmp_path: Path) -> None:
     put(tmp_path, GOOD.replace("[MIN 3 4 ]\t3", "[MAX 3 4 ]\t4"))
     assert load("listops_short", tmp_path)["train"][0]["labels"] == 4
     assert len(built(tmp_path / ".rmaat_cache")) == 2
+
+
+def test_other_content_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> None:
+    train = put(tmp_path) / "listops_short" / "basic_train.tsv"
+    load("listops_short", tmp_path)
+    before = train.stat()
+    train.write_text(GOOD.replace("[MIN 3 4 ]\t3", "[MAX 3 4 ]\t4"))
+    os.utime(train, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (train.stat().st_size, train.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert load("listops_short", tmp_path)["train"][0]["labels"] == 4
+
+
+def test_a_file_moved_to_another_label_is_noticed(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for label in ("neg", "pos"):
+            folder = tmp_path / "aclImdb" / part / label
+            folder.mkdir(parents=True)
+            for i in range(10, 22):
+                (folder / f"{i}_5.txt").write_text(f"{part} {label} {i}")
+    # The first of all files stays the first: only its folder tells that the label is another one.
+    folder = tmp_path / "aclImdb" / "test"
+    (folder / "neg" / "9_5.txt").write_text("moved")
+    assert load("imdb", tmp_path)["test"][0]["labels"] == 0
+    (folder / "neg" / "9_5.txt").replace(folder / "pos" / "9_5.txt")
+    assert load("imdb", tmp_path)["test"][0]["labels"] == 1
+
+
+def test_a_file_changed_while_it_is_read_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path)
+    build = LISTOPS_SHORT.build
+
+    def change_first(*arguments: Any) -> Any:
+        put(tmp_path, GOOD.replace("[MIN 3 4 ]\t3", "[MAX 3 4 ]\t4"))
+        return build(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LISTOPS_SHORT, "build", change_first)
+        with pytest.raises(UserError, match="listops_short were changed while they were read"):
+            load("listops_short", tmp_path)
+    assert built(tmp_path / ".rmaat_cache") == []
+    assert load("listops_short", tmp_path)["train"][0]["labels"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "keep"), [("test.arrow", 200), ("test.arrow", -40), ("train.arrow", None), ("test.json", 0)]
+)
+def test_a_damaged_data_set_is_built_again_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, keep: int | None
+) -> None:
+    put(tmp_path)
+    whole = {split: part.to_dict() for split, part in load("listops_short", tmp_path).items()}
+    (folder,) = (tmp_path / ".rmaat_cache").glob("listops_short-*[0-9a-f]/")
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if keep is not None:
+        (folder / name).write_bytes(content[:keep])
+    assert {split: part.to_dict() for split, part in load("listops_short", tmp_path).items()} == whole
+    assert f"{folder} is damaged and is built again" in caplog.text
+    caplog.clear()
+    load("listops_short", tmp_path)
+    assert not caplog.text
+
+
+def test_a_data_set_cut_off_between_batches_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path)
+    load("listops_short", tmp_path)
+    (arrow_file,) = (tmp_path / ".rmaat_cache").glob("*/test.arrow")
+    with pa.ipc.open_stream(arrow_file.read_bytes()) as stream:
+        schema = stream.schema
+    with pa.OSFile(str(arrow_file), "wb") as file, pa.ipc.new_stream(file, schema):
+        pass  # a whole stream, of no batch
+    assert len(load("listops_short", tmp_path)["test"]) == 2
+
+
+def test_a_cache_that_can_be_read_only_is_told(tmp_path: Path) -> None:
+    put(tmp_path)
+    load("listops_short", tmp_path)
+    for lock in (tmp_path / ".rmaat_cache").glob("listops_short-*.lock"):
+        lock.with_suffix("").rename(tmp_path / "away")
+        lock.unlink()
+        lock.mkdir()  # stands for a folder without write permission, which does not keep a superuser out
+    with pytest.raises(UserError, match=r"\.rmaat_cache: the built data set cannot be written .*RMAAT_CACHE"):
+        load("listops_short", tmp_path)
 
 
 def test_touched_but_equal_files_are_not_built_again(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from rmaat.cli.main import main
 from rmaat.errors import UserError
 from rmaat.tasks import download as module
-from rmaat.tasks.download import ACL_IMDB, CIFAR_10, LRA_RELEASE, Download, fetch
+from rmaat.tasks.download import ACL_IMDB, CIFAR_10, LRA_RELEASE, Download, Told, fetch
 
 
 class Server(ThreadingHTTPServer):
@@ -92,6 +93,17 @@ def what(server: Server, content: bytes = CONTENT, md5: str | None = "right") ->
     return Download(server.url, published, "data", "http://127.0.0.1/page")
 
 
+class Bar:
+    """What each bar was told, by its description."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[tuple[int, int | None]]] = {}
+
+    def __call__(self, description: str) -> AbstractContextManager[Told]:
+        told = self.told.setdefault(description, [])
+        return nullcontext(lambda done, total: told.append((done, total)))
+
+
 def check_unpacked(data_dir: Path) -> None:
     found = {str(path.relative_to(data_dir)) for path in (data_dir / "data").rglob("*") if path.is_file()}
     assert found == {"data/a.txt", "data/sub/b.txt"}
@@ -99,11 +111,15 @@ def check_unpacked(data_dir: Path) -> None:
 
 
 def test_fetched_checked_unpacked_and_told(server: Server, tmp_path: Path) -> None:
-    told: list[tuple[int, int | None]] = []
-    folder = fetch(what(server), tmp_path, lambda done, total: told.append((done, total)))
+    bar = Bar()
+    folder = fetch(what(server), tmp_path, bar)
     assert folder == tmp_path / "data"
     check_unpacked(tmp_path)
-    assert told[-1] == (len(CONTENT), len(CONTENT))
+    whole = (len(CONTENT), len(CONTENT))
+    assert {name: told[-1] for name, told in bar.told.items()} == {
+        "fetching a.tar.gz": whole,
+        "unpacking a.tar.gz": whole,
+    }
     with pytest.raises(UserError, match="data is there already"):
         fetch(what(server), tmp_path)
 
@@ -116,11 +132,11 @@ def test_broken_off_and_resumed(server: Server, tmp_path: Path, ranges: bool) ->
         fetch(asked, tmp_path)
     assert not (tmp_path / "data").exists()
     server.cut = None
-    told: list[int] = []
-    fetch(asked, tmp_path, lambda done, total: told.append(done))
+    bar = Bar()
+    fetch(asked, tmp_path, bar)
     check_unpacked(tmp_path)
     assert server.asked == [None, "bytes=50-"]
-    assert told[-1] == len(CONTENT)
+    assert bar.told["fetching a.tar.gz"][-1][0] == len(CONTENT)
 
 
 def test_all_there_but_not_yet_checked(server: Server, tmp_path: Path) -> None:

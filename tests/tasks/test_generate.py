@@ -1,6 +1,7 @@
 """Generated files: left alone, refused or replaced; whole or not there."""
 
 import os
+import re
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rmaat.cli.main import main
 from rmaat.errors import UserError
 from rmaat.tasks import load
 from rmaat.tasks.base import Counts
@@ -43,9 +45,27 @@ def test_incomplete_or_foreign_files_are_not_replaced_unasked(tmp_path: Path) ->
     (tmp_path / "listops_short" / "basic_val.tsv").unlink()
     with pytest.raises(UserError, match=r"only basic_train\.tsv, basic_test\.tsv; give --overwrite"):
         generate(LISTOPS_SHORT, tmp_path, 0, COUNTS)
-    (tmp_path / "listops_short" / "settings.json").write_text("{")
-    with pytest.raises(UserError, match="unknown or incomplete making"):
+    for content in ("{", "[]", '{"seed": 0}', '{"seed": 0, "counts": 3}', '{"seed": 0, "counts": {"train": 1}}'):
+        (tmp_path / "listops_short" / "settings.json").write_text(content)
+        with pytest.raises(UserError, match="unknown or incomplete making"):
+            generate(LISTOPS_SHORT, tmp_path, 0, COUNTS)
+
+
+def test_a_damaged_file_is_not_there_already(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(LISTOPS_SHORT, tmp_path, 0, COUNTS)
+    train = tmp_path / "listops_short" / "basic_train.tsv"
+    whole = train.read_bytes()
+    train.write_bytes(b"\n".join(whole.split(b"\n")[:11]) + b"\n")  # half of it, and every line right
+    word = r"basic_train\.tsv is damaged .*settings\.json; make it again .*--num_train 20 .*--overwrite true`"
+    with pytest.raises(UserError, match=word):
         generate(LISTOPS_SHORT, tmp_path, 0, COUNTS)
+    assert main(["data", "listops_short", "--data_dir", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert re.search(word, captured.err)
+    assert captured.out == ""
+    assert generate(LISTOPS_SHORT, tmp_path, 0, COUNTS, overwrite=True)
+    assert train.read_bytes() == whole
+    assert not generate(LISTOPS_SHORT, tmp_path, 0, COUNTS)
 
 
 def test_no_part_may_be_empty() -> None:

@@ -87,15 +87,24 @@ def test_official_batches_and_compact_file_give_the_same(
     assert official["test"][0]["input_ids"] == grey(COLOUR)[50].reshape(-1).tolist()
 
 
+def idx(array: NDArray[Any]) -> bytes:
+    header = b"\0\0\x08" + bytes([array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def put_idx(data_dir: Path, train: int, test: int) -> Path:
+    folder = data_dir / "mnist"
+    folder.mkdir(parents=True, exist_ok=True)
+    levels = grey(COLOUR)[:, :28, :28]
+    arrays = (levels[:train], LABELS[:train], levels[-test:], LABELS[-test:])
+    for name, array in zip(IDX_FILES, arrays, strict=True):
+        (folder / name).write_bytes(gzip.compress(idx(array)))
+    return folder
+
+
 def test_idx_files_and_compact_file_give_the_same(tmp_path: Path) -> None:
     compact = load("mnist", put_compact(tmp_path, "mnist"))
-    folder = tmp_path / "other" / "mnist"
-    folder.mkdir(parents=True)
-    levels = grey(COLOUR)[:, :28, :28]
-    arrays = (levels[:50], LABELS[:50], levels[50:], LABELS[50:])
-    for name, array in zip(IDX_FILES, arrays, strict=True):
-        header = b"\0\0\x08" + bytes([array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape)
-        (folder / name).write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+    folder = put_idx(tmp_path / "other", 50, 10)
     official = load("mnist", tmp_path / "other")
     assert all(official[split].to_dict() == compact[split].to_dict() for split in compact)
     path = folder / IDX_FILES[2]
@@ -105,10 +114,39 @@ def test_idx_files_and_compact_file_give_the_same(tmp_path: Path) -> None:
         (b"", "not a whole idx file"),
         (gzip.compress(gzip.decompress(whole)[:-1]), "not a whole idx file"),
         (gzip.compress(b"\0\0\x0d\x01"), "not a whole idx file"),
+        (whole[:30] + bytes(9) + whole[39:], "not a whole .gz file"),  # what zlib itself finds
+        (gzip.compress(b"\0\0\x08\x02" + 2 * (-2).to_bytes(4, "big", signed=True) + b"abcd"), "not a whole idx file"),
+        (gzip.compress(b"\0\0\x08\x46" + 70 * (1).to_bytes(4, "big") + b"a"), "not a whole idx file"),
     ):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=rf"{path.name}.*{word}"):
             load("mnist", tmp_path / "other")
+
+
+@given(
+    packed=st.booleans(),
+    cut=st.integers(0, 60),
+    changes=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 255)), max_size=4),
+)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_mangled_idx_files_are_read_or_refused(
+    tmp_path: Path, packed: bool, cut: int, changes: list[tuple[int, int]]
+) -> None:
+    path = put_idx(tmp_path, 7, 2) / IDX_FILES[2]
+    content = bytearray(path.read_bytes() if packed else gzip.decompress(path.read_bytes()))
+    for place, byte in changes:
+        content[place] = byte
+    del content[len(content) - cut :]
+    path.write_bytes(content if packed else gzip.compress(content))
+    try:
+        rows = list(MNIST.build(tmp_path, 0)["test"].rows)
+    except UserError as error:
+        message = str(error)
+    else:
+        assert [len(row) for (row,), _ in rows] == [784] * 2
+        return
+    assert path.name in message
+    assert "\n" not in message
 
 
 class Harmful:
@@ -157,7 +195,7 @@ def test_pickles_with_code_or_other_things_are_refused(
     ]
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mangled_batches_are_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(python2_pickle(COLOUR[:1].reshape(1, -1), [3]))

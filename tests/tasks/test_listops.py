@@ -11,11 +11,12 @@ from rmaat.tasks.facts import facts
 from rmaat.tasks.listops import LISTOPS, LISTOPS_SHORT
 
 GOOD = "Source\tTarget\n( ( ( [MIN 3 ) 4 ) ] )\t3\n[SM 9 [MED 1 2 ] ]\t0\n"
+TEST = "Source\tTarget\n[MED 1 ]\t1\n[MED 2 ]\t2\n"
 
 
 def put(folder: Path, train: str = GOOD, newline: str = "\n") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("train", train), ("val", GOOD), ("test", GOOD)):
+    for name, text in (("train", train), ("val", "Source\tTarget\n[MAX 1 2 ]\t2\n"), ("test", TEST)):
         (folder / f"basic_{name}.tsv").write_text(text, newline=newline)
     return folder
 
@@ -37,6 +38,23 @@ def test_long_sequences_are_cut_and_counted(tmp_path: Path) -> None:
     train = load("listops", tmp_path, max_seq_len=5)["train"]
     assert train[1]["input_ids"] == [13, 9, 12, 1, 2]
     assert facts(train).lengths["input_ids"].cut == 1
+
+
+def test_expressions_of_later_parts_are_dropped_and_counted(tmp_path: Path) -> None:
+    folder = put(tmp_path / "listops", GOOD + "[MED 2 ]\t2\n[MAX 1 2 ]\t2\n( [MED 1 ) ]\t1\n")
+    with (folder / "basic_val.tsv").open("a") as file:
+        file.write("[MED 1 ]\t1\n")
+    dataset = load("listops", tmp_path)
+    assert [len(part) for part in dataset.values()] == [2, 1, 2]
+    assert dataset["train"]["labels"] == [3, 0]
+    assert [list(facts(part).notes) for part in dataset.values()] == [
+        ["dropped 3 expressions that a later part has too"],
+        ["dropped 1 expressions that a later part has too"],
+        [],
+    ]
+    (folder / "basic_train.tsv").write_text(TEST)
+    with pytest.raises(UserError, match=r"train part of listops: dropped 2 expressions that a later part has too"):
+        load("listops", tmp_path)
 
 
 @pytest.mark.parametrize(

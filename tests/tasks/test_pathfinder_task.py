@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rmaat.cli.main import main
 from rmaat.errors import UserError
 from rmaat.tasks import TASKS, load
 from rmaat.tasks.base import Counts
@@ -67,6 +68,16 @@ def test_the_release_is_read_and_its_empty_image_told(tmp_path: Path) -> None:
     found = {bytes(row["input_ids"]): row["labels"] for part in dataset.values() for row in part}
     assert found == label_of
     assert load("pathfinder32_easy", tmp_path, seed=5)["test"].to_dict() == dataset["test"].to_dict()
+
+
+def test_the_release_is_checked_and_not_shadowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = put_release(tmp_path)
+    assert main(["data", "pathfinder32_easy", "--data_dir", str(tmp_path)]) == 0
+    assert "pathfinder32_easy: " in capsys.readouterr().out
+    next((folder / "imgs" / "1").iterdir()).unlink()
+    assert main(["data", "pathfinder32_easy", "--data_dir", str(tmp_path)]) == 2
+    assert "unpack the release again" in capsys.readouterr().err
+    assert not (tmp_path / "pathfinder32_easy").exists()
 
 
 def test_damage_to_the_release_is_told(tmp_path: Path) -> None:

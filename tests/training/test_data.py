@@ -55,6 +55,7 @@ def test_own_files_train_and_predict_without_the_files(own_files, tmp_path, caps
     run = replace(own_files, other_text_column=None if form == "one" else "b", two_towers=form == "towers")
     metrics = train(run).metrics
     assert metrics["data"]["train"]["classes"].keys() == {"same", "other"}
+    assert metrics["generator_seed"] is None
     Path(run.train_file).unlink()
     texts = [tmp_path / "a.txt", tmp_path / "b.txt"][: 1 if form == "one" else 2]
     for text in texts:

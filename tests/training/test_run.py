@@ -33,7 +33,7 @@ def finished(listops_dir, tmp_path_factory) -> Path:
     settings = (
         "--dataset listops_short --max_seq_len 192 --num_segments 3 --hidden_size 16 --num_hidden_layers 1 "
         "--num_attention_heads 2 --intermediate_size 16 --max_steps 8 --eval_steps 4 --logging_steps 2 "
-        "--per_device_train_batch_size 16 --per_device_eval_batch_size 16"
+        "--per_device_train_batch_size 16 --per_device_eval_batch_size 16 --data_seed 5"
     )
     assert main(["train", *settings.split(), "--data_dir", str(listops_dir), "--output_dir", str(folder)]) == 0
     return folder
@@ -54,6 +54,7 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
     assert metrics["steps"] == 8
     assert 0 <= metrics["test_accuracy"] <= 1
     assert metrics["data"]["test"]["examples"] == 40
+    assert (metrics["data_seed"], metrics["generator_seed"], metrics["input_type"]) == (5, 0, "tokens")
     run = RunConfig.from_yaml(finished / "run.yaml")
     assert run.max_steps == 8
     assert run.calcium_exponent == 0.25

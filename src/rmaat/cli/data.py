@@ -14,6 +14,7 @@ from rmaat.tasks.base import Counts, GeneratedTask
 from rmaat.tasks.files import FilesOptions
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
     from rich.console import Console
 
 COUNT_FLAGS = ("num_train", "num_val", "num_test")
@@ -26,7 +27,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat data`."""
     parser.add_argument("task", type=str, help=f"one of: {', '.join(TASKS.names())}")
     parser.add_argument("--data_dir", type=str | None, help="data folder (default: $RMAAT_DATA, else datasets/)")
-    parser.add_argument("--seed", type=int, default=0, help="what generates the data, or holds out its validation part")
+    parser.add_argument(
+        "--seed", type=int | None, help="what generates the data, or holds out its validation part (default: 0)"
+    )
     for flag, part in zip(COUNT_FLAGS, ("train", "validation", "test"), strict=True):
         parser.add_argument(f"--{flag}", type=int | None, help=f"{part} examples to generate (default: the task's own)")
     parser.add_argument("--overwrite", type=bool, default=False, help="replace generated files of other settings")
@@ -43,36 +46,57 @@ def run(arguments: Namespace) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     task = task_of(arguments.task, FilesOptions.of(arguments))
     data_dir = data_folder(arguments.data_dir)
-    if arguments.seed < 0:
+    if arguments.seed is not None and arguments.seed < 0:
         raise UserError(f"--seed must not be negative, got {arguments.seed}")
     if arguments.show < 0:
         raise UserError(f"--show must not be negative, got {arguments.show}")
     if arguments.url is not None and not arguments.download:
         raise UserError("--url is the address for --download; give both or neither")
-    asked = [arguments[flag] for flag in COUNT_FLAGS]
+    seed = arguments.seed or 0
+    counts = [arguments[flag] for flag in COUNT_FLAGS]
+    given = arguments.overwrite or arguments.seed is not None or any(count is not None for count in counts)
+    made = False
     if arguments.download:
         _download(console, task, data_dir, arguments.url)
     elif isinstance(task, GeneratedTask):
-        train, validation, test = (
-            default if count is None else count for count, default in zip(asked, task.info.sizes, strict=True)
-        )
-        _generate(console, task, data_dir, arguments.seed, Counts(train, validation, test), arguments.overwrite)
-    elif any(count is not None for count in asked):
+        if given or not task.is_there(data_dir):
+            usual = zip(counts, task.info.sizes, strict=True)
+            train, validation, test = (default if count is None else count for count, default in usual)
+            made = _generate(task, data_dir, seed, Counts(train, validation, test), arguments.overwrite)
+        else:
+            _check_undamaged(task, data_dir)
+    elif any(count is not None for count in counts):
         raise UserError(f"--num_train, --num_val and --num_test are for generated tasks; {task.info.name} reads files")
-    _report_files(console, task.sources(data_dir))
+    # Read to the end before anything is told of the files: their presence says nothing of what is in them.
+    dataset = load(task, data_dir, seed, bar=count_bar)
+    examples = " / ".join(f"{len(part):,}" for part in dataset.values())
+    console.print(f"{task.info.name}: {examples} examples{_origin(task, data_dir, made)}")
+    _report_files(console, task.sources(data_dir), data_dir)
     if arguments.show:
-        _show(console, task, data_dir, arguments.seed, arguments.show)
+        _show(console, task, data_dir, dataset, arguments.show)
 
 
-def _generate(
-    console: Console, task: GeneratedTask, data_dir: Path, seed: int, counts: Counts, overwrite: bool
-) -> None:
+def _origin(task: Task, data_dir: Path, made: bool) -> str:
+    if not isinstance(task, GeneratedTask):
+        return ""
+    from rmaat.tasks.generate import made_from
+
+    settings = made_from(task, data_dir)
+    seed = f" from seed {settings['seed']}" if settings else ""
+    return f"{seed}, {'generated' if made else 'there already'}"
+
+
+def _generate(task: GeneratedTask, data_dir: Path, seed: int, counts: Counts, overwrite: bool) -> bool:
     from rmaat.tasks.generate import generate
 
     with count_bar(f"generating {task.info.name}", counts.total()) as progress:
-        made = generate(task, data_dir, seed, counts, overwrite, progress=progress)
-    parts = f"{counts.train:,} / {counts.validation:,} / {counts.test:,}"
-    console.print(f"{task.info.name}: {parts} examples from seed {seed}, {'generated' if made else 'there already'}")
+        return generate(task, data_dir, seed, counts, overwrite, progress=progress)
+
+
+def _check_undamaged(task: GeneratedTask, data_dir: Path) -> None:
+    from rmaat.tasks.generate import check_undamaged
+
+    check_undamaged(task, data_dir, count_bar)
 
 
 def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> None:
@@ -80,28 +104,27 @@ def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> 
 
     if task.download is None:
         raise UserError(f"{task.info.name} has no published archive to fetch; its data: {task.info.source}")
-    with bytes_bar(f"fetching {task.download.name}") as told:
-        fetched = fetch(task.download, data_dir, told, url)
+    fetched = fetch(task.download, data_dir, bytes_bar, url)
     console.print(f"{task.info.name}: fetched and unpacked into {fetched}")
 
 
-def _report_files(console: Console, sources: tuple[Path, ...]) -> None:
-    from rmaat.tasks.cache import checksum, file_checksum
+def _report_files(console: Console, sources: tuple[Path, ...], data_dir: Path) -> None:
+    from rmaat.tasks.cache import cache_folder, checksum_of, remembered_checksums
 
+    checksums = remembered_checksums(sources, cache_folder(data_dir), count_bar)
     if len(sources) > MOST_FILES_LISTED:
-        total = sum(path.stat().st_size for path in sources)
-        console.print(f"{sources[0]} and {len(sources) - 1:,} more  {total:,} bytes  sha256 of all {checksum(sources)}")
+        total, found = sum(path.stat().st_size for path in sources), checksum_of(checksums)
+        console.print(f"{sources[0]} and {len(sources) - 1:,} more  {total:,} bytes  sha256 of all {found}")
         return
-    for path in sources:
-        console.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {file_checksum(path)}")
+    for path, found in zip(sources, checksums, strict=True):
+        console.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {found}")
 
 
-def _show(console: Console, task: Task, data_dir: Path, seed: int, count: int) -> None:
+def _show(console: Console, task: Task, data_dir: Path, dataset: DatasetDict, count: int) -> None:
     from rich.table import Table
 
     from rmaat.tasks.facts import HEADINGS, remarks, summary, table
 
-    dataset = load(task, data_dir, seed, bar=count_bar)
     facts = summary(dataset)
     listing = Table(*HEADINGS, box=None)
     for row in table(facts):

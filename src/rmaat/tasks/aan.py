@@ -8,13 +8,13 @@ kind, made of other papers; results on it are not results on `aan`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rmaat.errors import UserError
-from rmaat.tasks.base import SPLITS, Part, TaskInfo, first_complete
+from rmaat.tasks.base import SPLITS, Part, Row, TaskInfo, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
-from rmaat.tasks.splits import digest
+from rmaat.tasks.splits import digest, without
 from rmaat.tasks.text import VOCAB_SIZE, BytesTask, encode_bytes, read_lines, utf8
 
 PART_NAMES = {"train": "train", "validation": "eval", "test": "test"}
@@ -42,7 +42,7 @@ def _info(name: str, summary: str, sizes: tuple[int, int, int], source: str) -> 
 
 
 class Aan(BytesTask):
-    """The release's pairs; pairs of train that are in validation or test too, and those that lack a text, are dropped."""
+    """The release's pairs; pairs that a later part has too, and those that lack a text, are dropped."""
 
     download = LRA_RELEASE
     info = _info(
@@ -68,27 +68,24 @@ class Aan(BytesTask):
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
         """Read as a stream, the smaller files twice; the seed is not used."""
         paths = dict(zip(SPLITS, self.sources(data_dir), strict=True))
-        elsewhere: dict[str, frozenset[bytes]] = {"test": frozenset()}
-        elsewhere["validation"] = frozenset(digest(texts) for texts, _ in _pairs(paths["test"], []))
-        of_validation = frozenset(digest(texts) for texts, _ in _pairs(paths["validation"], []))
-        elsewhere["train"] = elsewhere["validation"] | of_validation
-        parts = {}
-        for split, usual in zip(SPLITS, self.info.sizes, strict=True):
-            notes: list[str] = []
-            rows = _without(_pairs(paths[split], notes), elsewhere[split], notes)
-            parts[split] = Part(rows, notes, expected=usual)
-        return parts
+        return _parts(lambda split, notes: _pairs(paths[split], notes), self.info.sizes)
 
 
-def _without(pairs: Iterator[Pair], elsewhere: frozenset[bytes], notes: list[str]) -> Iterator[Pair]:
-    dropped = 0
-    for pair in pairs:
-        if elsewhere and digest(pair[0]) in elsewhere:
-            dropped += 1
-        else:
-            yield pair
-    if dropped:
-        notes.append(f"dropped {dropped:,} pairs that a later part has too")
+def _parts(pairs: Callable[[str, list[str]], Iterator[Pair]], sizes: Sequence[int]) -> dict[str, Part]:
+    """The parts of `pairs`, given a part's name and its notes, but for pairs that a later part has too, in either order."""
+    of_test, of_validation = (frozenset(map(_either_way, pairs(split, []))) for split in ("test", "validation"))
+    elsewhere = {"train": of_test | of_validation, "validation": of_test, "test": frozenset[bytes]()}
+    parts = {}
+    for split, usual in zip(SPLITS, sizes, strict=True):
+        notes: list[str] = []
+        what = "pairs that a later part has too, in this order or the other"
+        rows = without(pairs(split, notes), elsewhere[split], _either_way, what, notes)
+        parts[split] = Part(rows, notes, expected=usual)
+    return parts
+
+
+def _either_way(pair: Row) -> bytes:
+    return digest(sorted(map(bytes, pair[0])))
 
 
 def _pairs(path: Path, notes: list[str]) -> Iterator[Pair]:
@@ -114,12 +111,15 @@ def _pairs(path: Path, notes: list[str]) -> Iterator[Pair]:
 
 
 class AanLite(BytesTask):
-    """Real papers and citations between them, fewer; negatives are drawn by the cited paper's popularity."""
+    """Real papers and citations between them, fewer; negatives are drawn by the cited paper's popularity.
+
+    Pairs that a later part has too, in this order or the other, are dropped.
+    """
 
     info = _info(
         "aan_lite",
         "a smaller stand-in for aan from other papers; not the LRA data",
-        (39_142, 4_803, 4_814),
+        (39_123, 4_801, 4_814),
         "aan_lite_docs.jsonl.xz and aan_lite_pairs.{train,eval,test}.tsv.gz",
     )
 
@@ -132,10 +132,8 @@ class AanLite(BytesTask):
         """Read the papers, and the pairs as a stream; the seed is not used."""
         papers, *pairs = self.sources(data_dir)
         texts = _papers(papers)
-        return {
-            split: Part(_cited(path, texts, papers), expected=usual)
-            for split, path, usual in zip(SPLITS, pairs, self.info.sizes, strict=True)
-        }
+        paths = dict(zip(SPLITS, pairs, strict=True))
+        return _parts(lambda split, notes: _cited(paths[split], texts, papers), self.info.sizes)
 
 
 def _papers(path: Path) -> dict[bytes, bytes]:

@@ -56,7 +56,8 @@ def write_part(
             labels.extend(of_batch.tolist())
             writer.write_batch(pa.RecordBatch.from_arrays([*arrays, pa.array(of_batch)], schema=schema))
     if not labels:
-        raise UserError(f"no examples are left for the {path.stem} part of {info.name}: its files have too few")
+        why = "; ".join(part.notes) or "its files have too few"
+        raise UserError(f"no examples are left for the {path.stem} part of {info.name}: {why}")
     counts = np.bincount(np.frombuffer(labels, np.int64), minlength=len(info.label_names))
     return PartFacts(
         len(labels),

@@ -163,6 +163,15 @@ class GeneratedTask(Task):
     generator_version: int
     """Raised whenever the same seed would give other data."""
 
+    def released(self, data_dir: Path) -> bool:
+        """Whether a published form of the files is there, whole or not."""
+        return False
+
+    def is_there(self, data_dir: Path) -> bool:
+        """Whether there is something to read, generated or published, so that nothing need be generated."""
+        own = data_dir / self.info.name
+        return all((own / name).is_file() for name in self.file_names) or self.released(data_dir)
+
     @abstractmethod
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
         """Write `file_names` into an existing folder; the bytes depend on seed and counts alone."""

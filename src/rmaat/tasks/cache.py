@@ -12,16 +12,17 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from filelock import FileLock
 
 from rmaat.errors import UserError
 from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import SPLITS, Part, ProgressBar, Task, no_bar
-from rmaat.tasks.facts import PartFacts
+from rmaat.tasks.facts import PartFacts, facts
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -29,38 +30,72 @@ if TYPE_CHECKING:
 FORMAT = 3
 """Raised whenever the same files would give other data sets."""
 
+MEGABYTE = 2**20
+
 logger = logging.getLogger(__name__)
 
 
 def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: ProgressBar = no_bar) -> DatasetDict:
-    """The task's data set from the cache, built first where it is missing; raises what `sources` and `build` raise."""
-    from datasets import DatasetDict
+    """The task's data set from the cache, built first where it is missing or damaged.
 
+    Raises what `sources` and `build` raise, and `UserError` where the cache cannot be written or a file changes meanwhile.
+    """
     sources = task.sources(data_dir)
+    states = file_states(sources)
     root = cache_folder(data_dir)
     settings = {
         "task": task.info.name,
         "format": FORMAT,
         "max_seq_len": max_seq_len,
         "seed": seed if task.info.seeded else None,
-        "sources": remembered_checksum(sources, memo=root / "checksums"),
+        "sources": checksum_of(remembered_checksums(sources, root, bar)),
+        # A file's name may say what is in it, as the folder of a review does its label.
+        "names": [str(path.relative_to(data_dir)) for path in sources if path.is_relative_to(data_dir)],
         **task.settings(),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     final = root / f"{task.info.name}-{key}"
-    if not final.is_dir():
-        with FileLock(final.with_suffix(".lock")):
-            if not final.is_dir():  # another process may have built it while this one waited
-                _build_into(final, task, data_dir, seed, max_seq_len, bar)
-    dataset = DatasetDict()
-    for split in SPLITS:
-        facts = PartFacts.from_json((final / f"{split}.json").read_text())
-        dataset[split] = read_part(final / f"{split}.arrow", facts)
-        logger.info("%s %s: %s", task.info.name, split, facts.sentence())
+    dataset = _opened(final)
+    if dataset is None:
+        try:
+            with FileLock(final.with_suffix(".lock")):
+                dataset = _opened(final)  # another process may have built it while this one waited
+                if dataset is None:
+                    _build_into(final, task, data_dir, seed, max_seq_len, bar, states)
+                    dataset = _opened(final)
+        except OSError as error:
+            raise UserError(
+                f"{root}: the built data set cannot be written ({error.strerror or error}); "
+                "set RMAAT_CACHE to a writable folder with room"
+            ) from error
+    assert dataset is not None, final
+    for split, part in dataset.items():
+        logger.info("%s %s: %s", task.info.name, split, facts(part).sentence())
     return dataset
 
 
-def _build_into(final: Path, task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: ProgressBar) -> None:
+def _opened(folder: Path) -> DatasetDict | None:
+    """The data set that was built into a folder; None where it is not there or not whole."""
+    from datasets import DatasetDict
+
+    dataset = DatasetDict()
+    for split in SPLITS:
+        try:
+            of_part = PartFacts.from_json((folder / f"{split}.json").read_text())
+            dataset[split] = read_part(folder / f"{split}.arrow", of_part)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
+            return None  # what altered JSON or Arrow raises
+        if len(dataset[split]) != of_part.examples:
+            return None
+    return dataset
+
+
+def _build_into(
+    final: Path, task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: ProgressBar, states: FileStates
+) -> None:
+    if final.exists():
+        logger.warning("%s is damaged and is built again", final)
+        shutil.rmtree(final)
     partial = final.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -69,16 +104,25 @@ def _build_into(final: Path, task: Task, data_dir: Path, seed: int, max_seq_len:
             parts = task.build(data_dir, seed)
         with bar(f"building {task.info.name}", _expected(parts.values())) as progress:
             for split, part in parts.items():
-                facts = write_part(partial / f"{split}.arrow", task.info, part, max_seq_len, progress)
-                (partial / f"{split}.json").write_text(facts.to_json())
+                of_part = write_part(partial / f"{split}.arrow", task.info, part, max_seq_len, progress)
+                (partial / f"{split}.json").write_text(of_part.to_json())
+        # The key was made from what the files held before.
+        if file_states(task.sources(data_dir)) != states:
+            raise UserError(f"the files of {task.info.name} were changed while they were read; run the same again")
+        for path in (*partial.iterdir(), partial):
+            _to_disk(path)
         partial.replace(final)
-    except OSError as error:
-        raise UserError(
-            f"{final.parent}: the built data set cannot be written ({error.strerror or error}); "
-            "set RMAAT_CACHE to a folder with room"
-        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk: else its name could outlive its content where the power fails."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _expected(parts: Iterable[Part]) -> int | None:
@@ -112,38 +156,80 @@ def _is_writable(folder: Path) -> bool:
     return folder.is_dir() and bool(folder.stat().st_mode & anyone) and os.access(folder, os.W_OK)
 
 
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; raises `UserError` where it cannot be read."""
+def file_checksum(path: Path, told: Callable[[int], object] = lambda done: None) -> str:
+    """SHA-256 of a file, in hexadecimal; `told` how many more bytes are done. `UserError` where it cannot be read."""
+    found = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while chunk := file.read(MEGABYTE):
+                found.update(chunk)
+                told(len(chunk))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    return found.hexdigest()
 
 
-def checksum(paths: Sequence[Path]) -> str:
-    """SHA-256, in hexadecimal, of the files' own checksums one after another."""
-    return hashlib.sha256("".join(map(file_checksum, paths)).encode()).hexdigest()
+def checksum_of(checksums: Sequence[str]) -> str:
+    """SHA-256, in hexadecimal, of files' checksums one after another."""
+    return hashlib.sha256("".join(checksums).encode()).hexdigest()
 
 
-def remembered_checksum(paths: Sequence[Path], memo: Path) -> str:
-    """`checksum`, kept in the folder `memo` by the files' absolute paths, sizes and times of change.
+FileStates = list[tuple[str, int, int, int, int]]
 
-    So large files are read once only. Raises `UserError` where one cannot be read or `memo` cannot be written.
+
+def file_states(paths: Sequence[Path]) -> FileStates:
+    """What tells a changed file without reading it: absolute path, size, inode, times of content and of inode.
+
+    The last cannot be set by the tools that set the one before, so that no other content can have the same state.
     """
-    states = [(str(path.resolve()), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
+    return [
+        (str(path.resolve()), of.st_size, of.st_ino, of.st_mtime_ns, of.st_ctime_ns)
+        for path, of in ((path, path.stat()) for path in paths)
+    ]
+
+
+def remembered_checksums(paths: Sequence[Path], root: Path, bar: ProgressBar = no_bar) -> list[str]:
+    """`file_checksum` of each file, kept below the cache's folder `root` by the files' states, with `bar` where they are read.
+
+    So large files are read once only. Raises `UserError` where one cannot be read or the folder cannot be written.
+    """
+    memo = root / "checksums"
+    states = file_states(paths)
     remembered = memo / hashlib.sha256(json.dumps(states).encode()).hexdigest()[:32]
-    if remembered.is_file():
-        return remembered.read_text()
     try:
-        memo.mkdir(exist_ok=True)
-        with FileLock(memo / ".lock"):
-            if not remembered.is_file():  # another process may have read the files while this one waited
-                partial = memo / ".partial"
-                partial.write_text(checksum(paths))
-                partial.replace(remembered)
-            return remembered.read_text()
+        found = _recalled(remembered, len(paths))
+        if found is None:
+            memo.mkdir(exist_ok=True)
+            with FileLock(memo / ".lock"):
+                found = _recalled(remembered, len(paths))  # another process may have read the files in between
+                if found is None:
+                    found = _checksums(paths, sum(size for _, size, *_ in states), bar)
+                    partial = memo / ".partial"
+                    partial.write_text("\n".join(found))
+                    _to_disk(partial)
+                    partial.replace(remembered)
+        return found
     except OSError as error:
         raise UserError(
             f"{memo} cannot be written ({error.strerror or error}); set RMAAT_CACHE to a writable folder"
         ) from error
+
+
+def _recalled(remembered: Path, count: int) -> list[str] | None:
+    """The checksums in a file of the memo; None where it is not there or not whole."""
+    if not remembered.is_file():
+        return None
+    found = remembered.read_text(errors="replace").split()
+    return found if len(found) == count and {len(one) for one in found} == {64} else None
+
+
+def _checksums(paths: Sequence[Path], size: int, bar: ProgressBar) -> list[str]:
+    done = 0
+    with bar("hashing, MB", -(-size // MEGABYTE)) as progress:
+
+        def told(count: int) -> None:
+            nonlocal done
+            before, done = done, done + count
+            progress(done // MEGABYTE - before // MEGABYTE)
+
+        return [file_checksum(path, told) for path in paths]

@@ -9,9 +9,10 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse
+from io import FileIO
 from pathlib import Path
 
 from filelock import FileLock
@@ -70,9 +71,17 @@ def release_folders(data_dir: Path) -> tuple[Path, ...]:
 Told = Callable[[int, int | None], None]
 """Told how many bytes are there, and of how many, where the server says."""
 
+BytesBar = Callable[[str], AbstractContextManager[Told]]
+"""Shows a bar while the context is open: what is being done."""
 
-def fetch(download: Download, data_dir: Path, told: Told = lambda done, total: None, url: str | None = None) -> Path:
-    """Get an archive and unpack it as `<data_dir>/<folder>`; returns that folder.
+
+def no_bytes_bar(description: str) -> AbstractContextManager[Told]:
+    """The `BytesBar` that shows nothing."""
+    return nullcontext(lambda done, total: None)
+
+
+def fetch(download: Download, data_dir: Path, bar: BytesBar = no_bytes_bar, url: str | None = None) -> Path:
+    """Get an archive and unpack it as `<data_dir>/<folder>`, with a `bar` for either; returns that folder.
 
     The archive is kept in `<data_dir>/downloads`. Cut off at any moment, the next call goes on from there; the folder
     appears whole or not at all. `url` is another address of the same archive. Raises `UserError` where the folder is
@@ -90,8 +99,10 @@ def fetch(download: Download, data_dir: Path, told: Told = lambda done, total: N
                 raise UserError(f"{folder} is there already; remove it to fetch it anew")
             archive = archives / f"{download.folder}.tar.gz"
             if not archive.is_file():
-                _fetch_archive(download, archive, told)
-            _unpack(archive, download, folder)
+                with bar(f"fetching {download.name}") as told:
+                    _fetch_archive(download, archive, told)
+            with bar(f"unpacking {download.name}") as told:
+                _unpack(archive, download, folder, told)
     except OSError as error:
         raise UserError(
             f"{data_dir} cannot be written ({error.strerror or error}); choose another --data_dir"
@@ -194,12 +205,25 @@ def _check_md5(download: Download, part: Path) -> None:
         )
 
 
-def _unpack(archive: Path, download: Download, folder: Path) -> None:
+class _Watched(FileIO):
+    """A file that tells how far it has been read."""
+
+    def __init__(self, path: Path, told: Told) -> None:
+        super().__init__(path)
+        self._told, self._size = told, path.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(-1 if size is None else size)
+        self._told(self.tell(), self._size)
+        return found or b""
+
+
+def _unpack(archive: Path, download: Download, folder: Path, told: Told) -> None:
     unpacking = folder.parent / f".{folder.name}.unpacking"
     shutil.rmtree(unpacking, ignore_errors=True)  # what a killed process left; this one holds the lock
     try:
         unpacking.mkdir()
-        with gzip.open(archive) as stream:
+        with _Watched(archive, told) as packed, gzip.open(packed) as stream:
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 # The filter takes leading slashes away and refuses devices and whatever climbs out.
                 tar.extractall(unpacking, filter="data")

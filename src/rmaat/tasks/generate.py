@@ -12,10 +12,14 @@ from typing import Any
 from filelock import FileLock
 
 from rmaat.errors import UserError
-from rmaat.tasks.base import Counts, GeneratedTask, Progress
+from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Progress, ProgressBar, no_bar
+from rmaat.tasks.cache import cache_folder, file_checksum, remembered_checksums
 
 SETTINGS = "settings.json"
 """Beside the files: what they were made from."""
+
+CHECKSUMS = "sha256"
+"""In the settings: each file's SHA-256, by name."""
 
 PARTIAL = ".partial"
 """Folder of files being written; worth nothing after a kill."""
@@ -36,8 +40,8 @@ def generate(
     """Make the task's files in `<data_dir>/<task>`; returns whether they were made or were there already.
 
     Files of the same settings are left alone. `workers` (default: one a core) does not change the files. Raises
-    `UserError`, before the work, where files of other settings are there and `overwrite` is false, or where the folder
-    cannot be written or its disk is too full.
+    `UserError`, before the work, where files of other settings or damaged ones are there and `overwrite` is false, or
+    where the folder cannot be written or its disk is too full.
     """
     folder = data_dir / task.info.name
     settings = {
@@ -52,6 +56,7 @@ def generate(
             if (folder / READY).is_dir():
                 _put_into_place(task, folder)
             if not overwrite and _is_there(task, folder, settings):
+                check_undamaged(task, data_dir)
                 return False
             _check_room(folder, task.bytes_per_example * counts.total())
             _write(task, folder, settings, seed, counts, workers or os.cpu_count() or 1, progress)
@@ -64,24 +69,53 @@ def _is_there(task: GeneratedTask, folder: Path, settings: dict[str, Any]) -> bo
     present = [name for name in task.file_names if (folder / name).is_file()]
     if not present:
         return False
-    made_from = _read_settings(folder)
-    if len(present) == len(task.file_names) and made_from == settings:
+    found = _read_settings(folder)
+    made = None if found is None else {key: value for key, value in found.items() if key != CHECKSUMS}
+    if len(present) == len(task.file_names) and made == settings:
         return True
-    if made_from is None:
+    if made is None:
         reason = f"files of unknown or incomplete making ({', '.join(present)})"
     else:
-        changed = [f"{key} {made_from.get(key)} there, {value} asked for" for key, value in settings.items()
-                   if made_from.get(key) != value]  # fmt: skip
+        changed = [f"{key} {made.get(key)} there, {value} asked for" for key, value in settings.items()
+                   if made.get(key) != value]  # fmt: skip
         reason = f"other data ({'; '.join(changed)})" if changed else f"only {', '.join(present)}"
     raise UserError(f"{folder} holds {reason}; give --overwrite true to replace it, or another --data_dir")
 
 
+def made_from(task: GeneratedTask, data_dir: Path) -> dict[str, Any] | None:
+    """What the generated files in the data folder were made from; None where they are not whole or that is not known."""
+    folder = data_dir / task.info.name
+    whole = all((folder / name).is_file() for name in task.file_names)
+    return _read_settings(folder) if whole else None
+
+
+def check_undamaged(task: GeneratedTask, data_dir: Path, bar: ProgressBar = no_bar) -> None:
+    """Raise `UserError` naming the first generated file that is no longer as it was written; files of old have no checksum.
+
+    `bar` is shown while files are read, which happens once only.
+    """
+    settings = made_from(task, data_dir)
+    if settings is None or not isinstance(settings.get(CHECKSUMS), dict):
+        return
+    paths = [data_dir / task.info.name / name for name in task.file_names]
+    for path, found in zip(paths, remembered_checksums(paths, cache_folder(data_dir), bar), strict=True):
+        if found != settings[CHECKSUMS].get(path.name):
+            train, validation, test = (settings["counts"][split] for split in SPLITS)
+            raise UserError(
+                f"{path} is damaged or was changed: its SHA-256 is not that in {SETTINGS}; make it again with `rmaat data "
+                f"{task.info.name} --data_dir {data_dir} --seed {settings['seed']} --num_train {train} "
+                f"--num_val {validation} --num_test {test} --overwrite true`"
+            )
+
+
 def _read_settings(folder: Path) -> dict[str, Any] | None:
+    """What is in the settings file; None where it is not there or holds something else."""
     try:
-        settings = json.loads((folder / SETTINGS).read_text())
-    except (FileNotFoundError, ValueError):
+        settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text())
+        Counts(**settings["counts"])
+        return settings if type(settings["seed"]) is int else None
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
-    return settings if isinstance(settings, dict) else None
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -104,7 +138,8 @@ def _write(
     partial.mkdir()
     try:
         task.write(partial, seed, counts, workers, progress)
-        (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        checksums = {name: file_checksum(partial / name) for name in task.file_names}
+        (partial / SETTINGS).write_text(json.dumps({**settings, CHECKSUMS: checksums}, indent=2) + "\n")
         partial.replace(folder / READY)
         _put_into_place(task, folder)
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import zlib
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -252,17 +253,20 @@ IDX_FILES = tuple(
 )
 
 
+MOST_AXES = 3
+
+
 def _read_idx(path: Path) -> NDArray[np.uint8]:
     """An idx file of bytes: two zeros, 8 for bytes, the number of axes, each length as a big-endian int32, the bytes."""
     try:
         with open_bytes(path) as file:
             content = file.read()
-    except (OSError, EOFError, ValueError, ArithmeticError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a whole .gz file ({error}); fetch it again") from error
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     start = 4 + 4 * axes
-    shape = tuple(np.frombuffer(content[4:start], ">i4").tolist()) if axes and len(content) >= start else ()
-    if not shape or len(content) - start != math.prod(shape):
+    shape = tuple(np.frombuffer(content[4:start], ">u4").tolist()) if len(content) >= start else ()
+    if not 1 <= axes <= MOST_AXES or not shape or len(content) - start != math.prod(shape):
         raise UserError(f"{path}: not a whole idx file of bytes; fetch it again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 

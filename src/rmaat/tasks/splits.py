@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rmaat.tasks.base import Row
+
+Key = Callable[[Row], bytes]
+"""What is equal for rows that are the same example, and for no others in practice."""
 
 HELD_OUT = 10
 """One example in so many of each class is held out."""
@@ -37,6 +42,18 @@ def repetition_notes(in_other: NDArray[np.bool_], again: NDArray[np.bool_], what
         f"dropped {int(in_other.sum()):,} {what} that are in another part too "
         f"and {int(again.sum()):,} that repeat another of train"
     ]
+
+
+def without(rows: Iterable[Row], elsewhere: Collection[bytes], key: Key, what: str, notes: list[str]) -> Iterator[Row]:
+    """The rows whose key is not `elsewhere`; after the last one `notes` gets how many were dropped, of `what`."""
+    dropped = 0
+    for row in rows:
+        if elsewhere and key(row) in elsewhere:
+            dropped += 1
+        else:
+            yield row
+    if dropped:
+        notes.append(f"dropped {dropped:,} {what}")
 
 
 def held_out(

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from rmaat.errors import UserError
 from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
-from rmaat.tasks import Task, TaskInfo, load, task_of
+from rmaat.tasks import Task, TaskInfo, data_folder, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
-from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
+from rmaat.tasks.base import SPLITS, GeneratedTask, ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.facts import HEADINGS, facts, remarks, summary, table
 from rmaat.tasks.files import FilesOptions, FilesTask
+from rmaat.tasks.generate import made_from
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.training.config import RunConfig
@@ -183,6 +184,14 @@ class RunData:
                 f"{scratch}: the test part cannot be written ({error.strerror or error}); set TMPDIR to a folder with room"
             ) from error
         return read_part(path, found)
+
+    @property
+    def generator_seed(self) -> int | None:
+        """What the generated files that the run reads were drawn from; None where it reads others, or that is not known."""
+        if not isinstance(self.task, GeneratedTask):
+            return None
+        settings = made_from(self.task, data_folder(self.run.data_dir))
+        return settings["seed"] if settings else None
 
     def lengths(self, part: Dataset) -> NDArray[np.int64]:
         """The tokens that the model is given for each example of a part: of the longer tower, where there are two."""

@@ -60,6 +60,10 @@ class Pathfinder(ImageTask, GeneratedTask):
                     )
         return first_complete([own], f"make it with `rmaat data {self.info.name} --data_dir {data_dir}`")
 
+    def released(self, data_dir: Path) -> bool:
+        """Whether metadata of the release are there."""
+        return any(metadata_files(folder) for folder in self._release_folders(data_dir))
+
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
         """Read the archives or the release; the seed is not used."""
         sources = self.sources(data_dir)
