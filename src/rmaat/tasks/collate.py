@@ -44,16 +44,16 @@ class Collator:
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """One batch."""
-        pieces = {
-            column: [[np.asarray(e[column])] for e in examples] for column in TOKEN_COLUMNS if column in examples[0]
+        columns = {
+            column: [np.asarray(e[column]) for e in examples] for column in TOKEN_COLUMNS if column in examples[0]
         }
-        if self.separator is not None and len(pieces) == 2:
+        if self.separator is not None and len(columns) == 2:
             # Signed where bytes do not suffice: torch has little arithmetic for wider unsigned integers.
             between = np.array([self.separator], np.promote_types(np.uint8, np.min_scalar_type(-self.separator)))
-            pairs = zip(*pieces.values(), strict=True)
-            pieces = {"input_ids": [[*first, between, *second] for first, second in pairs]}
+            pairs = zip(*columns.values(), strict=True)
+            columns = {"input_ids": [np.concatenate((first, between, second)) for first, second in pairs]}
         batch: dict[str, torch.Tensor] = {}
-        for column, rows in pieces.items():
+        for column, rows in columns.items():
             batch[column], batch[TOKEN_COLUMNS[column]] = self._pad(rows)
         if self.normalise is not None:
             batch["input_values"] = self._normalised(batch.pop("input_ids"), batch["attention_mask"])
@@ -61,18 +61,14 @@ class Collator:
             batch["labels"] = torch.tensor([int(example["labels"]) for example in examples])
         return batch
 
-    def _pad(self, rows: list[list[NDArray[Any]]]) -> tuple[torch.Tensor, torch.Tensor]:
-        row_lengths = [sum(map(len, row)) for row in rows]
-        width = max(1, -(-max(row_lengths) // self.multiple)) * self.multiple
+    def _pad(self, rows: list[NDArray[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(1, -(-max(map(len, rows)) // self.multiple)) * self.multiple
         # A long sequence as int64, with a mask of that size, would take as much as a segment's activations.
-        ids = np.zeros((len(rows), width), np.result_type(*(piece.dtype for row in rows for piece in row)))
+        ids = np.zeros((len(rows), width), np.result_type(*{row.dtype for row in rows}))
         mask = np.zeros((len(rows), width), np.bool_)
-        for row, pieces in enumerate(rows):
-            start = 0
-            for piece in pieces:
-                ids[row, start : start + len(piece)] = piece
-                start += len(piece)
-            mask[row, :start] = True
+        for padded, present, row in zip(ids, mask, rows, strict=True):
+            padded[: len(row)] = row
+            present[: len(row)] = True
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def _normalised(self, levels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
