@@ -107,3 +107,22 @@ def test_reader_feeds_a_loader(tmp_path: Path, workers: int) -> None:
     batches = list(loader)
     assert [len(batch["labels"]) for batch in batches] == [4, 4, 2]
     assert torch.cat([batch["input_ids"] for batch in batches])[:, 0].tolist() == list(range(10))
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that is not a mapped file, which the system may drop and read again."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) << 10
+    pytest.skip("the system does not tell mapped files from other memory")
+
+
+def test_reading_all_examples_in_random_order_takes_the_memory_of_a_batch(tmp_path: Path) -> None:
+    row = bytes(range(256)) * 16
+    dataset = write(tmp_path / "train.arrow", info_of(), (((row,), 0) for _ in range(16_000)), max_seq_len=4096)
+    before, most, tokens = anonymous_bytes(), 0, 0
+    for batch in DataLoader(TokenReader(dataset), 32, shuffle=True, collate_fn=Collator(512)):
+        tokens += batch["attention_mask"].numpy().sum()
+        most = max(most, anonymous_bytes())
+    assert tokens == 16_000 * 4096
+    assert most - before < 16 << 20, "of 63 MiB of tokens"
