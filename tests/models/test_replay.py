@@ -262,3 +262,75 @@ def test_a_scaled_loss_of_low_precision_is_unscaled_and_skipped_when_infinite(ma
         moved = (weights[1][name] - start[name]).norm()
         assert moved > 0, name
         assert (weight - weights[1][name]).norm() / moved < 2e-2, name
+
+
+def test_inference_beside_a_backward_pass_of_other_weights(make_model, ragged):
+    """Those are hung into the module while a segment is computed again."""
+    model = make_model(hidden_dropout_prob=0.0).train()
+    doubled = {name: (2 * p.detach()).requires_grad_() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        wanted = model(**ragged).logits
+
+    def inferred():
+        with torch.no_grad():
+            return [model(**ragged).logits for _ in range(60)]
+
+    # functional_call itself changes the module for all threads: only backward passes may run beside others.
+    losses = [functional_call(model, doubled, (), dict(ragged)).loss for _ in range(20)]
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.submit(lambda: [torch.autograd.grad(loss, list(doubled.values())) for loss in losses])
+        found = pool.submit(inferred).result()
+        done.result()
+    assert all(torch.equal(logits, wanted) for logits in found)
+
+
+def replace_a_layer(model):
+    block = model.rmaat.encoder.blocks[0]
+    block.expand = torch.nn.Linear(block.expand.in_features, block.expand.out_features, dtype=torch.float64)
+
+
+def normalise_a_weight(model):
+    torch.nn.utils.parametrizations.weight_norm(model.rmaat.encoder.blocks[1].contract)
+
+
+@pytest.mark.parametrize("change", [replace_a_layer, normalise_a_weight])
+def test_other_layers_by_the_time_of_the_backward_pass_are_refused(make_model, ragged, change):
+    model = make_model().train()
+    loss = model(**ragged).loss
+    change(model)
+    with pytest.raises(ValueError, match="between forward and backward"):
+        loss.backward()
+
+
+def test_parametrised_weights_are_replayed_and_refused_under_a_cache(make_model, ragged):
+    def made(**settings):
+        model = make_model(**settings)
+        for block in model.rmaat.encoder.blocks:
+            torch.nn.utils.parametrizations.weight_norm(block.expand)
+        return model
+
+    assert_equal(gradients(made(), ragged)[1], gradients(made(memory_replay_backprop=False), ragged)[1])
+    with torch.nn.utils.parametrize.cached(), pytest.raises(ValueError, match=r"parametrize\.cached"):
+        made().train()(**ragged)
+
+
+def test_a_step_that_writes_a_buffer_is_refused(make_model, ragged):
+    model = make_model().train()
+    torch.nn.utils.parametrizations.spectral_norm(model.rmaat.encoder.blocks[0].expand)
+    with pytest.raises(ValueError, match=r"buffer 'blocks\.0\.expand.*eval mode"):
+        model(**ragged)
+    model.rmaat.encoder.blocks[0].eval()
+    model(**ragged).loss.backward()
+
+
+def test_a_trained_tensor_from_outside_the_layers_is_refused(make_model, ragged):
+    """Its gradient would be lost."""
+    model = make_model().train()
+    prompt = torch.zeros(16, dtype=torch.float64, requires_grad=True)
+    handle = model.rmaat.encoder.blocks[0].register_forward_hook(lambda module, inputs, out: out + prompt)
+    with pytest.raises(ValueError, match=r"trained tensor of shape \(16,\)"):
+        model(**ragged)
+    model.config.memory_replay_backprop = False
+    model(**ragged).loss.backward()
+    assert prompt.grad.any()
+    handle.remove()

@@ -60,16 +60,21 @@ class Recurrence:
 
     def run_all(self) -> Tensors:
         """The final state, then what is watched, as `Backprop` returns them."""
-        if not self.watched:
-            return self.run(0, self.total, self.state)
-        states = list(self.states(0, self.total, self.state))
-        return (*(states[-1] if states else self.state), *self.watch(states))
+        state, seen = self.state, []
+        for after in self.states(0, self.total, self.state):
+            state = after
+            seen.append(self.seen(state))
+        return (*state, *self.stack(seen))
 
-    def watch(self, states: Sequence[Tensors]) -> Tensors:
-        """What is watched in some states, stacked: (len(states), B, ...) each."""
-        if not states:
-            return tuple(self.state[place].new_empty(0, *self.state[place].shape) for place in self.watched)
-        return tuple(torch.stack([state[place] for state in states]) for place in self.watched)
+    def seen(self, state: Tensors) -> Tensors:
+        """What is watched of a state."""
+        return tuple(state[place] for place in self.watched)
+
+    def stack(self, seen: Sequence[Tensors]) -> Tensors:
+        """What was seen of some states, as one tensor (len(seen), B, ...) for each that is watched."""
+        if not seen:
+            return tuple(x.new_empty(0, *x.shape) for x in self.seen(self.state))
+        return tuple(torch.stack(of_place) for of_place in zip(*seen, strict=True))
 
 
 class Backprop(Protocol):

@@ -1,6 +1,6 @@
 """How many segments fit into a budget of memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -9,12 +9,8 @@ from rmaat import resident
 from rmaat.backprop.base import Recurrence, Tensors
 
 
-def saved_bytes(outputs: Iterable[Tensor], known: Iterable[Tensor] = ()) -> int:
-    """Bytes of the storages that the graph behind `outputs` keeps for its backward pass, without those of `known`.
-
-    The graph is walked, rather than watched by hooks, so that a compiled step is measured as it runs.
-    """
-    storages = {}
+def graph_nodes(outputs: Iterable[Tensor]) -> Iterator[torch.autograd.graph.Node]:
+    """Every node of the graph behind `outputs`, once."""
     seen = set()
     pending = [out.grad_fn for out in outputs if out.grad_fn is not None]
     while pending:
@@ -22,10 +18,20 @@ def saved_bytes(outputs: Iterable[Tensor], known: Iterable[Tensor] = ()) -> int:
         if node in seen:
             continue
         seen.add(node)
+        yield node
+        pending.extend(before for before, _ in node.next_functions if before is not None)
+
+
+def saved_bytes(outputs: Iterable[Tensor], known: Iterable[Tensor] = ()) -> int:
+    """Bytes of the storages that the graph behind `outputs` keeps for its backward pass, without those of `known`.
+
+    The graph is walked, rather than watched by hooks, so that a compiled step is measured as it runs.
+    """
+    storages = {}
+    for node in graph_nodes(outputs):
         for tensor in _saved(node):
             storage = tensor.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
-        pending.extend(before for before, _ in node.next_functions if before is not None)
     for tensor in known:
         storages.pop(tensor.untyped_storage().data_ptr(), None)
     return sum(storages.values())

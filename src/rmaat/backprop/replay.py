@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rmaat.backprop.base import Recurrence, Tensors
-from rmaat.backprop.kept import free_bytes, segment_bytes, stored_bytes
+from rmaat.backprop.kept import free_bytes, graph_nodes, segment_bytes, stored_bytes
 from rmaat.budget import Budget
+from rmaat.errors import UserError
 
 T = TypeVar("T")
 
@@ -148,9 +149,10 @@ class _ReplayFunction(torch.autograd.Function):
         saved = tuple(x.detach() for x in flat)
         ctx.plan = replace(plan, recurrence=replace(recurrence, parameters=(), shared=(), segments=(), state=()))
         ctx.kept = _Graph.of(ctx.plan, plan.count, recurrence.total, saved, state, ctx.needs_input_grad[1:])
+        ctx.kept.check_leaves()
         ctx.save_for_backward(*saved, *stored)
-        watched = zip(recurrence.watched, recurrence.watch([_detached(x) for x in ctx.kept.states]), strict=True)
-        histories = tuple(torch.cat([stored[place].to(x.device), x]) for place, x in watched)
+        watched = zip(recurrence.watched, recurrence.stack([recurrence.seen(x) for x in ctx.kept.states]), strict=True)
+        histories = tuple(torch.cat([stored[place].to(x.device), x.detach()]) for place, x in watched)
         return (*_detached(ctx.kept.states[-1]), *histories)
 
     @staticmethod
@@ -216,6 +218,17 @@ class _Graph:
                 after = plan.recurrence.step(start + index, parameters_in, shared_in, segment, after)
                 states.append(after)
         return _Graph((*parameters_in, *shared_in), given, state_in, states, plan.recurrence.watched)
+
+    def check_leaves(self) -> None:
+        """Raise `UserError` where a gradient would reach, and be lost on, a tensor that is no argument of the step."""
+        own = {id(x) for x in (*self.summed, *self.segments, *self.state)}
+        for node in graph_nodes(self.states[-1]):
+            leaf = getattr(node, "variable", None)
+            if leaf is not None and id(leaf) not in own:
+                raise UserError(
+                    f"a trained tensor of shape {tuple(leaf.shape)} takes part in the segments without being a parameter of the "
+                    "layers, and replay would lose its gradient; register it in one of them, or set memory_replay_backprop: false"
+                )
 
     def gradients(
         self, grads: Tensors, grad_histories: Tensors, sums: "_GradientSums"

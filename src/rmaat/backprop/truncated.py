@@ -23,19 +23,19 @@ class Truncated:
         cuts = [max(length - self.segments, 0) for length in recurrence.lengths]
         start = min((cut for cut, length in zip(cuts, recurrence.lengths, strict=True) if length), default=0)
         device = recurrence.state[0].device
-        state, states = recurrence.state, []
+        state, seen = recurrence.state, []
         with torch.no_grad():
             for after in recurrence.states(0, start, state):
                 state = after
-                states.append(state if recurrence.watched else ())
+                seen.append(recurrence.seen(state))
         for index in range(start, recurrence.total):
             if index and index in cuts:
                 cut_B = torch.tensor([index == cut for cut in cuts], device=device)
                 state = tuple(torch.where(_beside(cut_B, x), x.detach(), x) for x in state)
             state = recurrence.run(index, index + 1, state)
-            states.append(state)
-        before_TB = torch.arange(len(states), device=device)[:, None] < torch.tensor(cuts, device=device)
-        watched = (torch.where(_beside(before_TB, x), x.detach(), x) for x in recurrence.watch(states))
+            seen.append(recurrence.seen(state))
+        before_TB = torch.arange(len(seen), device=device)[:, None] < torch.tensor(cuts, device=device)
+        watched = (torch.where(_beside(before_TB, x), x.detach(), x) for x in recurrence.stack(seen))
         return (*state, *watched)
 
 

@@ -24,7 +24,7 @@ from rmaat.layers.mixers import Mixer
 from rmaat.models.checks import Place, check_state, one_input, place_segments, row_lengths
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
-from rmaat.models.stand_in import ParameterSlots
+from rmaat.models.stand_in import ParameterSlots, check_replayable
 
 SEED_STRIDE = 0x9E3779B97F4A7C15
 """Odd, so that the seeds of a call's segments all differ."""
@@ -98,6 +98,9 @@ class RmaatModel(RmaatPreTrainedModel):
         if self.config.truncated_segments is not None:
             return Truncated(self.config.truncated_segments)
         return self._replay if self.config.memory_replay_backprop else Full()
+
+    def _replays(self, place: Place) -> bool:
+        return torch.is_grad_enabled() and place.longest > 1 and isinstance(self.backprop, Replay)
 
     def forward(
         self,
@@ -196,8 +199,8 @@ class RmaatModel(RmaatPreTrainedModel):
         widths = encoder.widths(lengths.max(initial=0) - starts_T)
         # Drawn once, here: what is computed again in the backward pass must not depend on the mode the model is in by then.
         base = int(torch.randint(2**62, ())) if self.training and encoder.drop else None
-        # Without gradients the tensors of another thread, which hold the same numbers, do as well as one's own.
-        with encoder.lock if torch.is_grad_enabled() else nullcontext():
+        # Also without gradients: what another thread's backward pass hangs in the module may be other weights.
+        with encoder.lock, check_replayable(encoder) if self._replays(place) else nullcontext():
             slots = ParameterSlots(encoder, encoder.lock)
 
             def step(index: int, parameters: Tensors, shared: Tensors, segment: Tensors, state: Tensors) -> Tensors:
