@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rmaat.ops.features import feature_map, slope_
+from rmaat.ops.features import feature_map_, slope_
 from rmaat.ops.precision import at_least_float32, no_autocast
 
 SMALLEST_NORMALISER = 1e-6
@@ -142,7 +142,8 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _features(x: Tensor, mask: Tensor | None = None) -> Tensor:
-    phi = feature_map(_wide(x))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    phi = feature_map_(x.to(wide, copy=True, memory_format=torch.contiguous_format))
     return phi if mask is None else phi.masked_fill_(~mask[:, None, :, None], 0)
 
 
