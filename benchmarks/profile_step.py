@@ -57,7 +57,7 @@ def profiled(method: str, shape: Shape) -> dict[str, Any]:
     by_kind: Counter[str] = Counter()
     unnamed: Counter[str] = Counter()
     for row in seen.key_averages():
-        name = FUSED if "cpp_fused" in row.key else row.key.removeprefix("aten::").removeprefix("mkl::_")
+        name = FUSED if "cpp_fused" in row.key else row.key.removeprefix("aten::")
         seconds = row.self_cpu_time_total / 1e6
         by_kind[KIND_OF.get(name, "other")] += seconds
         if name not in KIND_OF:

@@ -14,7 +14,7 @@ from pathlib import Path
 from rmaat.errors import UserError
 from rmaat.tasks.base import SPLITS, Part, Row, TaskInfo, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
-from rmaat.tasks.splits import digest, without
+from rmaat.tasks.splits import digest, in_later_parts, without
 from rmaat.tasks.text import VOCAB_SIZE, BytesTask, encode_bytes, read_lines, utf8
 
 PART_NAMES = {"train": "train", "validation": "eval", "test": "test"}
@@ -73,8 +73,7 @@ class Aan(BytesTask):
 
 def _parts(pairs: Callable[[str, list[str]], Iterator[Pair]], sizes: Sequence[int]) -> dict[str, Part]:
     """The parts of `pairs`, given a part's name and its notes, but for pairs that a later part has too, in either order."""
-    of_test, of_validation = (frozenset(map(_either_way, pairs(split, []))) for split in ("test", "validation"))
-    elsewhere = {"train": of_test | of_validation, "validation": of_test, "test": frozenset[bytes]()}
+    elsewhere = in_later_parts(lambda split: map(_either_way, pairs(split, [])))
     parts = {}
     for split, usual in zip(SPLITS, sizes, strict=True):
         notes: list[str] = []

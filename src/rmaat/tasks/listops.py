@@ -19,7 +19,7 @@ from rmaat.errors import UserError
 from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Part, Progress, Row, TaskInfo, TokenIds, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
 from rmaat.tasks.listops_generator import MALFORMED, Bounds, evaluate, evaluate_all, expressions
-from rmaat.tasks.splits import without
+from rmaat.tasks.splits import in_later_parts, without
 
 HEADER = b"Source\tTarget"
 
@@ -113,8 +113,7 @@ class ListOps(GeneratedTask):
         Expressions of train that are in validation or test too are dropped, and those of validation that are in test.
         """
         parts = {split: _read(path) for split, path in zip(SPLITS, self.sources(data_dir), strict=True)}
-        of_test, of_validation = (frozenset(map(_ids, parts[split])) for split in ("test", "validation"))
-        elsewhere = {"train": of_test | of_validation, "validation": of_test, "test": frozenset[bytes]()}
+        elsewhere = in_later_parts(lambda split: map(_ids, parts[split]))
         return {split: _part(rows, elsewhere[split]) for split, rows in parts.items()}
 
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:

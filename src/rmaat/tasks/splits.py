@@ -44,6 +44,12 @@ def repetition_notes(in_other: NDArray[np.bool_], again: NDArray[np.bool_], what
     ]
 
 
+def in_later_parts(keys: Callable[[str], Iterable[bytes]]) -> dict[str, frozenset[bytes]]:
+    """For each part the keys, given by its name, of the parts whose examples it may not hold."""
+    of_test, of_validation = (frozenset(keys(split)) for split in ("test", "validation"))
+    return {"train": of_test | of_validation, "validation": of_test, "test": frozenset()}
+
+
 def without(rows: Iterable[Row], elsewhere: Collection[bytes], key: Key, what: str, notes: list[str]) -> Iterator[Row]:
     """The rows whose key is not `elsewhere`; after the last one `notes` gets how many were dropped, of `what`."""
     dropped = 0
