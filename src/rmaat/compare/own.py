@@ -56,15 +56,10 @@ def own(shape: Shape, device: str, attention_type: str, backprop: str, first_onl
     if shape.torch_compile:
         model.rmaat.encoder.compile(dynamic=False)
 
+    read = shape.segment_length if first_only else None
+
     def loss(ids_BN: Tensor, labels_B: Tensor) -> Tensor:
         with autocast(shape, device):
-            return model(ids_BN, labels=labels_B).loss
+            return model(ids_BN[:, :read], labels=labels_B).loss
 
-    made = workload(model, shape, device, loss, id_type=torch.uint8)
-    if not first_only:
-        return made
-    assert made.loss is not None
-    of_first = made.loss
-    return Workload(
-        model, lambda tokens: made.step(shape.segment_length), lambda tokens: of_first(shape.segment_length)
-    )
+    return workload(model, shape, device, loss, id_type=torch.uint8)

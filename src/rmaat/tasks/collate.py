@@ -58,7 +58,8 @@ class Collator:
         if self.normalise is not None:
             batch["input_values"] = self._normalised(batch.pop("input_ids"), batch["attention_mask"])
         if "labels" in examples[0]:
-            batch["labels"] = torch.tensor([int(example["labels"]) for example in examples])
+            labels = np.fromiter((example["labels"] for example in examples), np.int64, len(examples))
+            batch["labels"] = torch.from_numpy(labels)
         return batch
 
     def _pad(self, rows: list[NDArray[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
