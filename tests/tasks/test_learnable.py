@@ -93,6 +93,25 @@ def test_hard_pathfinder_can_be_learned(knows_easy: tuple[nn.Module, float], tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["pathfinder32_easy", "pathfinder32_intermediate", "pathfinder32"])
+def test_pathfinder_shows_nothing_to_a_linear_reader(name: str, tmp_path: Path) -> None:
+    """Neither which levels there are nor where it is bright tells the classes apart: what is learned is the contours."""
+    task = TASKS[name]
+    assert isinstance(task, GeneratedTask)
+    generate(task, tmp_path, 0, Counts(train=20_000, validation=2, test=10_000))
+    dataset = load(name, tmp_path)
+    parts = [TokenReader(dataset[part]) for part in ("train", "test")]
+    levels = [np.stack([example["input_ids"] for example in part.__getitems__(range(len(part)))]) for part in parts]
+    signs = [2.0 * part.labels - 1 for part in parts]
+    histograms = [np.stack([np.bincount(row, minlength=256) for row in rows]) for rows in levels]
+    for features in (levels, histograms):
+        train, test = (np.concatenate([x, np.ones((len(x), 1))], axis=1, dtype=np.float64) for x in features)
+        weights = np.linalg.lstsq(train, signs[0], rcond=None)[0]
+        found = np.mean((test @ weights > 0) == (signs[1] > 0))
+        assert abs(found - 0.5) < 4 * 0.5 / np.sqrt(len(test))
+
+
+@pytest.mark.slow
 def test_cifar10_can_be_learned(shared_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RMAAT_CACHE", str(tmp_path))
     torch.manual_seed(0)
