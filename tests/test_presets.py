@@ -53,6 +53,18 @@ def test_contradictions_are_refused_naming_both(name, given, said):
         resolve({"model": name, **given})
 
 
+def test_all_contradictions_are_named_at_once():
+    config = {"num_segments": 2, "num_memory_tokens": 1, "attention_type": "astro", "memory_replay_backprop": True}
+    with pytest.raises(UserError) as refused:
+        resolve({"model": "transformer", **config, "astro_mem": True, "hidden_size": 64})
+    assert str(refused.value) == (
+        "num_segments 2, num_memory_tokens 1, attention_type astro, memory_replay_backprop true and astro_mem true "
+        "contradict model 'transformer', which is num_segments 1, num_memory_tokens 0, attention_type softmax, "
+        "memory_replay_backprop false and astro_mem false; leave num_segments, num_memory_tokens, attention_type, "
+        "memory_replay_backprop and astro_mem out, or leave out model"
+    )
+
+
 @pytest.mark.parametrize(
     "given",
     [

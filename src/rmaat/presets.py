@@ -1,6 +1,6 @@
 """The models by name: presets of settings for RMAAT, its relatives and the baselines. Knows nothing of torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,21 +148,33 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         All of them; with no model, as they are.
 
     Raises:
-        UserError: for an unknown model, or a setting that contradicts it and is not one of its ablations.
+        UserError: for an unknown model, or naming all settings that contradict it and are not among its ablations.
     """
     name = given.get("model")
     if name is None:
         return dict(given)
     preset = MODELS[name]
-    for setting, value in given.items():
-        if not preset.allows(setting, value):
-            allowed = preset.ablations.get(setting) or ()
-            otherwise = f" (or, as an ablation, {', '.join(map(yaml_word, allowed))})" if allowed else ""
-            raise UserError(
-                f"{setting} {yaml_word(value)} contradicts model '{name}', which is {setting} "
-                f"{yaml_word(preset.fixed[setting])}{otherwise}; leave {setting} out, or leave out model"
-            )
+    contradicting = [setting for setting, value in given.items() if not preset.allows(setting, value)]
+    if contradicting:
+        found = _in_words(f"{setting} {yaml_word(given[setting])}" for setting in contradicting)
+        fixed = _in_words(
+            f"{setting} {yaml_word(preset.fixed[setting])}{_otherwise(preset, setting)}" for setting in contradicting
+        )
+        raise UserError(
+            f"{found} contradict{'s' if len(contradicting) == 1 else ''} model '{name}', which is {fixed}; "
+            f"leave {_in_words(contradicting)} out, or leave out model"
+        )
     return {**preset.fixed, **given}
+
+
+def _otherwise(preset: Preset, setting: str) -> str:
+    allowed = preset.ablations.get(setting) or ()
+    return f" (or, as an ablation, {', '.join(map(yaml_word, allowed))})" if allowed else ""
+
+
+def _in_words(items: Iterable[str]) -> str:
+    *most, last = items
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def yaml_word(value: Any) -> str:
