@@ -1,9 +1,12 @@
 """What every model of the comparisons must do, and what every attention type must do in segments."""
 
+import re
+
 import pytest
 import torch
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
+from rmaat.errors import UserError
 from rmaat.models.size import TOLERANCE, count_parameters, match_parameters
 from rmaat.presets import MODELS
 from rmaat.settings import ATTENTION_TYPES
@@ -110,10 +113,28 @@ def test_parameters_are_matched_to_the_base(name, place):
         assert settings["intermediate_size"] == 256
 
 
-def test_a_model_that_cannot_be_matched_is_refused():
-    settings = MODELS["transformer"].over({"max_seq_len": 1024, "hidden_size": 128, "num_labels": 2})
-    with pytest.raises(ValueError, match="even with intermediate_size 1"):
-        match_parameters(settings, 1000)
+@pytest.mark.parametrize(
+    ("name", "length", "target", "shorter_helps"),
+    [
+        ("luna", 192, 30_000, False),
+        ("transformer", 1024, 5_000, False),
+        ("astromorphic_transformer", 8192, 30_000, True),
+    ],
+)
+def test_a_model_that_cannot_be_matched_is_refused_with_a_remedy_that_helps(name, length, target, shorter_helps):
+    settings = MODELS[name].over({"max_seq_len": length, "hidden_size": 32, "num_attention_heads": 2, "num_labels": 2})
+    lighter = MODELS[name].lighter
+    with pytest.raises(UserError, match="even with intermediate_size 1") as refused:
+        match_parameters(settings, target, lighter)
+    assert ("lower max_seq_len" in str(refused.value)) is shorter_helps
+    (enough,) = re.findall(r"raise match_parameters to ([\d,]+) or more, or leave it out", str(refused.value))
+    match_parameters(settings, int(enough.replace(",", "")), lighter)
+    shorter = {**settings, "max_seq_len": 64}
+    if shorter_helps:
+        match_parameters(shorter, target, lighter)
+    else:
+        with pytest.raises(UserError):
+            match_parameters(shorter, target, lighter)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How many parameters a model has, and the feed-forward width that gives it a certain number."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,8 +52,13 @@ def match_parameters(
         found.sort(key=lambda candidate: candidate[0])
     width, one, changes = found[-1]
     if width < 1 and one > (1 + TOLERANCE) * target:
+        narrowest = {**settings, **changes, "intermediate_size": 1}
+        segments = RmaatConfig(**narrowest).num_segments
+        shortest = count_parameters({**narrowest, "max_seq_len": segments})
+        shorter = "lower max_seq_len, " if shortest <= (1 + TOLERANCE) * target else ""
         raise UserError(
             f"match_parameters {target:,}: the model has {one:,} parameters even with intermediate_size 1"
-            f"{''.join(f', {name} {value}' for name, value in changes.items())}; lower max_seq_len, or leave match_parameters out"
+            f"{''.join(f', {name} {value}' for name, value in changes.items())}; {shorter}raise match_parameters to "
+            f"{math.ceil(one / (1 + TOLERANCE)):,} or more, or leave it out"
         )
     return {**changes, "intermediate_size": max(width, 1)}
