@@ -29,7 +29,8 @@ class RunConfig(ModelSettings, FilesOptions):
             given; null leaves the model as it is.
         dataset: the task, one of `rmaat list tasks`.
         data_dir: folder of the data; null means the environment's RMAAT_DATA, else 'datasets'.
-        data_seed: seed of generated data and of the part held out for validation.
+        data_seed: seed of the validation part held out of the imdb tasks and, without a validation_file, of files; and of the
+            examples drawn for eval_examples, test_examples and the statistics of pooled_norm. `rmaat data` has its own.
         output_dir: folder of the run, made if need be.
         overwrite: begin anew in an output_dir that already holds a run.
         resume: go on from the last whole checkpoint in output_dir.
