@@ -72,8 +72,9 @@ class ModelSettings:
         norm_first: normalise before attention and feed-forward (pre-norm) instead of after [C; P draws post-norm].
         readout: what the classifier reads of the last segment: 'mean' over tokens and memory, its 'first' token, its
             'memory', or the 'running_mean' over all tokens of all segments [C].
-        pooled_norm: standardise each feature of what is read over the batch, with running statistics in evaluation, before the
-            classifier [C]: means over many tokens differ little from sequence to sequence, which short trainings do not overcome.
+        pooled_norm: standardise each feature of what is read over the batch, before the classifier [C]: means over many tokens
+            differ little from sequence to sequence, which short trainings do not overcome. Evaluation goes by statistics of up to
+            512 train examples, taken anew before each evaluation in training; a model trained otherwise has running ones.
         embedding_std: standard deviation of token embeddings at the start; sinusoids beside them have amplitude 1 [C].
     """
 
