@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rmaat.errors import UserError
-from rmaat.tasks import load
+from rmaat.tasks import TASKS, load
 from rmaat.tasks.aan import AAN
 from rmaat.tasks.facts import facts
 
 PEAK = """
 import resource, sys
-from rmaat.tasks import load
+from rmaat.tasks import TASKS, load
 load(sys.argv[1], sys.argv[2])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
@@ -104,9 +104,17 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_missing_files_say_where_from_and_where_to(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"train\.tsv is missing .*lra_release\.gz .*google-research.*lra_release is its"
+        UserError,
+        match=r"train\.tsv is missing .*; get it with `rmaat data aan --download`, or unpack lra_release\.gz "
+        r".*google-research.*lra_release is its",
     ):
         load("aan", tmp_path)
+
+
+def test_the_stand_in_says_that_nobody_can_fetch_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"docs\.jsonl\.xz is missing .*not published.*the official task aan"):
+        load("aan_lite", tmp_path)
+    assert "not published" in TASKS["aan_lite"].info.source
 
 
 def put_lite(data_dir: Path, papers: bytes | None = None, pairs: bytes = b"1\ta\tb\n0\tb\ta\n") -> Path:

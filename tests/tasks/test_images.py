@@ -233,6 +233,15 @@ def test_compact_file_of_something_else(tmp_path: Path, changes: dict[str, Any],
     assert "cifar10_gray.npz" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("task", "origin"),
+    [("mnist", "LeCun, Cortes and Burges"), ("fashion_mnist", "zalandoresearch/fashion-mnist on GitHub")],
+)
+def test_missing_idx_files_say_whose_they_are(tmp_path: Path, task: str, origin: str) -> None:
+    with pytest.raises(UserError, match=rf"{task}\.npz is missing .*idx3-ubyte\.gz .*{origin}.* into the folder"):
+        load(task, tmp_path)
+
+
 def test_cut_off_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cifar10_gray\.npz is missing .*--download"):
         load("cifar10", tmp_path)

@@ -2,7 +2,7 @@
 
 `aan` reads the release's `new_aan_pairs.{train,eval,test}.tsv`, a pair a line, without a header: label, id1, id2, text1,
 text2, apart by tabs, never quoted. They are gigabytes and are read as a stream. `aan_lite` reads a smaller set of the same
-kind, made of other papers; results on it are not results on `aan`.
+kind, made of other papers for developing this project; its files are not published, and results on it are not results on `aan`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Aan(BytesTask):
         candidates = [[folder / f"new_aan_pairs.{PART_NAMES[split]}.tsv" for split in SPLITS] for folder in folders]
         return first_complete(
             candidates,
-            f"unpack {LRA_RELEASE.name} (see {LRA_RELEASE.page}) so that {data_dir / LRA_RELEASE.folder} is its folder",
+            f"get it with `rmaat data {self.info.name} --download`, or unpack {LRA_RELEASE.name} "
+            f"(see {LRA_RELEASE.page}) so that {data_dir / LRA_RELEASE.folder} is its folder",
         )
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
@@ -119,13 +120,17 @@ class AanLite(BytesTask):
         "aan_lite",
         "a smaller stand-in for aan from other papers; not the LRA data",
         (39_123, 4_801, 4_814),
-        "aan_lite_docs.jsonl.xz and aan_lite_pairs.{train,eval,test}.tsv.gz",
+        "this project's development data, not published: aan_lite_docs.jsonl.xz, aan_lite_pairs.*.tsv.gz",
     )
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """The papers, and the pairs of each part."""
         pairs = [data_dir / f"aan_lite_pairs.{PART_NAMES[split]}.tsv.gz" for split in SPLITS]
-        return first_complete([[data_dir / "aan_lite_docs.jsonl.xz", *pairs]], f"put the four files into {data_dir}")
+        return first_complete(
+            [[data_dir / "aan_lite_docs.jsonl.xz", *pairs]],
+            f"aan_lite is a substitute whose files are not published: put the four of this project's development data into "
+            f"{data_dir}, or take the official task aan, which others use",
+        )
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
         """Read the papers, and the pairs as a stream; the seed is not used."""

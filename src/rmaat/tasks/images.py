@@ -277,7 +277,7 @@ def _read_idx_files(info: TaskInfo, sources: Sequence[Path]) -> tuple[Images, Im
     return train, test
 
 
-def _idx_task(name: str, summary: str, labels: Sequence[str], mean: float, std: float) -> Pixels:
+def _idx_task(name: str, summary: str, labels: Sequence[str], origin: str, mean: float, std: float) -> Pixels:
     return Pixels(
         TaskInfo(
             name=name,
@@ -287,7 +287,7 @@ def _idx_task(name: str, summary: str, labels: Sequence[str], mean: float, std: 
             label_names=tuple(labels),
             max_seq_len=784,
             sizes=(55_000, VALIDATION, 10_000),
-            source=f"{name}.npz, or the four official files of the folder {name}",
+            source=f"{origin}: {name}.npz, or the four official files in {name}/",
             image_shape=(28, 28),
             value_mean=mean,
             value_std=std,
@@ -296,7 +296,7 @@ def _idx_task(name: str, summary: str, labels: Sequence[str], mean: float, std: 
             Layout(lambda data_dir: [data_dir / f"{name}.npz"], _read_compact),
             Layout(lambda data_dir: [data_dir / name / file for file in IDX_FILES], _read_idx_files),
         ],
-        f"put the four official files ({IDX_FILES[0]} and so on) into the folder {{data_dir}}/{name}",
+        f"get the four idx files ({IDX_FILES[0]} and so on) of {origin}, and put them into the folder {{data_dir}}/{name}",
     )
 
 
@@ -330,12 +330,20 @@ CIFAR10 = Pixels(
 
 # Means and standard deviations are those of all levels of the 60,000 official train images.
 
-MNIST = _idx_task("mnist", "a handwritten digit, pixel by pixel", tuple("0123456789"), mean=33.3184, std=78.5675)
+MNIST = _idx_task(
+    "mnist",
+    "a handwritten digit, pixel by pixel",
+    tuple("0123456789"),
+    "MNIST by LeCun, Cortes and Burges (also on mirrors)",
+    mean=33.3184,
+    std=78.5675,
+)
 
 FASHION_MNIST = _idx_task(
     "fashion_mnist",
     "a piece of clothing, pixel by pixel",
     ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    "zalandoresearch/fashion-mnist on GitHub",
     mean=72.9404,
     std=90.0212,
 )
