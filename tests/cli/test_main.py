@@ -1,6 +1,7 @@
 """The command line itself: help at once, mistakes in one line."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,16 @@ def test_help_answers_without_heavy_imports(verb):
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("verb", ["train", "simulate"])
+def test_help_says_what_the_letters_of_sources_stand_for(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    description, settings = " ".join(capsys.readouterr().out.split()).split("options:", 1)
+    used = set(re.findall(r"\[([A-Z])[]:; ]", settings))
+    assert {"P", "C"} < used
+    assert set(re.findall(r"\[([A-Z])\] (?:the|its|this|Kozachkov)", description)) == used
 
 
 def test_the_overview_names_every_verb(capsys):

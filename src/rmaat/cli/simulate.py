@@ -1,4 +1,7 @@
-"""Simulate the neuron-astrocyte macro model: traces, figures, and the retention factors that come out."""
+"""Simulate the neuron-astrocyte macro model: traces, figures, and the retention factors that come out.
+
+Sources of parameters: [P] the RMAAT paper (arXiv 2601.00426), [K] Kozachkov et al. (arXiv 2311.08135), [C] this project's choice.
+"""
 
 import math
 import sys

@@ -1,4 +1,8 @@
-"""Train a model on a task. Settings come from a YAML run config and from --key value, the latter winning."""
+"""Train a model on a task. Settings come from a YAML run config and from --key value, the latter winning.
+
+Sources of settings: [P] the RMAAT paper (arXiv 2601.00426), [A] its astromorphic predecessor (arXiv 2312.10925), [C] this
+project's choice.
+"""
 
 from dataclasses import fields
 
