@@ -20,6 +20,7 @@ from rmaat.settings import SAME_RESULTS
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
 from rmaat.training import folder as run_folder
+from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
 from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, describe, drawn, tell
@@ -50,7 +51,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         TrainingDivergedError: where loss or a gradient stops being finite.
     """
     run.check()
-    run = with_precision(run, device())
+    run = for_device(run)
     source = RunData.of(run).sized()
     run = source.run
     data = source.load(bar)
@@ -148,7 +149,7 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
     Raises:
         UserError: where the data is missing or malformed, or one's own test file has a label that the model has not.
     """
-    run = with_precision(replace(finished.config, data_dir=data_dir or finished.config.data_dir), device())
+    run = for_device(replace(finished.config, data_dir=data_dir or finished.config.data_dir))
     source = replace(finished.source, run=run)
     with tempfile.TemporaryDirectory() as scratch:
         test = source.test_part(Path(scratch), bar)
@@ -162,6 +163,13 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
 def device() -> str:
     """Where runs compute: 'cuda' if there is one, else 'cpu'."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def for_device(run: RunConfig) -> RunConfig:
+    """The run as it can be done on the device there is; raises `UserError` where it cannot."""
+    if run.torch_compile:
+        check_compiler(device())
+    return with_precision(run, device())
 
 
 def build_model(source: RunData) -> RmaatForSequenceClassification:

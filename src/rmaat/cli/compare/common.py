@@ -63,10 +63,13 @@ def setting_of(arguments: Namespace, begin: Callable[[str], None]) -> Setting:
     """What both comparisons are made of."""
     from rmaat.compare.processes import in_fresh_process
     from rmaat.compare.run import Setting
+    from rmaat.training.compiler import check_compiler
     from rmaat.training.precision import warn_of_slow_bf16
 
     methods, absent = chosen(arguments.methods)
     shape, device = shape_of(arguments), device_of(arguments.device)
+    if shape.torch_compile:
+        check_compiler(device)
     if shape.bf16:
         warn_of_slow_bf16(device)
     return Setting(shape, methods, absent, device, in_fresh_process, begin)
