@@ -111,6 +111,7 @@ class RunConfig(ModelSettings, FilesOptions):
             "test_examples",
             "dataloader_num_workers",
             "seed",
+            "data_seed",
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name} must be >= 0, not {getattr(self, name)}")
