@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from rmaat.errors import UserError
 from rmaat.training.config import AUTO, RunConfig
 
 
@@ -21,7 +22,13 @@ def has_bf16_arithmetic(device: str) -> bool:
 
 
 def with_precision(run: RunConfig, device: str) -> RunConfig:
-    """The run with 'auto' of `bf16` made true or false for the device; where it asks for a slow bf16, a warning is printed."""
+    """The run with 'auto' of `bf16` made true or false for the device; where it asks for a slow bf16, a warning is printed.
+
+    Raises:
+        UserError: for fp16 on a CPU.
+    """
+    if run.fp16 and device != "cuda":
+        raise UserError("fp16 needs a CUDA device; use --bf16 auto, or leave it out")
     if run.bf16 == AUTO:
         return replace(run, bf16=not run.fp16 and has_bf16_arithmetic(device))
     if run.bf16:

@@ -149,7 +149,10 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
     Raises:
         UserError: where the data is missing or malformed, or one's own test file has a label that the model has not.
     """
-    run = for_device(replace(finished.config, data_dir=data_dir or finished.config.data_dir))
+    config = finished.config
+    # What was trained in float16 on a GPU can be measured without one.
+    fp16 = config.fp16 and device() == "cuda"
+    run = for_device(replace(config, data_dir=data_dir or config.data_dir, fp16=fp16))
     source = replace(finished.source, run=run)
     with tempfile.TemporaryDirectory() as scratch:
         test = source.test_part(Path(scratch), bar)
