@@ -62,7 +62,10 @@ class Parser(ArgumentParser):
                 raise UserError(f"{self.prog} has no option '{name}'; {did_you_mean(name, options)}")
             following = given[place + 1] if place + 1 < len(given) else "--"
             if name == "--config":
-                path = Path(value or following)
+                named = value or ("" if following.startswith("-") else following)
+                if not named:
+                    raise UserError("--config needs the path of a YAML file, such as configs/listops.yaml")
+                path = Path(named)
                 self._read = path, read_settings(path)
             elif not value and following.startswith("--") and _is_flag(options[name]):
                 filled.append("true")
