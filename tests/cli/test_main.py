@@ -10,6 +10,9 @@ import pytest
 
 from rmaat.cli import compare
 from rmaat.cli.main import VERBS, main
+from rmaat.cli.parser import Parser
+from rmaat.errors import UserError
+from rmaat.tasks import TASKS
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS, *(f"compare {name}" for name in compare.VERBS)])
@@ -77,6 +80,32 @@ def test_a_value_of_the_wrong_type_is_told_with_its_place(tmp_path, capsys, sett
     assert capsys.readouterr().err == f"rmaat: error: {told.format(config)}\n"
     assert main(["data", "listops", "--num_train", "x"]) == 2
     assert capsys.readouterr().err == "rmaat: error: --num_train is 'x'; it must be a whole number or null\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "needed"),
+    [
+        ("evaluate", "--model: folder of a finished run"),
+        ("predict", "--model: folder of a finished run"),
+        ("simulate", "--output: folder for traces and figures; made where missing"),
+        ("compare accuracy", "--output: folder of the grid, made where missing"),
+        ("compare memory", "--output: folder for JSON and figure; made where missing"),
+        ("compare table", "its folder, the --output of `rmaat compare accuracy`"),
+        ("data", f"its task, one of: {', '.join(TASKS.names())}"),
+        ("list", "one of: models, tasks"),
+    ],
+)
+def test_a_missing_argument_is_told_with_what_it_is(capsys, verb, needed):
+    assert main(verb.split()) == 2
+    assert capsys.readouterr().err == f"rmaat: error: rmaat {verb} needs {needed}\n"
+
+
+def test_all_missing_arguments_are_told():
+    parser = Parser(prog="rmaat verb")
+    parser.add_argument("--first", required=True, help="this")
+    parser.add_argument("second", help="that")
+    with pytest.raises(UserError, match=r"^rmaat verb needs --first: this, and its second, that$"):
+        parser.parse_args([])
 
 
 def test_an_interrupt_is_one_line(monkeypatch, capsys):

@@ -25,8 +25,15 @@ class Parser(ArgumentParser):
         self._fill_defaults = False
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message as a `UserError`; of a value of the wrong type, what was given, where, and what may be."""
+        """Raise the message as a `UserError`; of a value of the wrong type, what was given, where, and what may be.
+
+        Of an argument that is missing, what it is.
+        """
         told = " ".join(str(message).split())
+        if missing := _MISSING.fullmatch(told):
+            keys = missing["keys"].split(", ")
+            needed = [_described(action) for action in self._actions if action.dest in keys]
+            raise UserError(f"{self.prog} needs {', and '.join(needed)}")
         wrong = _WRONG_TYPE.fullmatch(told)
         action = next((action for action in self._actions if wrong and action.dest == wrong["key"]), None)
         allowed = _in_words(getattr(action, "_typehint", None))
@@ -82,7 +89,8 @@ class Parser(ArgumentParser):
 
 
 _WRONG_TYPE = re.compile(r'Parser key "(?P<key>[^"]+)": .*(?:Given|Got) value:(?: (?P<value>.*))?')
-"""How jsonargparse tells of one."""
+_MISSING = re.compile("the following arguments are required: (?P<keys>.+)")
+"""How jsonargparse tells of them."""
 
 _TEXT = "text"
 _NUMBERS = {int: "whole number", float: "number"}
@@ -104,6 +112,15 @@ def _in_words(kind: Any) -> list[str]:
         return [f"'{value}'" for value in get_args(kind)]
     members = [_in_words(member) for member in get_args(kind)]
     return [word for words in members for word in words] if all(members) else []
+
+
+def _described(action: Any) -> str:
+    """An argument that must be given, and what it is or may be."""
+    if action.option_strings:
+        return f"{action.option_strings[-1]}: {action.help}"
+    if action.choices is not None:
+        return f"one of: {', '.join(action.choices)}"
+    return f"its {action.dest}, {action.help}"
 
 
 def _is_flag(action: Any) -> bool:
