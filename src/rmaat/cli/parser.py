@@ -3,14 +3,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.errors import UserError, did_you_mean
 from rmaat.presets import yaml_word
 from rmaat.training.config import read_settings
+from rmaat.wording import NUMBERS, TEXT, WrongValue, in_words, wrong_value
 
 
 class Parser(ArgumentParser):
@@ -34,26 +34,24 @@ class Parser(ArgumentParser):
             keys = missing["keys"].split(", ")
             needed = [_described(action) for action in self._actions if action.dest in keys]
             raise UserError(f"{self.prog} needs {', and '.join(needed)}")
-        wrong = _WRONG_TYPE.fullmatch(told)
-        action = next((action for action in self._actions if wrong and action.dest == wrong["key"]), None)
-        allowed = _in_words(getattr(action, "_typehint", None))
-        if wrong is None or not allowed:
+        wrong = wrong_value(told, self._actions)
+        if wrong is None:
             raise UserError(told)
-        self._refuse(wrong["key"], wrong["value"] or "", allowed)
+        self._refuse(wrong)
 
-    def _refuse(self, key: str, value: str, allowed: Sequence[str]) -> NoReturn:
+    def _refuse(self, wrong: WrongValue) -> NoReturn:
         path, settings = self._read or (None, {})
-        words = f"{', '.join(allowed[:-1])} or {allowed[-1]}" if len(allowed) > 1 else allowed[0]
-        if key not in settings or " ".join(str(settings[key]).split()) != value:
-            raise UserError(f"--{key} is '{value}'; it must be {words}")
+        key = wrong.key
+        if key not in settings or " ".join(str(settings[key]).split()) != wrong.value:
+            raise UserError(f"--{wrong}")
         found = settings[key]
-        kind = f"the {_NUMBERS[type(found)]} " if type(found) in _NUMBERS else ""
+        kind = f"the {NUMBERS[type(found)]} " if type(found) in NUMBERS else ""
         quoted = (
             f", as in {key}: '{yaml_word(found)}'"
-            if _TEXT in allowed and not isinstance(found, list | dict | None)
+            if TEXT in wrong.allowed and not isinstance(found, list | dict | None)
             else ""
         )
-        raise UserError(f"'{path}': {key} is {kind}{yaml_word(found)}; it must be {words}{quoted}")
+        raise UserError(f"'{path}': {key} is {kind}{yaml_word(found)}; {wrong.must_be}{quoted}")
 
     def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:
         """Parse after checking the names of flags and of the keys in a config file."""
@@ -83,35 +81,13 @@ class Parser(ArgumentParser):
         # In a file jsonargparse takes null for any type.
         _, settings = self._read or (None, {})
         for action in self._actions:
-            allowed = _in_words(getattr(action, "_typehint", None))
+            allowed = in_words(action)
             if allowed and "null" not in allowed and settings.get(action.dest, "") is None:
-                self._refuse(action.dest, "None", allowed)
+                self._refuse(WrongValue(action.dest, "None", allowed))
 
 
-_WRONG_TYPE = re.compile(r'Parser key "(?P<key>[^"]+)": .*(?:Given|Got) value:(?: (?P<value>.*))?')
 _MISSING = re.compile("the following arguments are required: (?P<keys>.+)")
 """How jsonargparse tells of them."""
-
-_TEXT = "text"
-_NUMBERS = {int: "whole number", float: "number"}
-_WORDS = {
-    str: [_TEXT],
-    **{kind: [f"a {name}"] for kind, name in _NUMBERS.items()},
-    bool: ["true", "false"],
-    NoneType: ["null"],
-    dict: ["lines of 'key: value'"],
-}
-
-
-def _in_words(kind: Any) -> list[str]:
-    """What a setting of that type may be, for people; nothing for a type that has no words."""
-    known = _WORDS.get(get_origin(kind) or kind)
-    if known is not None:
-        return known
-    if get_origin(kind) is Literal:
-        return [f"'{value}'" for value in get_args(kind)]
-    members = [_in_words(member) for member in get_args(kind)]
-    return [word for words in members for word in words] if all(members) else []
 
 
 def _described(action: Any) -> str:

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from rmaat.compare.grid.models import model_names
 from rmaat.errors import UserError, did_you_mean
 from rmaat.training.config import RunConfig, check_key
+from rmaat.wording import wrong_value
 
 GRAMMAR = re.compile(r"(?P<model>[^\[\]]+)(?:\[(?P<changes>[^\[\]]+)\])?")
 
@@ -67,7 +68,8 @@ def _typed(pairs: Mapping[str, str], where: str) -> dict[str, Any]:
     try:
         parsed = parser.parse_args([f"--{key}={value}" for key, value in pairs.items()])
     except Exception as error:
-        raise UserError(f"'{where}': {' '.join(str(error).split())}") from error
+        told = " ".join(str(error).split())
+        raise UserError(f"'{where}': {wrong_value(told, parser._actions) or told}") from error
     return {key: getattr(parsed, key) for key in pairs}
 
 
