@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from rmaat.cli import compare
 from rmaat.cli.main import VERBS, main
 from rmaat.cli.parser import Parser
 from rmaat.errors import UserError
+from rmaat.provenance import provenance
 from rmaat.tasks import TASKS
 
 
@@ -112,6 +114,14 @@ def test_an_interrupt_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("rmaat.cli.list.run", lambda arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["list", "tasks"]) == 130
     assert capsys.readouterr().err == "rmaat: interrupted\n"
+
+
+def test_a_module_run_records_a_command_that_can_be_run(monkeypatch):
+    recorded = []
+    monkeypatch.setattr("rmaat.cli.main.entry_point", lambda: recorded.append(provenance()["command"]))
+    monkeypatch.setattr("sys.argv", ["-m", "train", "--output_dir", "my run"])
+    runpy.run_module("rmaat", run_name="__main__", alter_sys=True)
+    assert recorded == ["rmaat train --output_dir 'my run'"]
 
 
 def test_a_reader_that_has_gone_ends_the_command_without_a_traceback():
