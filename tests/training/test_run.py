@@ -98,6 +98,27 @@ def test_validation_in_training_is_on_drawn_examples(tiny):
     assert texts(used) != texts(data["validation"].select(range(7)))
 
 
+def test_the_config_is_printed_as_the_run_will_hold_it(tiny, tmp_path, capsys):
+    path, folder = tmp_path / "given.yaml", tmp_path / "run"
+    path.write_text(
+        f"model: rmaat\ndataset: listops_short\ndata_dir: {tiny.data_dir}\nbf16: auto\nmax_seq_len: 192\nnum_segments: 3\n"
+        f"hidden_size: 16\nnum_hidden_layers: 1\nnum_attention_heads: 2\nmatch_parameters: 9000\n"
+    )
+    command = ["train", "--config", str(path), "--max_steps", "1", "--output_dir", str(folder)]
+    assert main([*command, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    assert not folder.exists()
+    assert main(command) == 0
+    assert printed == (folder / "run.yaml").read_text()
+
+
+def test_a_config_that_contradicts_itself_is_not_printed(capsys):
+    assert main(["train", "--print_config", "--resume", "--overwrite"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "exclude each other" in told.err
+
+
 def test_evaluate_and_predict_use_the_run(finished, tmp_path, capsys, monkeypatch):
     assert main(["evaluate", "--model", str(finished)]) == 0
     assert "test accuracy" in capsys.readouterr().out

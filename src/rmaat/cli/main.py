@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog, module, rest = _find(arguments, "rmaat", "rmaat.cli", PURPOSE, VERBS)
         from rmaat.cli.parser import Parser
 
-        parser = Parser(prog=prog, description=module.__doc__)
+        # jsonargparse's own flag prints what was given, unchecked.
+        parser = Parser(prog=prog, description=module.__doc__, print_config=None)
         module.add_arguments(parser)
         module.run(parser.parse_args(rest))
     except _Help as overview:

@@ -15,19 +15,28 @@ from rmaat.training.config import RunConfig
 def add_arguments(parser: Parser) -> None:
     """One flag a setting, with its type and help from the run config itself."""
     parser.add_argument("--config", action="config", help="YAML file of settings, see configs/")
+    parser.add_argument(
+        "--print_config",
+        type=bool,
+        default=False,
+        help="check, and print every setting as run.yaml would hold it; no training",
+    )
     parser.add_class_arguments(RunConfig)
     # A preset must know what was given from what is left at its default.
     parser.leave_out_defaults()
 
 
 def run(arguments: Namespace) -> None:
-    """Train, and print where the results are."""
+    """Train, and print where the results are; or, where it is asked for, the settings alone."""
     config = RunConfig.resolved({f.name: arguments[f.name] for f in fields(RunConfig) if f.name in arguments})
     from rmaat.cli.progress import count_bar
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.tasks.base import no_bar
-    from rmaat.training.run import is_first_process, train
+    from rmaat.training.run import is_first_process, prepared, train
 
+    if arguments.get("print_config"):
+        print(prepared(config).run.to_yaml(), end="")
+        return
     hide_progress_of_transformers()
     result = train(config, count_bar if is_first_process() else no_bar)
     if not is_first_process():

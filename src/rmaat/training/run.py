@@ -50,9 +50,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         UserError: for mistakes in the config, the data or the output folder, before training starts.
         TrainingDivergedError: where loss or a gradient stops being finite.
     """
-    run.check()
-    run = for_device(run)
-    source = RunData.of(run).sized()
+    source = prepared(run)
     run = source.run
     data = source.load(bar)
     batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
@@ -166,6 +164,16 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
 def device() -> str:
     """Where runs compute: 'cuda' if there is one, else 'cpu'."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def prepared(run: RunConfig) -> RunData:
+    """The run's data and, under `run`, its settings as run.yaml holds them: checked, of this device and of the size asked for.
+
+    Raises:
+        UserError: where settings contradict themselves, their task or the device.
+    """
+    run.check()
+    return RunData.of(for_device(run)).sized()
 
 
 def for_device(run: RunConfig) -> RunConfig:
