@@ -72,6 +72,7 @@ def test_a_hundredth_of_one_tensor_is_noticed_in_a_reference(register, tensor):
     assert f"in {tensor}" in judge("own_reference", Shape(), "cpu").refusal
 
 
+@pytest.mark.slow
 def test_a_compiled_reference_is_held_against_itself_eager_too(register):
     def build(shape, device):
         return broken("classifier.bias", 1.01 if shape.torch_compile else 1, "full").build(

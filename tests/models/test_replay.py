@@ -144,7 +144,12 @@ def test_gradient_accumulation_adds_up(make_model, ragged):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "settings"), [("ltp", {}), ("none", {"replay_buffer": "cpu"}), ("none", {"replay_budget": 7})]
+    ("schedule", "settings"),
+    [
+        ("ltp", {}),
+        ("none", {"replay_buffer": "cpu"}),
+        pytest.param("none", {"replay_budget": 7}, marks=pytest.mark.slow),
+    ],
 )
 def test_hundreds_of_segments(make_model, schedule, settings):
     """`ltp` hands almost nothing on over as many; with `none` the first segment's gradient counts as the last's does."""

@@ -124,6 +124,7 @@ def test_examples_that_equal_one_of_train_to_the_tokenizer_are_counted(own_files
     assert facts(data["test"]).notes == ["1 examples equal one of train once they are cut and tokenised"]
 
 
+@pytest.mark.slow
 def test_levels_are_given_as_values(tiny, tmp_path, capsys):
     generator = np.random.default_rng(0)
     arrays = {

@@ -161,6 +161,7 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, monkeypatch):
     assert whole.metrics["train_tokens"] == resumed.metrics["train_tokens"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_step_is_measured_and_not_trained_on(tiny, monkeypatch):
     whole = train(tiny)
 
@@ -332,6 +333,7 @@ def test_bad_texts_are_refused_by_name(finished, tmp_path, capsys):
     assert "none.txt" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_a_whole_checkpoint(tiny):
     folder = Path(tiny.output_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
