@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rmaat.tasks import TASKS, load
@@ -16,12 +17,16 @@ from rmaat.tasks.reader import TokenReader
 BATCH = 100
 
 
+def levels_of(part: Dataset) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    reader = TokenReader(part)
+    return np.stack([example["input_ids"] for example in reader.__getitems__(range(len(reader)))]), reader.labels.copy()
+
+
 def images_of(part: Dataset, name: str) -> tuple[Tensor, Tensor]:
     info = TASKS[name].info
-    reader = TokenReader(part)
-    levels = np.stack([example["input_ids"] for example in reader.__getitems__(range(len(reader)))])
+    levels, labels = levels_of(part)
     values = (torch.from_numpy(levels).float() - info.value_mean) / info.value_std
-    return values.view(len(reader), 1, *info.image_shape), torch.from_numpy(reader.labels.copy())
+    return values.view(len(labels), 1, *info.image_shape), torch.from_numpy(labels)
 
 
 def network(classes: int) -> nn.Module:
@@ -100,14 +105,13 @@ def test_pathfinder_shows_nothing_to_a_linear_reader(name: str, tmp_path: Path) 
     assert isinstance(task, GeneratedTask)
     generate(task, tmp_path, 0, Counts(train=20_000, validation=2, test=10_000))
     dataset = load(name, tmp_path)
-    parts = [TokenReader(dataset[part]) for part in ("train", "test")]
-    levels = [np.stack([example["input_ids"] for example in part.__getitems__(range(len(part)))]) for part in parts]
-    signs = [2.0 * part.labels - 1 for part in parts]
+    (train_levels, train_labels), (test_levels, test_labels) = levels_of(dataset["train"]), levels_of(dataset["test"])
+    levels = (train_levels, test_levels)
     histograms = [np.stack([np.bincount(row, minlength=256) for row in rows]) for rows in levels]
     for features in (levels, histograms):
         train, test = (np.concatenate([x, np.ones((len(x), 1))], axis=1, dtype=np.float64) for x in features)
-        weights = np.linalg.lstsq(train, signs[0], rcond=None)[0]
-        found = np.mean((test @ weights > 0) == (signs[1] > 0))
+        weights = np.linalg.lstsq(train, 2.0 * train_labels - 1, rcond=None)[0]
+        found = np.mean((test @ weights > 0) == test_labels)
         assert abs(found - 0.5) < 4 * 0.5 / np.sqrt(len(test))
 
 
