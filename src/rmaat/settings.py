@@ -31,10 +31,12 @@ class ModelSettings:
     """What a model is, apart from its vocabulary and labels.
 
     Args:
-        max_seq_len: longest sequence, in tokens; with num_segments it sets the segment length [P].
+        max_seq_len: longest sequence, in tokens or values; with num_segments it sets the segment length [P].
         num_segments: segments that max_seq_len is cut into, any divisor of it [P: 2, 4, 8, 16].
         num_memory_tokens: memory tokens M put before each segment and handed to the next [P: 1 by default].
         input_type: 'tokens' (ids, looked up) or 'values' (real numbers, one a position, embedded linearly).
+        patch_size: consecutive values that one position holds, embedded together by one linear map, such as the channels of a
+            signal or a row of an image; needs input_type 'values' [C: 1, a position a value].
         two_towers: read two inputs with one encoder and classify [a, b, a * b, a - b], as the Long Range Arena does for pairs.
         attention_type: 'astro' (linear, astromorphic) or 'softmax' [P], or that of a baseline: 'linear', 'nystromformer',
             'linformer', 'performer', 'luna', 'vla' or 's4d'; see docs/models.md.
@@ -75,6 +77,8 @@ class ModelSettings:
         pooled_norm: standardise each feature of what is read over the batch, before the classifier [C]: means over many tokens
             differ little from sequence to sequence, which short trainings do not overcome. Evaluation goes by statistics of up to
             512 train examples, taken anew before each evaluation in training; a model trained otherwise has running ones.
+        classifier_hidden_size: width of a hidden layer in the classifier, as the Long Range Arena's has one; null means a linear
+            classifier [C]. What is a matter of pairs of places, such as Pathfinder, is not learned in short trainings without it.
         embedding_std: standard deviation of token embeddings at the start; sinusoids beside them have amplitude 1 [C].
     """
 
@@ -82,6 +86,7 @@ class ModelSettings:
     num_segments: int = 8
     num_memory_tokens: int = 1
     input_type: str = "tokens"
+    patch_size: int = 1
     two_towers: bool = False
     attention_type: str = "astro"
     memory_replay_backprop: bool = True
@@ -116,16 +121,22 @@ class ModelSettings:
     norm_first: bool = False
     readout: str = "mean"
     pooled_norm: bool = False
+    classifier_hidden_size: int | None = None
     embedding_std: float = 1.0
 
     @property
-    def segment_length(self) -> int:
-        """N_seg, the tokens of one segment."""
+    def segment_span(self) -> int:
+        """The tokens or values of one segment."""
         return self.max_seq_len // self.num_segments
 
     @property
+    def segment_length(self) -> int:
+        """N_seg, the positions of one segment beside its memory: a token each, or a patch of values."""
+        return self.segment_span // self.patch_size
+
+    @property
     def num_positions(self) -> int:
-        """Positions of one segment as the layers see it: memory, then tokens."""
+        """Positions of one segment as the layers see it: memory, then tokens or patches."""
         return self.num_memory_tokens + self.segment_length
 
     @property
@@ -140,7 +151,14 @@ class ModelSettings:
 
     def check_model(self) -> None:
         """Raise `UserError` where the settings contradict themselves or leave their ranges."""
-        for name in ("max_seq_len", "num_segments", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+        for name in (
+            "max_seq_len",
+            "num_segments",
+            "patch_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+        ):
             _at_least(name, getattr(self, name), 1)
         _at_least("intermediate_size", self.intermediate_size, 1)
         _at_least("num_memory_tokens", self.num_memory_tokens, 0)
@@ -151,6 +169,13 @@ class ModelSettings:
                 f"num_segments {self.num_segments} does not divide max_seq_len {self.max_seq_len}; "
                 f"near divisors: {', '.join(map(str, sorted(near)))}"
             )
+        if self.segment_span % self.patch_size:
+            raise UserError(
+                f"patch_size {self.patch_size} does not divide the {self.segment_span} values of a segment (max_seq_len "
+                f"{self.max_seq_len} / num_segments {self.num_segments})"
+            )
+        if self.patch_size > 1 and self.input_type != "values":
+            raise UserError(f"patch_size {self.patch_size} needs input_type 'values'; a token has a position to itself")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"num_attention_heads {self.num_attention_heads} does not divide hidden_size {self.hidden_size}"
@@ -169,6 +194,8 @@ class ModelSettings:
             raise UserError(f"position_decay must be >= 0, not {self.position_decay}")
         if self.two_towers and self.input_type == "values":
             raise UserError("two_towers reads pairs of token sequences; input_type 'values' does not go with it")
+        if self.classifier_hidden_size is not None:
+            _at_least("classifier_hidden_size", self.classifier_hidden_size, 1)
         if self.truncated_segments is not None:
             _at_least("truncated_segments", self.truncated_segments, 1)
             if self.memory_replay_backprop:

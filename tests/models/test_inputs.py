@@ -33,6 +33,64 @@ def test_padded_values_give_each_sample_its_own_result(make_model):
         torch.testing.assert_close(batch[row], alone, rtol=1e-10, atol=1e-12)
 
 
+def test_patches_of_values_are_tokens_that_are_embedded_by_a_linear_map(make_model):
+    """Against a model of tokens whose table holds what the linear map makes of each patch."""
+    patches = torch.randn(16, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(0, 16, (3, 32), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(32) < torch.tensor([32, 19, 3])[:, None]
+    settings = {"retention_schedule": "none", "hidden_dropout_prob": 0.0}
+    of_values = make_model(input_type="values", patch_size=4, max_seq_len=128, **settings).train()
+    of_tokens = make_model(**settings).train()
+    scale = of_values.rmaat.encoder.embedding.scale
+    weights = {name: value for name, value in of_values.state_dict().items() if ".scale." not in name}
+    table = {"rmaat.encoder.embedding.tokens.weight": patches @ scale.weight.T + scale.bias}
+    of_tokens.load_state_dict(weights | table)
+    values = patches[ids].where(mask[..., None], torch.nan).flatten(1)
+    given = (
+        {"input_values": values, "attention_mask": mask.repeat_interleave(4, 1)},
+        {
+            "input_ids": ids,
+            "attention_mask": mask,
+        },
+    )
+    found = []
+    for model, inputs in zip((of_values, of_tokens), given, strict=True):
+        out = model(**inputs, labels=torch.tensor([0, 1, 2]))
+        out.loss.backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if "embedding" not in n}
+        found.append({"logits": out.logits, "memory": out.memory, **gradients})
+    of_table = of_tokens.rmaat.encoder.embedding.tokens.weight.grad
+    torch.testing.assert_close(scale.weight.grad, of_table.T @ patches, rtol=1e-9, atol=1e-12)
+    for name, one in found[0].items():
+        assert one.norm() > 0
+        assert (one - found[1][name]).norm() <= 1e-10 * one.norm(), name
+
+
+def test_a_row_that_ends_within_a_patch_is_refused(make_model):
+    model = make_model(input_type="values", patch_size=4)
+    with pytest.raises(ValueError, match="row 1 has 6 values, which are not whole patches of patch_size 4"):
+        model(input_values=values(2, 8).float(), attention_mask=torch.arange(8) < torch.tensor([[8], [6]]))
+
+
+@pytest.mark.parametrize("towers", [False, True])
+def test_a_hidden_layer_stands_before_the_classifier(make_model, towers):
+    model = make_model(classifier_hidden_size=7, hidden_act="relu", two_towers=towers).eval()
+    a, b = torch.randint(0, 16, (2, 2, 20), generator=torch.Generator().manual_seed(1))
+    first, second = model.rmaat(a).pooled, model.rmaat(b).pooled
+    features = torch.cat([first, second, first * second, first - second], 1) if towers else first
+    hidden, last = model.classifier_hidden, model.classifier
+    wanted = (features @ hidden.weight.T + hidden.bias).clamp_min(0) @ last.weight.T + last.bias
+    found = model(a, other_input_ids=b if towers else None).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    assert hidden.weight.shape == (7, 64 if towers else 16)
+
+
+def test_segment_logits_go_through_the_hidden_layer(make_model):
+    model = make_model(classifier_hidden_size=7).eval()
+    out = model(torch.randint(0, 16, (2, 32)), output_segment_logits=True)
+    torch.testing.assert_close(out.segment_logits[:, -1], out.logits, rtol=1e-12, atol=1e-12)
+
+
 def test_a_pair_is_classified_by_both_and_their_product_and_difference(make_model):
     model = make_model(two_towers=True).eval()
     generator = torch.Generator().manual_seed(1)

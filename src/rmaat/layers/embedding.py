@@ -1,4 +1,4 @@
-"""Tokens or values, and positions, to vectors. Axes: B batch, S positions of a segment, D width."""
+"""Tokens or values, and positions, to vectors. Axes: B batch, S positions of a segment, P values of a position, D width."""
 
 import math
 
@@ -34,12 +34,12 @@ class TokenEmbedding(nn.Module):
 
 
 class ValueEmbedding(nn.Module):
-    """Real values (B, S) and positions (S, D) to vectors (B, S, D), by one linear map."""
+    """Patches of real values (B, S, P) and positions (S, D) to vectors (B, S, D), by one linear map."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
-        self.scale = nn.Linear(1, width)
+        self.scale = nn.Linear(patch_size, width)
 
-    def forward(self, values_BS: Tensor, positions_SD: Tensor) -> Tensor:
+    def forward(self, values_BSP: Tensor, positions_SD: Tensor) -> Tensor:
         """The sum of both, (B, S, D)."""
-        return self.scale(values_BS[..., None]) + positions_SD
+        return self.scale(values_BSP) + positions_SD

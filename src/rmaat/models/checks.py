@@ -80,6 +80,13 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
     return np.asarray(lengths, np.int64)
 
 
+def whole_patches(lengths: NDArray[np.int64], patch_size: int) -> NDArray[np.int64]:
+    """The patches of each row of so many values; raises `UserError` for a row that ends within one."""
+    for row in np.flatnonzero(lengths % patch_size)[:1]:
+        raise UserError(f"row {row} has {lengths[row]} values, which are not whole patches of patch_size {patch_size}")
+    return lengths // patch_size
+
+
 class Place(NamedTuple):
     """Where each row's segments stand in their whole sequence; int64 arrays, (B,).
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, cross_entropy
+from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from rmaat.models.checks import check_labels, check_pair, check_segment_logits, one_input
@@ -32,7 +33,9 @@ class RmaatClassifierOutput(ModelOutput):
 
 
 class RmaatForSequenceClassification(RmaatPreTrainedModel):
-    """RMAAT with a linear classifier on the last segment's readout; the loss is taken there alone [C: RMT].
+    """RMAAT with a classifier on the last segment's readout; the loss is taken there alone [C: RMT].
+
+    It is linear [C], or has one hidden layer, as the Long Range Arena's.
 
     With `two_towers` two inputs go through one encoder, and the classifier reads [a, b, a * b, a - b] [LRA].
     """
@@ -42,7 +45,10 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         self.rmaat = RmaatModel(config)
         self.pooled_norm = nn.BatchNorm1d(config.hidden_size, affine=False) if config.pooled_norm else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear((4 if config.two_towers else 1) * config.hidden_size, config.num_labels)
+        features, hidden = (4 if config.two_towers else 1) * config.hidden_size, config.classifier_hidden_size
+        self.classifier_hidden = None if hidden is None else nn.Linear(features, hidden)
+        self.activation = ACT2FN[config.hidden_act]
+        self.classifier = nn.Linear(features if hidden is None else hidden, config.num_labels)
         self.post_init()
 
     def forward(
@@ -95,10 +101,17 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             both = torch.cat([out.pooled, self.rmaat(other_input_ids, other_attention_mask).pooled])
             one, other = self._normed(both, len(first)).chunk(2)
             features = torch.cat([one, other, one * other, one - other], dim=1)
-        logits = self.classifier(self.dropout(features))
+        logits = self._classified(features)
         loss = None if labels is None else cross_entropy(logits, labels)
-        by_segment = None if out.segment_pooled is None else self.classifier(self.dropout(out.segment_pooled))
+        by_segment = None if out.segment_pooled is None else self._classified(out.segment_pooled)
         return RmaatClassifierOutput(loss, logits, out.memory, out.readout, by_segment)
+
+    def _classified(self, features: Tensor) -> Tensor:
+        features = self.dropout(features)
+        if self.classifier_hidden is not None:
+            features = self.activation(self.classifier_hidden(features))
+        logits: Tensor = self.classifier(features)
+        return logits
 
     def _normed(self, pooled: Tensor, examples: int) -> Tensor:
         norm = self.pooled_norm

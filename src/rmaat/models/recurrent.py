@@ -21,7 +21,7 @@ from rmaat.budget import Budget
 from rmaat.errors import UserError
 from rmaat.layers.embedding import TokenEmbedding
 from rmaat.layers.mixers import Mixer
-from rmaat.models.checks import Place, check_state, one_input, place_segments, row_lengths
+from rmaat.models.checks import Place, check_state, one_input, place_segments, row_lengths, whole_patches
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
 from rmaat.models.stand_in import ParameterSlots, check_replayable
@@ -123,7 +123,8 @@ class RmaatModel(RmaatPreTrainedModel):
             readout: (B, D + 1) from that call; needed where the readout adds up over segments, and by rows without a token.
             segment_offset: segments before this call, one number or (B,).
             total_segments: T of the whole sequence, one number or (B,); None means offset plus own segments.
-            input_values: (B, N) floating point, instead of input_ids where the config's input_type is 'values'.
+            input_values: (B, N) floating point, instead of input_ids where the config's input_type is 'values'; patch after
+                patch of patch_size values, each row whole patches. The mask is of values too.
             output_segments: give segment_pooled too, for a loss on every segment. Past a row's end it stays as it is.
 
         Returns:
@@ -134,7 +135,7 @@ class RmaatModel(RmaatPreTrainedModel):
         """
         config = self.config
         tokens = one_input(input_ids, input_values, config.input_type)
-        lengths = row_lengths(tokens, attention_mask, config.vocab_size)
+        lengths = whole_patches(row_lengths(tokens, attention_mask, config.vocab_size), config.patch_size)
         place = place_segments(lengths, config.segment_length, segment_offset, total_segments, memory is not None)
         batch = len(lengths)
         check_state("memory", memory, (batch, config.num_memory_tokens, config.hidden_size))
@@ -163,13 +164,14 @@ class RmaatModel(RmaatPreTrainedModel):
         Padding by nothing copies, too.
         """
         total, size = place.longest, self.config.segment_length
+        span = total * self.config.segment_span
+        missing = span - tokens.shape[1]
+        tokens = pad(tokens, (0, missing)) if missing > 0 else tokens[:, :span]
         if tokens.is_floating_point():
-            tokens = tokens.to(self.first_memory.dtype)
-        missing = total * size - tokens.shape[1]
-        tokens_BN = pad(tokens, (0, missing)) if missing > 0 else tokens[:, : total * size]
+            tokens = tokens.to(self.first_memory.dtype).unflatten(1, (total * size, self.config.patch_size))
         length_TB = (lengths - size * np.arange(total)[:, None]).clip(0, size)
         return SegmentInputs(
-            tokens_BN.unflatten(1, (total, size)).transpose(0, 1),
+            tokens.unflatten(1, (total, size)).transpose(0, 1),
             torch.from_numpy(length_TB).to(tokens.device),
             self._factors(place),
         )

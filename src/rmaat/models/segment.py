@@ -1,6 +1,7 @@
 """The segment step: the one pure function that training, replay, streaming and evaluation all call.
 
-Axes: B batch, S tokens of a segment, M memory tokens, N = M + S positions, D width, L layers, T segments.
+Axes: B batch, S tokens or patches of a segment, P values of a patch, M memory tokens, N = M + S positions, D width, L layers,
+T segments.
 """
 
 from typing import NamedTuple, cast
@@ -31,8 +32,8 @@ class SegmentInputs(NamedTuple):
     """What the segments are given, each with a leading axis T (or, for one segment, without it).
 
     Attributes:
-        tokens: (T, B, S) integer token ids, or floating-point values; what stands behind a row's tokens is not read.
-        length: (T, B) int64, the row's tokens in the segment, 0 .. S; where it is 0 the state passes through untouched.
+        tokens: (T, B, S) integer token ids, or (T, B, S, P) floating-point values; what stands behind a row's tokens is not read.
+        length: (T, B) int64, the row's tokens or patches in the segment, 0 .. S; where it is 0 the state passes through untouched.
         factor: (T, B) retention factors on the memory that the segment hands on.
     """
 
@@ -62,7 +63,7 @@ class SegmentEncoder(nn.Module):
         self.drop = config.hidden_dropout_prob
         self.lock = CallLock()
         self.embedding = (
-            ValueEmbedding(config.hidden_size)
+            ValueEmbedding(config.patch_size, config.hidden_size)
             if config.input_type == "values"
             else TokenEmbedding(config.vocab_size, config.hidden_size, config.embedding_std)
         )
@@ -124,7 +125,9 @@ class SegmentEncoder(nn.Module):
         width = inputs.tokens.shape[1]
         positions_N = torch.arange(num_memory + width, device=inputs.tokens.device)
         mask_BN = positions_N < num_memory + inputs.length[:, None]
-        tokens_BSD = self.embedding(inputs.tokens.masked_fill(~mask_BN[:, num_memory:], 0), positions_SD[:width])
+        absent_BS = ~mask_BN[:, num_memory:]
+        tokens = inputs.tokens.masked_fill(absent_BS[..., None] if inputs.tokens.dim() == 3 else absent_BS, 0)
+        tokens_BSD = self.embedding(tokens, positions_SD[:width])
         if keep is not None:
             tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.drop)
         x_BND = torch.cat([state.memory.to(tokens_BSD.dtype), tokens_BSD], dim=1)

@@ -53,8 +53,8 @@ def match_parameters(
     width, one, changes = found[-1]
     if width < 1 and one > (1 + TOLERANCE) * target:
         narrowest = {**settings, **changes, "intermediate_size": 1}
-        segments = RmaatConfig(**narrowest).num_segments
-        shortest = count_parameters({**narrowest, "max_seq_len": segments})
+        config = RmaatConfig(**narrowest)
+        shortest = count_parameters({**narrowest, "max_seq_len": config.num_segments * config.patch_size})
         shorter = "lower max_seq_len, " if shortest <= (1 + TOLERANCE) * target else ""
         raise UserError(
             f"match_parameters {target:,}: the model has {one:,} parameters even with intermediate_size 1"

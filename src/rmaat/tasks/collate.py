@@ -25,7 +25,7 @@ class Collator:
     Called with B examples, it returns `input_ids` (B, N), of the type they are stored in, padded with 0, `attention_mask`
     (B, N) bool, True for a token, and `labels` (B,) int64 where the examples have them; pairs give `other_input_ids` and
     `other_attention_mask` (B, N') too. N is the batch's longest length rounded up to a multiple of `multiple`, the
-    segment length.
+    tokens or values of a segment.
 
     With `separator`, an id, the two sequences of a pair become one row, a, separator, b, and there are no other_* keys.
     With `normalise`, (mean, std) of levels, ids become `input_values` (B, N) float32 = (id - mean) / std, 0 where the

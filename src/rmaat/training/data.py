@@ -131,7 +131,7 @@ class RunData:
             assert self.info.value_mean is not None
             assert self.info.value_std is not None
             normalise = (self.info.value_mean, self.info.value_std)
-        return Collator(self.run.segment_length, normalise, self.info.separator if self.joined else None)
+        return Collator(self.run.segment_span, normalise, self.info.separator if self.joined else None)
 
     def load(self, bar: ProgressBar = no_bar) -> DatasetDict:
         """All parts; see `rmaat.tasks.load`.

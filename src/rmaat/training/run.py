@@ -100,6 +100,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "generator_seed": source.generator_seed,
         "dataset": run.dataset,
         "input_type": run.input_type,
+        "patch_size": run.patch_size,
         "model": run.model,
         **provenance(),
         "data": describe(data),
