@@ -54,6 +54,13 @@ def test_learned_factors_begin_as_ltp():
         ({"num_segmens": 3}, "did you mean 'num_segments'"),
         ({"num_segments": 3, "max_seq_len": 32}, "does not divide max_seq_len 32; near divisors: 1, 2, 4, 8"),
         ({"num_attention_heads": 3}, "does not divide hidden_size"),
+        (
+            {"input_type": "values", "patch_size": 3, "max_seq_len": 32, "num_segments": 4},
+            r"patch_size 3 does not divide the 8 values of a segment \(max_seq_len 32 / num_segments 4\)",
+        ),
+        ({"patch_size": 2}, "patch_size 2 needs input_type 'values'"),
+        ({"patch_size": 0}, "patch_size must be a whole number >= 1"),
+        ({"classifier_hidden_size": 0}, "classifier_hidden_size must be a whole number >= 1"),
         ({"attention_type": "astra"}, "did you mean 'astro'"),
         ({"retention_schedule": "pateau"}, "did you mean 'plateau'"),
         ({"readout": "max"}, "known: first, mean, memory, running_mean"),
