@@ -34,6 +34,8 @@ class RunConfig(ModelSettings, FilesOptions):
         output_dir: folder of the run, made if need be.
         overwrite: begin anew in an output_dir that already holds a run.
         resume: go on from the last whole checkpoint in output_dir.
+        init_from: output_dir of a finished run whose weights this one begins with, such as one on an easier task, on shorter
+            sequences or on other labels (the classifier's last layer then begins anew); null begins anew.
         seed: seed of initial weights, order of examples and dropout.
         max_steps: optimiser steps; 0 means as many as num_train_epochs has.
         num_train_epochs: passes over the training part, where max_steps is 0.
@@ -67,6 +69,7 @@ class RunConfig(ModelSettings, FilesOptions):
     output_dir: str = "runs/run"
     overwrite: bool = False
     resume: bool = False
+    init_from: str | None = None
     seed: int = 0
     max_steps: int = 0
     num_train_epochs: float = 1.0

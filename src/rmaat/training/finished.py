@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.folder import RUN_CONFIG
+from rmaat.training.weights import WEIGHTS, misfit, read_weights
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def open_run(folder: Path) -> FinishedRun:
     Raises:
         UserError: where a file is missing or damaged, or the model is of another kind or does not fit the run's task.
     """
-    for name in (RUN_CONFIG, "config.json", "model.safetensors"):
+    for name in (RUN_CONFIG, "config.json", WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"'{folder}' is not a finished run: it has no {name}; give the output_dir of `rmaat train`")
     run = RunConfig.from_yaml(folder / RUN_CONFIG)
@@ -55,24 +55,12 @@ def open_run(folder: Path) -> FinishedRun:
             f"'{run.dataset}' needs {source.vocab_size} and {', '.join(source.info.label_names)}: it is a checkpoint of "
             "another model"
         )
-    _check_weights(folder / "model.safetensors", RmaatForSequenceClassification(config))
+    if (found := misfit(read_weights(folder / WEIGHTS), RmaatForSequenceClassification(config))) is not None:
+        name, there, asked = found
+        raise UserError(
+            f"'{folder / WEIGHTS}' is a checkpoint of another model: {name} is {there}, config.json asks for {asked}"
+        )
     return FinishedRun(source, RmaatForSequenceClassification.from_pretrained(folder).eval())
-
-
-def _check_weights(path: Path, model: RmaatForSequenceClassification) -> None:
-    """Raise `UserError` unless the file holds exactly the model's tensors, in their shapes."""
-    try:
-        with safe_open(path, "pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"'{path}' is damaged or not a safetensors file: {error}") from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            raise UserError(
-                f"'{path}' is a checkpoint of another model: {name} is {found.get(name)}, config.json asks for "
-                f"{wanted.get(name)}"
-            )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from rmaat.training.pooled import PooledStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
 from rmaat.training.trainer import SegmentTrainer
+from rmaat.training.weights import begin_from
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     # A checkpoint holds the weights and Adam's two moments; the finished model is written once more.
     bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
     checkpoint = resumed_checkpoint(source, model.config) if run.resume else None
+    if checkpoint is None and run.init_from is not None:
+        begin_from(model, Path(run.init_from))
     # One of several processes makes the folder; the others meet it when the trainer connects them.
     if is_first_process():
         run_folder.prepare(output_dir, bytes_needed, overwrite=run.overwrite, resume=run.resume)
@@ -95,6 +98,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "training_memory_bytes": trainer.totals["memory"],
         "peak_memory_bytes": trainer.memory.whole,
         "num_parameters": num_parameters,
+        "init_from": run.init_from,
         "seed": run.seed,
         "data_seed": run.data_seed,
         "generator_seed": source.generator_seed,

@@ -1,0 +1,58 @@
+"""Weights in a folder: read, held against a model's, and taken over by another run."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rmaat.errors import UserError
+from rmaat.models import RmaatConfig, RmaatForSequenceClassification
+from rmaat.settings import SAME_RESULTS, ModelSettings
+
+WEIGHTS = "model.safetensors"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name; raises `UserError` where it is damaged."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"'{path}' is damaged or not a safetensors file: {error}") from error
+
+
+def misfit(weights: Mapping[str, Tensor], model: RmaatForSequenceClassification) -> tuple[str, str, str] | None:
+    """The first tensor that weights and model do not have in one shape: its name, its shape there and in the model; or None."""
+    wanted = model.state_dict()
+    for name in sorted(weights.keys() | wanted.keys()):
+        there, here = (str(tuple(of[name].shape)) if name in of else "missing" for of in (weights, wanted))
+        if there != here:
+            return name, there, here
+    return None
+
+
+def begin_from(model: RmaatForSequenceClassification, folder: Path) -> None:
+    """Give the model the weights of a finished run; where that one's labels are others, all but the classifier's last layer.
+
+    Raises:
+        UserError: where there is no such run or its weights have other shapes, naming the settings that differ.
+    """
+    for name in ("config.json", WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"init_from '{folder}' is not a finished run: it has no {name}; train that one first, give the output_dir of "
+                "another, or null to begin anew"
+            )
+    theirs, ours = RmaatConfig.from_pretrained(folder), model.config
+    weights = read_weights(folder / WEIGHTS)
+    if theirs.id2label != ours.id2label:
+        weights |= {f"classifier.{name}": tensor for name, tensor in model.classifier.state_dict().items()}
+    if (found := misfit(weights, model)) is not None:
+        name, there, here = found
+        names = [f.name for f in fields(ModelSettings) if f.name not in SAME_RESULTS] + ["vocab_size"]
+        pairs = [(name, getattr(theirs, name), getattr(ours, name)) for name in names]
+        differ = ", ".join(f"{name} ({one} there, {other} here)" for name, one, other in pairs if one != other)
+        raise UserError(f"init_from '{folder}': {name} is {there} there and {here} here; they differ in {differ}")
+    model.load_state_dict(weights)
