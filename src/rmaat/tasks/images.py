@@ -46,21 +46,24 @@ class ImageTask(Task, ABC):
         return self.info.image_shape
 
     def encode(self, text: str) -> NDArray[np.uint8]:
-        """Grey levels (rows * columns,) of the picture whose path is given, in any format that Pillow reads."""
+        """Grey levels (rows * columns,) of the picture whose path is given, in any format that Pillow reads.
+
+        Raises `UserError`, which does not name the path, where it is none of that size.
+        """
         from PIL import Image, UnidentifiedImageError
 
         rows, columns = self.shape
         try:
             with Image.open(text) as picture:
                 if picture.size != (columns, rows):
-                    raise UserError(f"{text} has {picture.size[0]} x {picture.size[1]} pixels, not {columns} x {rows}")
+                    raise UserError(f"{picture.size[0]} x {picture.size[1]} pixels, not {columns} x {rows}")
                 return np.asarray(picture.convert("L")).reshape(-1)
         except UnidentifiedImageError as error:
-            raise UserError(f"{text} is no picture that can be read; PNG is fine") from error
+            raise UserError("no picture that can be read; PNG is fine") from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{text}: the picture cannot be read ({error})") from error
+            raise UserError(f"the picture cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
         """The picture in characters, darker to brighter, a line a row."""
