@@ -25,7 +25,8 @@ def row(path: Path) -> str:
         task,
         f"{100 * found['test_accuracy']:.2f}",
         f"{100 * found['test_majority_accuracy']:.2f}",
-        str(ACCURACY.get(("rmaat", run), "")),
+        # What was published is of one pixel a position.
+        str(ACCURACY.get(("rmaat", run), "")) if found.get("patch_size", 1) == 1 else "",
         f"{found['steps']:,}",
         f"{found['train_tokens'] / 1e6:,.0f} M",
         f"{found['train_seconds'] / 60:.0f}",

@@ -78,7 +78,7 @@ class ModelSettings:
             differ little from sequence to sequence, which short trainings do not overcome. Evaluation goes by statistics of up to
             512 train examples, taken anew before each evaluation in training; a model trained otherwise has running ones.
         classifier_hidden_size: width of a hidden layer in the classifier, as the Long Range Arena's has one; null means a linear
-            classifier [C]. What is a matter of pairs of places, such as Pathfinder, is not learned in short trainings without it.
+            classifier [C]. Pathfinder is not learned in short trainings without it.
         embedding_std: standard deviation of token embeddings at the start; sinusoids beside them have amplitude 1 [C].
     """
 
