@@ -404,6 +404,7 @@ def test_with_other_labels_only_the_last_layer_begins_anew(tiny, finished):
 @pytest.mark.parametrize(
     ("settings", "spoil", "said"),
     [
+        ({}, lambda run: (run / "config.json").write_text("{"), "is not JSON"),
         ({}, lambda run: (run / "model.safetensors").unlink(), "it has no model.safetensors; train that one first"),
         ({}, lambda run: (run / "model.safetensors").write_bytes(b"xx"), "damaged or not a safetensors"),
         (

@@ -1,6 +1,5 @@
 """Using a finished run: its config, its model, its task."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,11 @@ import numpy as np
 import torch
 
 from rmaat.errors import UserError
-from rmaat.models import RmaatConfig, RmaatForSequenceClassification
+from rmaat.models import RmaatForSequenceClassification
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.folder import RUN_CONFIG
-from rmaat.training.weights import WEIGHTS, misfit, read_weights
+from rmaat.training.weights import CONFIG, WEIGHTS, misfit, read_config, read_weights
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,11 @@ def open_run(folder: Path) -> FinishedRun:
     Raises:
         UserError: where a file is missing or damaged, or the model is of another kind or does not fit the run's task.
     """
-    for name in (RUN_CONFIG, "config.json", WEIGHTS):
+    for name in (RUN_CONFIG, CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"'{folder}' is not a finished run: it has no {name}; give the output_dir of `rmaat train`")
     run = RunConfig.from_yaml(folder / RUN_CONFIG)
-    try:
-        stored = json.loads((folder / "config.json").read_text())
-    except ValueError as error:
-        raise UserError(f"'{folder / 'config.json'}' is not JSON: {error}") from error
-    kind = stored.get("model_type") if isinstance(stored, dict) else None
-    if kind != RmaatConfig.model_type:
-        raise UserError(f"'{folder}' holds a model of type '{kind}', not '{RmaatConfig.model_type}'")
-    config = RmaatConfig.from_pretrained(folder)
+    config = read_config(folder)
     names = tuple(config.id2label[i] for i in range(config.num_labels))
     source = RunData.of_finished(run, folder, names)
     if (config.vocab_size, names) != (source.vocab_size, source.info.label_names):

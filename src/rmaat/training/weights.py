@@ -1,5 +1,6 @@
-"""Weights in a folder: read, held against a model's, and taken over by another run."""
+"""A model in a folder: its config and weights read, held against another's, and taken over by another run."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +13,20 @@ from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.settings import SAME_RESULTS, ModelSettings
 
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+
+
+def read_config(folder: Path) -> RmaatConfig:
+    """The config of the model in a folder; raises `UserError` where it is damaged or of another kind of model."""
+    try:
+        stored = json.loads((folder / CONFIG).read_text())
+    except ValueError as error:
+        raise UserError(f"'{folder / CONFIG}' is not JSON: {error}") from error
+    kind = stored.get("model_type") if isinstance(stored, dict) else None
+    if kind != RmaatConfig.model_type:
+        raise UserError(f"'{folder}' holds a model of type '{kind}', not '{RmaatConfig.model_type}'")
+    return RmaatConfig.from_pretrained(folder)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -39,13 +53,13 @@ def begin_from(model: RmaatForSequenceClassification, folder: Path) -> None:
     Raises:
         UserError: where there is no such run or its weights have other shapes, naming the settings that differ.
     """
-    for name in ("config.json", WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(
                 f"init_from '{folder}' is not a finished run: it has no {name}; train that one first, give the output_dir of "
                 "another, or null to begin anew"
             )
-    theirs, ours = RmaatConfig.from_pretrained(folder), model.config
+    theirs, ours = read_config(folder), model.config
     weights = read_weights(folder / WEIGHTS)
     if theirs.id2label != ours.id2label:
         weights |= {f"classifier.{name}": tensor for name, tensor in model.classifier.state_dict().items()}
