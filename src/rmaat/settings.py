@@ -34,7 +34,7 @@ class ModelSettings:
         max_seq_len: longest sequence, in tokens or values; with num_segments it sets the segment length [P].
         num_segments: segments that max_seq_len is cut into, any divisor of it [P: 2, 4, 8, 16].
         num_memory_tokens: memory tokens M put before each segment and handed to the next [P: 1 by default].
-        input_type: 'tokens' (ids, looked up) or 'values' (real numbers, one a position, embedded linearly).
+        input_type: 'tokens' (ids, looked up) or 'values' (real numbers, patch_size a position, embedded linearly).
         patch_size: consecutive values that one position holds, embedded together by one linear map, such as the channels of a
             signal or a row of an image; needs input_type 'values' [C: 1, a position a value].
         two_towers: read two inputs with one encoder and classify [a, b, a * b, a - b], as the Long Range Arena does for pairs.
@@ -169,13 +169,13 @@ class ModelSettings:
                 f"num_segments {self.num_segments} does not divide max_seq_len {self.max_seq_len}; "
                 f"near divisors: {', '.join(map(str, sorted(near)))}"
             )
+        if self.patch_size > 1 and self.input_type != "values":
+            raise UserError(f"patch_size {self.patch_size} needs input_type 'values'; a token has a position to itself")
         if self.segment_span % self.patch_size:
             raise UserError(
                 f"patch_size {self.patch_size} does not divide the {self.segment_span} values of a segment (max_seq_len "
                 f"{self.max_seq_len} / num_segments {self.num_segments})"
             )
-        if self.patch_size > 1 and self.input_type != "values":
-            raise UserError(f"patch_size {self.patch_size} needs input_type 'values'; a token has a position to itself")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"num_attention_heads {self.num_attention_heads} does not divide hidden_size {self.hidden_size}"

@@ -72,6 +72,17 @@ def test_a_row_that_ends_within_a_patch_is_refused(make_model):
         model(input_values=values(2, 8).float(), attention_mask=torch.arange(8) < torch.tensor([[8], [6]]))
 
 
+def test_a_row_that_goes_on_is_told_its_length_in_values(make_model):
+    model = make_model(input_type="values", patch_size=4, max_seq_len=128)
+    with pytest.raises(ValueError, match="so its length 20 must be whole segments of 32"):
+        model(input_values=values(1, 20), total_segments=3)
+
+
+def test_an_activation_with_parameters_is_the_classifiers_only_beside_its_hidden_layer(make_model):
+    names = {name for name, _ in make_model(hidden_act="prelu").named_parameters()}
+    assert not {name for name in names if name.startswith("activation.")}
+
+
 @pytest.mark.parametrize("towers", [False, True])
 def test_a_hidden_layer_stands_before_the_classifier(make_model, towers):
     model = make_model(classifier_hidden_size=7, hidden_act="relu", two_towers=towers).eval()

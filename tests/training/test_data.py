@@ -161,6 +161,10 @@ def test_levels_are_given_as_values(tiny, tmp_path, capsys):
     ("settings", "said"),
     [
         ({"input_type": "values"}, "needs levels"),
+        (
+            {"input_type": "values", "dataset": "mnist", "max_seq_len": 1024, "num_segments": 4, "patch_size": 32},
+            "patch_size 32 does not divide the 784 values of an example of mnist; rows are of 28",
+        ),
         ({"two_towers": True}, "needs pairs"),
         ({"train_file": "a.jsonl"}, "only for the task files"),
         ({"dataset": "files"}, "needs train_file"),

@@ -389,9 +389,10 @@ def test_a_run_begins_with_the_weights_of_another(tiny, finished):
         assert (after[name] - tensor).abs().max() < 1e-7, name
 
 
-def test_with_other_labels_only_the_last_layer_begins_anew(tiny, finished):
-    source = RunData.of(tiny)
-    settings = {**source.model_settings(), "id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+@pytest.mark.parametrize("names", [["no", "yes"], [str(9 - digit) for digit in range(10)]])
+def test_with_other_labels_only_the_last_layer_begins_anew(tiny, finished, names):
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    settings = {**RunData.of(tiny).model_settings(), **labels}
     model = RmaatForSequenceClassification(RmaatConfig(**settings))
     last = model.classifier.weight.clone()
     begin_from(model, finished)
@@ -428,6 +429,12 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_made(tiny, finis
     with pytest.raises(UserError, match=said):
         train(replace(tiny, init_from=str(copy), **settings))
     assert not Path(tiny.output_dir).exists()
+
+
+def test_resuming_with_another_beginning_is_refused(tiny, finished):
+    train(replace(tiny, max_steps=1, eval_steps=1))
+    with pytest.raises(UserError, match=r"init_from is .*, but the run in .* began from None"):
+        train(replace(tiny, resume=True, init_from=str(finished)))
 
 
 def test_a_named_model_of_a_given_size_is_trained_stored_and_used(tiny):

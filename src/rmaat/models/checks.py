@@ -83,7 +83,10 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
 def whole_patches(lengths: NDArray[np.int64], patch_size: int) -> NDArray[np.int64]:
     """The patches of each row of so many values; raises `UserError` for a row that ends within one."""
     for row in np.flatnonzero(lengths % patch_size)[:1]:
-        raise UserError(f"row {row} has {lengths[row]} values, which are not whole patches of patch_size {patch_size}")
+        raise UserError(
+            f"row {row} has {lengths[row]} values, which are not whole patches of patch_size {patch_size}; pad "
+            "the row with values of your own, or choose a divisor"
+        )
     return lengths // patch_size
 
 
@@ -108,18 +111,18 @@ class Place(NamedTuple):
 
 def place_segments(
     lengths: NDArray[np.int64],
-    segment_length: int,
+    segment_span: int,
     segment_offset: int | Tensor,
     total_segments: int | Tensor | None,
     has_memory: bool,
 ) -> Place:
-    """Number the segments of each row; the rules are those of the model's forward.
+    """Number the segments of each row of so many tokens or values; the rules are those of the model's forward.
 
     Raises:
         UserError: for an empty row without memory, an offset below 0, a total that is less than offset plus the row's own
             segments, or a row that goes on after this call without ending on a whole segment.
     """
-    segments = -(-lengths // segment_length)
+    segments = -(-lengths // segment_span)
     offset = _per_row("segment_offset", segment_offset, len(lengths))
     ends = offset + segments
     total = ends if total_segments is None else _per_row("total_segments", total_segments, len(lengths))
@@ -133,10 +136,10 @@ def place_segments(
             f"total_segments {total[row]} is less than segment_offset {offset[row]} plus the row's own {segments[row]} "
             f"segments (row {row})"
         )
-    for row in np.flatnonzero((lengths % segment_length > 0) & (total > ends))[:1]:
+    for row in np.flatnonzero((lengths % segment_span > 0) & (total > ends))[:1]:
         raise UserError(
-            f"row {row} goes on after this call (total_segments {total[row]}), so its {lengths[row]} tokens must be whole "
-            f"segments of {segment_length}"
+            f"row {row} goes on after this call (total_segments {total[row]}), so its length {lengths[row]} must be whole "
+            f"segments of {segment_span}"
         )
     return Place(segments, offset, total)
 

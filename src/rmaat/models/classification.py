@@ -47,7 +47,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         features, hidden = (4 if config.two_towers else 1) * config.hidden_size, config.classifier_hidden_size
         self.classifier_hidden = None if hidden is None else nn.Linear(features, hidden)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = None if hidden is None else ACT2FN[config.hidden_act]
         self.classifier = nn.Linear(features if hidden is None else hidden, config.num_labels)
         self.post_init()
 
@@ -108,7 +108,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
 
     def _classified(self, features: Tensor) -> Tensor:
         features = self.dropout(features)
-        if self.classifier_hidden is not None:
+        if self.classifier_hidden is not None and self.activation is not None:
             features = self.activation(self.classifier_hidden(features))
         logits: Tensor = self.classifier(features)
         return logits

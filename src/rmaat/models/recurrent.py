@@ -1,6 +1,6 @@
 """The recurrence over segments: from token ids to memory and readout.
 
-Axes: B batch, N tokens, T segments, S tokens of a segment, M memory tokens, D width.
+Axes: B batch, N tokens or values, T segments, S tokens or patches of a segment, P values of a patch, M memory tokens, D width.
 """
 
 from contextlib import nullcontext
@@ -135,8 +135,9 @@ class RmaatModel(RmaatPreTrainedModel):
         """
         config = self.config
         tokens = one_input(input_ids, input_values, config.input_type)
-        lengths = whole_patches(row_lengths(tokens, attention_mask, config.vocab_size), config.patch_size)
-        place = place_segments(lengths, config.segment_length, segment_offset, total_segments, memory is not None)
+        given = row_lengths(tokens, attention_mask, config.vocab_size)
+        lengths = whole_patches(given, config.patch_size)
+        place = place_segments(given, config.segment_span, segment_offset, total_segments, memory is not None)
         batch = len(lengths)
         check_state("memory", memory, (batch, config.num_memory_tokens, config.hidden_size))
         check_state("readout", readout, (batch, config.hidden_size + 1))
@@ -159,9 +160,9 @@ class RmaatModel(RmaatPreTrainedModel):
         return RmaatOutput(mean(final.readout), final.memory, final.readout, segment_pooled)
 
     def _cut(self, tokens: Tensor, lengths: NDArray[np.int64], place: Place) -> SegmentInputs:
-        """(B, N) as segments: a view where N is whole segments, since a copy of a long sequence outweighs a segment.
+        """(B, N) as segments, (T, B, S) ids or (T, B, S, P) values.
 
-        Padding by nothing copies, too.
+        A view where N is whole segments, since a copy of a long sequence outweighs a segment; padding by nothing copies, too.
         """
         total, size = place.longest, self.config.segment_length
         span = total * self.config.segment_span

@@ -25,7 +25,7 @@ from rmaat.models.stand_in import CallLock
 from rmaat.ops.precision import at_least_float32
 
 WIDTH_STEP = 64
-"""Segments are computed in multiples of so many tokens, so that memory and kernels meet few sizes."""
+"""Segments are computed in multiples of so many positions, so that memory and kernels meet few sizes."""
 
 
 class SegmentInputs(NamedTuple):
@@ -88,7 +88,7 @@ class SegmentEncoder(nn.Module):
         return (positions, *(x for x in own if x is not None))
 
     def widths(self, lengths_T: NDArray[np.int64]) -> list[int]:
-        """How wide each segment is computed, its longest row having so many tokens.
+        """How wide each segment is computed, its longest row having so many tokens or patches.
 
         What is behind all rows' tokens changes nothing and is left out. A compiled step would be compiled anew for each width, so
         its segments are whole.
@@ -113,7 +113,7 @@ class SegmentEncoder(nn.Module):
 
         Args:
             shared: as `shared()` gives it.
-            inputs: those of one segment, without the leading axis; of S up to segment_length tokens.
+            inputs: those of one segment, without the leading axis; of S up to segment_length tokens or patches.
             state: the state before the segment.
             keep: as `keep_masks()` gives it, or None to drop nothing.
 

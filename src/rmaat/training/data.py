@@ -1,5 +1,6 @@
 """A run's data: its task, what its batches look like, and what to say of it before training."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -67,6 +68,13 @@ class RunData:
             raise UserError(
                 f"input_type 'values' needs levels, such as an image's; the ids of {run.dataset} are symbols"
             )
+        if run.input_type == "values" and info.image_shape is not None:
+            given = min(self.sequence_limit, math.prod(info.image_shape))
+            if given % run.patch_size:
+                raise UserError(
+                    f"patch_size {run.patch_size} does not divide the {given} values of an example of {run.dataset}; rows are of "
+                    f"{info.image_shape[1]}"
+                )
         if run.two_towers and not info.pair:
             raise UserError(f"two_towers needs pairs; an example of {run.dataset} is one sequence")
         return self

@@ -29,7 +29,7 @@ from rmaat.training.pooled import PooledStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
 from rmaat.training.trainer import SegmentTrainer
-from rmaat.training.weights import begin_from
+from rmaat.training.weights import begin_from, check_finished
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
     checkpoint = resumed_checkpoint(source, model.config) if run.resume else None
     if checkpoint is None and run.init_from is not None:
+        source.check_tokenizer(Path(run.init_from))
         begin_from(model, Path(run.init_from))
     # One of several processes makes the folder; the others meet it when the trainer connects them.
     if is_first_process():
@@ -111,7 +112,8 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     }
     if trainer.is_world_process_zero():
         run_folder.write_atomically(output_dir / run_folder.METRICS, json.dumps(metrics, indent=2) + "\n")
-        title = f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.segment_length}"
+        patches = f" patches of {run.patch_size}" if run.patch_size > 1 else ""
+        title = f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.segment_length}{patches}"
         draw_curves(history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES)
     return Result(metrics, output_dir)
 
@@ -143,6 +145,9 @@ def resumed_checkpoint(source: RunData, config: RmaatConfig) -> Path:
         of_data, of_model = (", ".join(of.id2label.values()) for of in (config, stored))
         raise UserError(f"resume: the labels are {of_data}, but '{checkpoint}' was trained with {of_model}")
     source.check_tokenizer(Path(run.output_dir))
+    began = RunConfig.from_yaml(Path(run.output_dir) / run_folder.RUN_CONFIG).init_from
+    if began != run.init_from:
+        raise UserError(f"resume: init_from is {run.init_from}, but the run in '{run.output_dir}' began from {began}")
     return checkpoint
 
 
@@ -175,9 +180,11 @@ def prepared(run: RunConfig) -> RunData:
     """The run's data and, under `run`, its settings as run.yaml holds them: checked, of this device and of the size asked for.
 
     Raises:
-        UserError: where settings contradict themselves, their task or the device.
+        UserError: where settings contradict themselves, their task or the device, or the run to begin from is not there.
     """
     run.check()
+    if run.init_from is not None and not run.resume:
+        check_finished(Path(run.init_from))
     return RunData.of(for_device(run)).sized()
 
 

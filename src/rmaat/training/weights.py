@@ -47,18 +47,23 @@ def misfit(weights: Mapping[str, Tensor], model: RmaatForSequenceClassification)
     return None
 
 
-def begin_from(model: RmaatForSequenceClassification, folder: Path) -> None:
-    """Give the model the weights of a finished run; where that one's labels are others, all but the classifier's last layer.
-
-    Raises:
-        UserError: where there is no such run or its weights have other shapes, naming the settings that differ.
-    """
+def check_finished(folder: Path) -> None:
+    """Raise `UserError` unless the folder of an `init_from` holds a model."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(
                 f"init_from '{folder}' is not a finished run: it has no {name}; train that one first, give the output_dir of "
                 "another, or null to begin anew"
             )
+
+
+def begin_from(model: RmaatForSequenceClassification, folder: Path) -> None:
+    """Give the model the weights of a finished run; where that one's labels are others, all but the classifier's last layer.
+
+    Raises:
+        UserError: where there is no such run or its weights have other shapes, naming the settings that differ.
+    """
+    check_finished(folder)
     theirs, ours = read_config(folder), model.config
     weights = read_weights(folder / WEIGHTS)
     if theirs.id2label != ours.id2label:
@@ -68,5 +73,6 @@ def begin_from(model: RmaatForSequenceClassification, folder: Path) -> None:
         names = [f.name for f in fields(ModelSettings) if f.name not in SAME_RESULTS] + ["vocab_size"]
         pairs = [(name, getattr(theirs, name), getattr(ours, name)) for name in names]
         differ = ", ".join(f"{name} ({one} there, {other} here)" for name, one, other in pairs if one != other)
-        raise UserError(f"init_from '{folder}': {name} is {there} there and {here} here; they differ in {differ}")
+        why = f"they differ in {differ}" if differ else f"the file is not of the model in its own {CONFIG}"
+        raise UserError(f"init_from '{folder}': {name} is {there} there and {here} here; {why}")
     model.load_state_dict(weights)
