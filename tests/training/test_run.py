@@ -122,7 +122,9 @@ def test_a_config_that_contradicts_itself_is_not_printed(capsys):
 
 
 def test_evaluate_and_predict_use_the_run(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(["evaluate", "--model", str(finished)]) == 0
+    assert not list(tmp_path.iterdir())
     assert "test accuracy" in capsys.readouterr().out
     text = tmp_path / "a.txt"
     text.write_text("[MAX 3 [MIN 7 1 ] 5 ]")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
 
 from rmaat.errors import UserError
@@ -167,6 +168,8 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
         scratched = replace(source, run=replace(run, output_dir=scratch, wandb=False))
         # The trainer asks for every part, but where it only measures it reads the one that it is given to measure.
         trainer = build_trainer(scratched, finished.model, DatasetDict(dict.fromkeys(SPLITS, test)))
+        # It would write beside the caller's files, since no training told it where.
+        trainer.remove_callback(TensorBoardCallback)
         found = measure(trainer, source.longest_first(test), "test")
         return {**found, "test_majority_accuracy": majority_accuracy(test), "test_examples": len(test)}
 
