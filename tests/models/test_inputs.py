@@ -48,10 +48,7 @@ def test_patches_of_values_are_tokens_that_are_embedded_by_a_linear_map(make_mod
     values = patches[ids].where(mask[..., None], torch.nan).flatten(1)
     given = (
         {"input_values": values, "attention_mask": mask.repeat_interleave(4, 1)},
-        {
-            "input_ids": ids,
-            "attention_mask": mask,
-        },
+        {"input_ids": ids, "attention_mask": mask},
     )
     found = []
     for model, inputs in zip((of_values, of_tokens), given, strict=True):

@@ -70,9 +70,9 @@ def begin_from(model: RmaatForSequenceClassification, folder: Path) -> None:
         weights |= {f"classifier.{name}": tensor for name, tensor in model.classifier.state_dict().items()}
     if (found := misfit(weights, model)) is not None:
         name, there, here = found
-        names = [f.name for f in fields(ModelSettings) if f.name not in SAME_RESULTS] + ["vocab_size"]
-        pairs = [(name, getattr(theirs, name), getattr(ours, name)) for name in names]
-        differ = ", ".join(f"{name} ({one} there, {other} here)" for name, one, other in pairs if one != other)
+        settings = [f.name for f in fields(ModelSettings) if f.name not in SAME_RESULTS] + ["vocab_size"]
+        pairs = [(setting, getattr(theirs, setting), getattr(ours, setting)) for setting in settings]
+        differ = ", ".join(f"{setting} ({one} there, {other} here)" for setting, one, other in pairs if one != other)
         why = f"they differ in {differ}" if differ else f"the file is not of the model in its own {CONFIG}"
         raise UserError(f"init_from '{folder}': {name} is {there} there and {here} here; {why}")
     model.load_state_dict(weights)
