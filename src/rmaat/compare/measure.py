@@ -65,6 +65,8 @@ def measure(
     """
     method = METHODS[name]
     small = shape.small()
+    # Graphs of earlier measurements in this process count towards the compiler's limit.
+    torch._dynamo.reset()
     method.build(replace(small, torch_compile=False), device).step(small.tokens)
     workload = method.build(shape, device)
     if shape.torch_compile and method.package is None:
@@ -110,13 +112,14 @@ class _ResidentMemory:
 
 class _CudaMemory:
     def begin(self, allowance: int | None) -> int:
+        gc.collect()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         baseline = torch.cuda.memory_allocated()
-        if allowance is not None:
-            total = torch.cuda.get_device_properties(0).total_memory
-            torch.cuda.set_per_process_memory_fraction(min((baseline + allowance) / total, 1.0))
+        total = torch.cuda.get_device_properties(0).total_memory
+        fraction = 1.0 if allowance is None else min((baseline + allowance) / total, 1.0)
+        torch.cuda.set_per_process_memory_fraction(fraction)
         return baseline
 
     def peak(self) -> int:

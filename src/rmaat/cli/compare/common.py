@@ -61,7 +61,7 @@ def device_of(asked: str | None) -> str:
 
 def setting_of(arguments: Namespace, begin: Callable[[str], None]) -> Setting:
     """What both comparisons are made of."""
-    from rmaat.compare.processes import in_fresh_process
+    from rmaat.compare.processes import in_fresh_process, in_this_process
     from rmaat.compare.run import Setting
     from rmaat.training.compiler import check_compiler
     from rmaat.training.precision import warn_of_slow_bf16
@@ -72,7 +72,8 @@ def setting_of(arguments: Namespace, begin: Callable[[str], None]) -> Setting:
         check_compiler(device)
     if shape.bf16:
         warn_of_slow_bf16(device)
-    return Setting(shape, methods, absent, device, in_fresh_process, begin)
+    call = in_this_process if device == "cuda" else in_fresh_process
+    return Setting(shape, methods, absent, device, call, begin)
 
 
 class Bar:

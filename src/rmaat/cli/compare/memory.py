@@ -1,6 +1,6 @@
 """Measure peak memory and time of a training step against the length of the sequence.
 
-Each method runs in a fresh process at each length. A method whose gradients depart from its reference is not reported.
+On a CPU each method runs in a fresh process at each length. A method whose gradients depart from its reference is not reported.
 """
 
 from jsonargparse import ArgumentParser, Namespace
