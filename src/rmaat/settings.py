@@ -1,7 +1,7 @@
 """The settings of a model, in one place: the run config and the model's config both inherit them. Knows nothing of torch."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rmaat.astrocyte import SCHEDULES, MacroModel, retention_factors
 from rmaat.budget import Budget
@@ -51,7 +51,8 @@ class ModelSettings:
         retention_constant: the factor of the schedule 'constant', in (0, 1].
         macro_model: parameters of the neuron-astrocyte model that differ from its defaults, by name; see `rmaat simulate`.
         calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
-        hebbian_scale: what the Hebbian weights are divided by; null means the width of a head [P].
+        hebbian_scale: divisor of the Hebbian weights; 'auto' lets the weights of a reading sum to about 1 whatever the
+            segment's length is [C], null means the width of a head [P].
         position_decay: scale of exp(-scale |i - j|) in the astrocyte's relative positions [C].
         basis_stride: neighbouring positions that share a column of M in the astrocyte's relative positions [C: 1].
         hebbian_astro: add the astrocyte's Hebbian weights H_astro [P]; without them there are no relative positions.
@@ -98,7 +99,7 @@ class ModelSettings:
     retention_constant: float = 0.5
     macro_model: dict[str, Any] | None = None
     calcium_exponent: float = 0.25
-    hebbian_scale: float | None = None
+    hebbian_scale: float | Literal["auto"] | None = "auto"
     position_decay: float = 0.1
     basis_stride: int = 1
     hebbian_astro: bool = True
@@ -188,7 +189,9 @@ class ModelSettings:
             raise UserError(f"hidden_dropout_prob must be in [0, 1), not {self.hidden_dropout_prob}")
         for name in ("calcium_exponent", "layer_norm_eps", "embedding_std"):
             _positive(name, getattr(self, name))
-        if self.hebbian_scale is not None:
+        if isinstance(self.hebbian_scale, str):
+            one_of("hebbian_scale", self.hebbian_scale, ("auto",))
+        elif self.hebbian_scale is not None:
             _positive("hebbian_scale", self.hebbian_scale)
         if not self.position_decay >= 0:
             raise UserError(f"position_decay must be >= 0, not {self.position_decay}")

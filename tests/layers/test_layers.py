@@ -67,6 +67,7 @@ def test_the_block_is_the_published_layer(norm_first):
         max_seq_len=12,
         num_segments=2,
         norm_first=norm_first,
+        hebbian_scale=None,
     )
     block = EncoderBlock(settings).double()
     for parameter in block.parameters():

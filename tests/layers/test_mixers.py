@@ -64,13 +64,18 @@ def test_relative_positions_begin_at_order_one_whatever_the_stride(stride):
 
 @pytest.mark.parametrize("sigmoid", [False, True])
 @pytest.mark.parametrize("plasticity", [False, True])
-def test_the_switches_of_astromorphic_attention_are_the_formulas(sigmoid, plasticity):
-    """H = (phi(K) + phi(R))^T V / m, through a sigmoid or not; phi(Q) H, over phi(Q) g^T or not."""
-    mixer = make("astro", hebbian_sigmoid=sigmoid, presynaptic_plasticity=plasticity)
+@pytest.mark.parametrize("scale", [None, 0.7, "auto"])
+def test_the_switches_of_astromorphic_attention_are_the_formulas(scale, sigmoid, plasticity):
+    """H = (phi(K) + phi(R))^T V / s, through a sigmoid or not; phi(Q) H, over phi(Q) g^T or not."""
+    mixer = make("astro", hebbian_sigmoid=sigmoid, presynaptic_plasticity=plasticity, hebbian_scale=scale)
     x = positions()[1:, :6]
     q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in mixer.query_key_value(x).chunk(3, -1))
     phi_q, phi_k, phi_r = (torch.where(y > 0, y + 1, y.exp()) for y in (q, k, mixer.shared()[:, :6]))
-    hebbian = (phi_k + phi_r).mT @ v / 4
+    z = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
+    density = torch.exp(-z.square() / 2) / (2 * torch.pi) ** 0.5
+    mean = torch.trapezoid(torch.where(z > 0, z + 1, z.exp()) * density, z)
+    auto = 2 * (mean * 6) ** 0.75 if plasticity else 2 * 4 * mean * mean * 6
+    hebbian = (phi_k + phi_r).mT @ v / {None: 4, "auto": auto}.get(scale, scale)
     read = phi_q @ (1 / (1 + (-hebbian).exp()) if sigmoid else hebbian)
     if plasticity:
         read = read / (phi_q @ phi_k.sum(2).pow(0.25)[..., None])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmaat.ops import astromorphic_attention
+from rmaat.ops import astromorphic_attention, unit_read_scale
 
 F64 = torch.float64
 
@@ -104,7 +104,7 @@ def test_what_is_kept_for_the_gradient_is_the_inputs_and_small():
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         astromorphic_attention(q, k, v, r)
     own = sum(x.nbytes for place, x in kept.items() if place not in {y.data_ptr() for y in (q, k, v, r)})
-    assert own == 4 * 2 * (m * d + m + n)
+    assert own == 4 * 2 * (m * d + m + n) + 4  # the divisor of H is one more number
 
 
 def test_without_astrocyte_it_is_linear_attention():
@@ -159,3 +159,60 @@ def test_refuses_shapes_that_do_not_fit():
         astromorphic_attention(q, k, v, r[:, 1:])
     with pytest.raises(ValueError, match="mask must be"):
         astromorphic_attention(q, k, v, r, mask=torch.ones(2, 5, dtype=torch.bool))
+
+
+def test_a_divisor_for_each_sample_is_that_of_the_sample_alone():
+    tensors = inputs()
+    mask = torch.arange(9) < torch.tensor([9, 5])[:, None]
+    scale_B = torch.tensor([3.0, 0.7], dtype=F64)
+    cotangent = torch.randn(2, 2, 9, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
+    found_out = astromorphic_attention(*tensors, hebbian_scale=scale_B, mask=mask)
+    found = torch.autograd.grad(found_out, tensors, cotangent)
+    q, k, v, r = tensors
+    alone = [naive(*(x[b : b + 1] for x in (q, k, v)), r, 0.25, scale_B[b].item(), mask[b : b + 1]) for b in range(2)]
+    wanted = torch.autograd.grad(torch.cat(alone), tensors, cotangent)
+    assert relative(found_out, torch.cat(alone)) < 1e-12
+    for one, other in zip(found, wanted, strict=True):
+        assert relative(one, other) < 1e-12
+
+
+def test_a_divisor_of_another_shape_is_refused():
+    q, k, v, r = inputs()
+    with pytest.raises(ValueError, match=r"a number or \(2,\)"):
+        astromorphic_attention(q, k, v, r, hebbian_scale=torch.ones(3, dtype=F64))
+
+
+@pytest.mark.parametrize("n", [16, 256, 4096])
+@pytest.mark.parametrize("m", [4, 64])
+@pytest.mark.parametrize("alpha", [0.15, 0.25, 1.0])
+@pytest.mark.parametrize("astro", [True, False])
+@pytest.mark.parametrize("plasticity", [True, False])
+def test_the_weights_of_a_reading_sum_to_about_one(n, m, alpha, astro, plasticity):
+    """A reading of values that are all 1 is the sum of its weights; half of the second sample is padding."""
+    q, k, _, r = inputs(2, 16, n, m, 1)
+    v = torch.ones(2, 16, n, 1, dtype=F64)
+    mask = torch.arange(n) < torch.tensor([n, n // 2])[:, None]
+    scale_B = unit_read_scale(mask.sum(1).double(), m, alpha, hebbian_astro=astro, presynaptic_plasticity=plasticity)
+    weight = astromorphic_attention(
+        q, k, v, r if astro else None, alpha, scale_B, mask, presynaptic_plasticity=plasticity
+    )
+    assert weight.mean((1, 2, 3)).sub(1).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("plasticity", [True, False])
+@pytest.mark.parametrize("sigmoid", [True, False])
+def test_what_is_compiled_equals_what_is_not(sigmoid, plasticity):
+    """The two have code of their own: one is for the compiler to differentiate, the other has its backward pass written out."""
+    tensors = inputs()
+    mask = torch.arange(9) < torch.tensor([9, 5])[:, None]
+    cotangent = torch.randn(2, 2, 9, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
+    switches = {"hebbian_sigmoid": sigmoid, "presynaptic_plasticity": plasticity}
+
+    def attend(*given):
+        return astromorphic_attention(*given, mask=mask, **switches)
+
+    found_out, wanted_out = torch.compile(attend, backend="eager")(*tensors), attend(*tensors)
+    assert relative(found_out, wanted_out) < 1e-12
+    found, wanted = (torch.autograd.grad(out, tensors, cotangent) for out in (found_out, wanted_out))
+    for one, other in zip(found, wanted, strict=True):
+        assert relative(one, other) < 1e-12

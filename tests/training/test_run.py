@@ -248,7 +248,7 @@ def test_accumulating_two_batches_is_one_of_twice_the_size(tiny, monkeypatch):
 
 def test_the_validation_loss_falls(tiny):
     """Training losses are of other examples in every batch, and would differ without training too."""
-    train(replace(tiny, hidden_dropout_prob=0.0, learning_rate=1e-2, max_steps=24, eval_steps=4))
+    train(replace(tiny, hidden_dropout_prob=0.0, learning_rate=2e-3, max_steps=24, eval_steps=4))
     state = json.loads((Path(tiny.output_dir) / "checkpoint-24" / "trainer_state.json").read_text())
     losses = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
     assert losses[-1] < losses[0] - 0.05

@@ -1,6 +1,6 @@
 """Pure functions on tensors. They know nothing of parameters or segments."""
 
-from rmaat.ops.astromorphic import astromorphic_attention
+from rmaat.ops.astromorphic import astromorphic_attention, unit_read_scale
 from rmaat.ops.decay import decayed_sum, relative_positions
 from rmaat.ops.features import feature_map
 from rmaat.ops.linear import kernel_attention, linear_attention
@@ -23,5 +23,6 @@ __all__ = [
     "s4d_kernel",
     "softmax_attention",
     "two_sided_convolution",
+    "unit_read_scale",
     "variational_linear_attention",
 ]

@@ -3,6 +3,7 @@
 Axes: B batch, H heads, N positions, m features of queries and keys, d features of values.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,39 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rmaat.ops.features import feature_map_, slope_
+from rmaat.ops.features import feature_map_, reference_feature_map, slope_
 from rmaat.ops.precision import at_least_float32, no_autocast
 
 SMALLEST_NORMALISER = 1e-6
 """C is clamped from below here [C]: with every position masked it would be 0."""
+
+MEAN_FEATURE = 1 / math.sqrt(2 * math.pi) + 0.5 + math.exp(0.5) * math.erfc(math.sqrt(0.5)) / 2
+"""The expectation of phi(x) = elu(x) + 1 for standard normal x, about 1.16."""
+
+
+def unit_read_scale(
+    count_B: Tensor, head_width: int, alpha: float, *, hebbian_astro: bool, presynaptic_plasticity: bool
+) -> Tensor:
+    """Return the divisor s of H with which the weights of one reading sum to about 1 [C].
+
+    The reading of a position is a sum of values with total weight phi(q) (S + S_R) / (s C), where S and S_R are the sums
+    of phi(K) and phi(R) over the tokens. With every feature at its mean mu over n tokens, S = S_R = mu n, and C is
+    phi(q) (mu n)^alpha. Hence s = a (mu n)^(1 - alpha), where a is 2 with H_astro and 1 without; and without the
+    division by C, s = a m mu^2 n. The divisor m of [P] lets the weight grow as n^(1 - alpha).
+
+    Args:
+        count_B: (B,) tokens and memory positions that each sample writes from.
+        head_width: m.
+        alpha: exponent of the calcium response.
+        hebbian_astro: whether H_astro is part of H.
+        presynaptic_plasticity: whether the reading is divided by C.
+
+    Returns:
+        (B,), the dtype of count_B.
+    """
+    mass_B = MEAN_FEATURE * count_B.clamp_min(1)
+    weight_B = mass_B ** (1 - alpha) if presynaptic_plasticity else head_width * MEAN_FEATURE * mass_B
+    return 2 * weight_B if hebbian_astro else weight_B
 
 
 def astromorphic_attention(
@@ -23,7 +52,7 @@ def astromorphic_attention(
     v: Tensor,
     r: Tensor | None,
     alpha: float = 0.25,
-    hebbian_scale: float | None = None,
+    hebbian_scale: float | Tensor | None = None,
     mask: Tensor | None = None,
     *,
     hebbian_sigmoid: bool = False,
@@ -41,7 +70,7 @@ def astromorphic_attention(
         v: (B, H, N, d).
         r: (H, N, m), relative positions before phi, or None for H_astro = 0.
         alpha: exponent of the calcium response [A tested 0.15 to 0.4]; 1 makes g the plain sum of keys.
-        hebbian_scale: s; None means m [P].
+        hebbian_scale: s, one number or (B,); None means m [P].
         mask: (B, N) bool, True where there is a token. A masked position adds nothing to H or g; its own row is computed.
         hebbian_sigmoid: read sigmoid(H) in place of H [A; P has none].
         presynaptic_plasticity: divide by C; without it the reading is phi(Q) H.
@@ -51,24 +80,53 @@ def astromorphic_attention(
         autocast.
 
     Raises:
-        ValueError: where r or mask does not fit.
+        ValueError: if r, mask or hebbian_scale does not fit.
     """
     batch, heads, n, m = k.shape
     if r is not None and r.shape != (heads, n, m):
         raise ValueError(f"astromorphic_attention: r must be {(heads, n, m)} as k is, not {tuple(r.shape)}")
     if mask is not None and mask.shape != (batch, n):
         raise ValueError(f"astromorphic_attention: mask must be {(batch, n)}, not {tuple(mask.shape)}")
-    scale = m if hebbian_scale is None else hebbian_scale
-    form = _Form(alpha, scale, hebbian_sigmoid, presynaptic_plasticity)
-    return _Attention.apply(form, q, k, v, r, mask)
+    if isinstance(hebbian_scale, Tensor) and hebbian_scale.shape != (batch,):
+        raise ValueError(
+            f"astromorphic_attention: hebbian_scale must be a number or {(batch,)}, not {tuple(hebbian_scale.shape)}"
+        )
+    if not isinstance(hebbian_scale, Tensor):
+        hebbian_scale = k.new_full((1,), m if hebbian_scale is None else hebbian_scale, dtype=_wide_type(k))
+    form = _Form(alpha, hebbian_sigmoid, presynaptic_plasticity)
+    scale_B111 = hebbian_scale.detach()[:, None, None, None]
+    # Some versions of PyTorch (2.11) drop the gradient of `_Attention` while compiling; and the compiler finds itself what to keep.
+    if torch.compiler.is_compiling():
+        return _reference(form, q, k, v, r, mask, scale_B111)
+    return _Attention.apply(form, q, k, v, r, mask, scale_B111)
 
 
 @dataclass(frozen=True)
 class _Form:
     alpha: float
-    scale: float
     hebbian_sigmoid: bool
     presynaptic_plasticity: bool
+
+
+def _reference(
+    form: _Form, q: Tensor, k: Tensor, v: Tensor, r: Tensor | None, mask: Tensor | None, scale_B111: Tensor
+) -> Tensor:
+    """The formulas of `astromorphic_attention` by plain operations, with all derivatives."""
+    with no_autocast(q):
+        phi_q_BHNm, phi_k_BHNm = (reference_feature_map(at_least_float32(x)) for x in (q, k))
+        v_BHNd = at_least_float32(v)
+        if mask is not None:
+            absent_B1N1 = ~mask[:, None, :, None]
+            phi_k_BHNm, v_BHNd = phi_k_BHNm.masked_fill(absent_B1N1, 0), v_BHNd.masked_fill(absent_B1N1, 0)
+        write_BHNm = phi_k_BHNm if r is None else phi_k_BHNm + reference_feature_map(at_least_float32(r))
+        hebbian_BHmd = write_BHNm.mT @ v_BHNd / scale_B111
+        if form.hebbian_sigmoid:
+            hebbian_BHmd = hebbian_BHmd.sigmoid()
+        read_BHNd = phi_q_BHNm @ hebbian_BHmd
+        if form.presynaptic_plasticity:
+            normaliser_BHN1 = phi_q_BHNm @ _response(phi_k_BHNm.sum(-2).unsqueeze(-1), form.alpha)
+            read_BHNd = read_BHNd / normaliser_BHN1.clamp_min(SMALLEST_NORMALISER)
+        return read_BHNd.to(v.dtype)
 
 
 class _Attention(torch.autograd.Function):
@@ -80,13 +138,20 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, form: _Form, q: Tensor, k: Tensor, v: Tensor, r: Tensor | None, mask: Tensor | None
+        ctx: Any,
+        form: _Form,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        r: Tensor | None,
+        mask: Tensor | None,
+        scale_B111: Tensor,
     ) -> Tensor:
         with no_autocast(q):
             phi_q_BHNm = _features(q)
             phi_k_BHNm, v_BHNd = _features(k, mask), _present(v, mask)
             write_BHNm = phi_k_BHNm if r is None else phi_k_BHNm + _features(r)
-            hebbian_BHmd = write_BHNm.mT @ v_BHNd / form.scale
+            hebbian_BHmd = write_BHNm.mT @ v_BHNd / scale_B111
             if form.hebbian_sigmoid:
                 hebbian_BHmd = hebbian_BHmd.sigmoid()
             read_BHNd = phi_q_BHNm @ hebbian_BHmd
@@ -96,14 +161,14 @@ class _Attention(torch.autograd.Function):
                 normaliser_BHN1 = phi_q_BHNm @ _response(sums_BHm1, form.alpha)
                 read_BHNd.div_(normaliser_BHN1.clamp_min(SMALLEST_NORMALISER))
             ctx.form = form
-            ctx.save_for_backward(q, k, v, r, mask, hebbian_BHmd, sums_BHm1, normaliser_BHN1)
+            ctx.save_for_backward(q, k, v, r, mask, scale_B111, hebbian_BHmd, sums_BHm1, normaliser_BHN1)
             return read_BHNd.to(v.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         form: _Form = ctx.form
-        q, k, v, r, mask, hebbian_BHmd, sums_BHm1, normaliser_BHN1 = ctx.saved_tensors
+        q, k, v, r, mask, scale_B111, hebbian_BHmd, sums_BHm1, normaliser_BHN1 = ctx.saved_tensors
         with no_autocast(q):
             phi_q_BHNm, phi_k_BHNm, v_BHNd = _features(q), _features(k, mask), _present(v, mask)
             grad_BHNd = _wide(grads[0])
@@ -111,7 +176,7 @@ class _Attention(torch.autograd.Function):
                 clamped_BHN1 = normaliser_BHN1.clamp_min(SMALLEST_NORMALISER)
                 grad_BHNd = grad_BHNd / clamped_BHN1
             grad_phi_q_BHNm = grad_BHNd @ hebbian_BHmd.mT
-            grad_hebbian_BHmd = phi_q_BHNm.mT @ grad_BHNd / form.scale
+            grad_hebbian_BHmd = phi_q_BHNm.mT @ grad_BHNd / scale_B111
             if form.hebbian_sigmoid:
                 grad_hebbian_BHmd = grad_hebbian_BHmd * hebbian_BHmd * (1 - hebbian_BHmd)
             grad_write_BHNm = v_BHNd @ grad_hebbian_BHmd.mT
@@ -134,7 +199,11 @@ class _Attention(torch.autograd.Function):
             grad_q = grad_phi_q_BHNm.mul_(slope_(phi_q_BHNm)).to(q.dtype)
             # Features of masked keys are 0, and so is their slope.
             grad_k = grad_write_BHNm.mul_(slope_(phi_k_BHNm)).to(k.dtype)
-            return None, grad_q, grad_k, _present(grad_v_BHNd, mask).to(v.dtype), grad_r, None
+            return None, grad_q, grad_k, _present(grad_v_BHNd, mask).to(v.dtype), grad_r, None, None
+
+
+def _wide_type(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -142,8 +211,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _features(x: Tensor, mask: Tensor | None = None) -> Tensor:
-    wide = torch.promote_types(x.dtype, torch.float32)
-    phi = feature_map_(x.to(wide, copy=True, memory_format=torch.contiguous_format))
+    phi = feature_map_(x.to(_wide_type(x), copy=True, memory_format=torch.contiguous_format))
     return phi if mask is None else phi.masked_fill_(~mask[:, None, :, None], 0)
 
 

@@ -10,9 +10,16 @@ def feature_map(x: Tensor) -> Tensor:
     """phi(x) = elu(x) + 1 [A]: e^x up to 0, x + 1 above; positive.
 
     Small features keep all their digits, where 1 added to elu(x) would leave 0 from x = -17 on in float32. With first
-    derivatives; keeps the features and not `x` for them.
+    derivatives; keeps the features and not `x` for them. While compiling, `reference_feature_map`: the compiler chooses what to
+    keep.
     """
-    return _FeatureMap.apply(x)
+    return reference_feature_map(x) if torch.compiler.is_compiling() else _FeatureMap.apply(x)
+
+
+def reference_feature_map(x: Tensor) -> Tensor:
+    """phi(x) by plain operations with all derivatives."""
+    # Clamped, since a gradient of 0 times the exponential of a large x would be NaN.
+    return torch.where(x > 0, x + 1, x.clamp_max(0).exp())
 
 
 def feature_map_(x: Tensor) -> Tensor:
