@@ -292,7 +292,7 @@ def test_mistakes_in_the_options(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(UserError, match=r"a\.txt: the name must end in one of \.jsonl, \.csv, \.tsv, \.parquet"):
         files_task(FilesOptions(train_file=str(tmp_path / "a.txt"), test_file=options.test_file))
-    with pytest.raises(UserError, match="train_file: only for the task files; imdb knows its own files"):
+    with pytest.raises(UserError, match="train_file: no setting of the task imdb; it has none"):
         task_of("imdb", FilesOptions(train_file="a.jsonl"))
 
 

@@ -45,8 +45,10 @@ def test_yaml_survives_a_round_trip(tmp_path):
 
 def test_every_setting_is_described():
     from rmaat.settings import ModelSettings
+    from rmaat.tasks.files import FilesOptions
+    from rmaat.tasks.options import MemoryOptions
 
-    for cls in (ModelSettings, RunConfig):
+    for cls in (ModelSettings, FilesOptions, MemoryOptions, RunConfig):
         for field in fields(cls):
             if field.name in cls.__annotations__:
                 assert f"        {field.name}:" in cls.__doc__, field.name

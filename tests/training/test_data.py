@@ -166,7 +166,7 @@ def test_levels_are_given_as_values(tiny, tmp_path, capsys):
             "patch_size 32 does not divide the 784 values of an example of mnist; rows are of 28",
         ),
         ({"two_towers": True}, "needs pairs"),
-        ({"train_file": "a.jsonl"}, "only for the task files"),
+        ({"train_file": "a.jsonl"}, "train_file: no setting of the task listops_short"),
         ({"dataset": "files"}, "needs train_file"),
     ],
 )

@@ -11,7 +11,7 @@ from rmaat.cli.progress import bytes_bar, count_bar
 from rmaat.errors import UserError
 from rmaat.tasks import TASKS, Task, data_folder, load, task_of
 from rmaat.tasks.base import Counts, GeneratedTask
-from rmaat.tasks.files import FilesOptions
+from rmaat.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--show", type=int, default=0, help="print this many examples of the train part")
     parser.add_argument("--download", type=bool, default=False, help="fetch the published archive into the data folder")
     parser.add_argument("--url", type=str | None, help="another address of the same archive, for --download")
-    parser.add_class_arguments(FilesOptions)
+    parser.add_class_arguments(TaskOptions)
 
 
 def run(arguments: Namespace) -> None:
@@ -44,7 +44,7 @@ def run(arguments: Namespace) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    task = task_of(arguments.task, FilesOptions.of(arguments))
+    task = task_of(arguments.task, TaskOptions.of(arguments))
     data_dir = data_folder(arguments.data_dir)
     if arguments.seed is not None and arguments.seed < 0:
         raise UserError(f"--seed must not be negative, got {arguments.seed}")

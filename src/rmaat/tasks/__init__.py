@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
     from rmaat.tasks.files import FilesOptions
+    from rmaat.tasks.options import MemoryOptions
 
 __all__ = ["TASKS", "Task", "TaskInfo", "data_folder", "load", "task_of"]
 
@@ -37,6 +38,9 @@ TASKS: Registry[Task] = Registry(
         "pathfinder32_easy": "rmaat.tasks.pathfinder.task:PATHFINDER32_EASY",
         "aan": "rmaat.tasks.aan:AAN",
         "aan_lite": "rmaat.tasks.aan:AAN_LITE",
+        "recall": "rmaat.tasks.recall:RECALL",
+        "remember": "rmaat.tasks.retrieval:REMEMBER",
+        "rewrite": "rmaat.tasks.retrieval:REWRITE",
         "files": "rmaat.tasks.files:FILES",
     },
 )
@@ -47,20 +51,17 @@ def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(data_dir or os.environ.get("RMAAT_DATA") or "datasets").expanduser()
 
 
-def task_of(name: str, options: FilesOptions | None = None) -> Task:
-    """The task of that name; `files` is made from its options, the other tasks take none.
+def task_of(name: str, options: FilesOptions | MemoryOptions | None = None) -> Task:
+    """The task of that name with the options that are not None.
 
-    Raises `UserError` for an unknown name, for options of a task without any, and what `files_task` raises.
+    Raises `UserError` for an unknown name, for options that the task does not have, and for bad values of its own.
     """
-    if name == "files":
-        from rmaat.tasks.files import FilesOptions, files_task
-
-        return files_task(options or FilesOptions())
     task = TASKS[name]
-    given = sorted(key for key, value in asdict(options).items() if value is not None) if options else []
-    if given:
-        raise UserError(f"{', '.join(given)}: only for the task files; {name} knows its own files")
-    return task
+    values = {key: value for key, value in asdict(options).items() if value is not None} if options else {}
+    if foreign := sorted(values.keys() - set(task.option_names)):
+        settings = f"its settings are {', '.join(task.option_names)}" if task.option_names else "it has none"
+        raise UserError(f"{', '.join(foreign)}: no setting of the task {name}; {settings}")
+    return task.with_options(values)
 
 
 def load(

@@ -51,7 +51,7 @@ class TaskInfo:
 
     name: str
     summary: str
-    kind: Literal["expression", "text", "image"]
+    kind: Literal["expression", "text", "image", "memory"]
     vocab_size: int
     label_names: tuple[str, ...]
     max_seq_len: int
@@ -70,6 +70,8 @@ class TaskInfo:
     value_mean: float | None = None
     """With `value_std`: how grey levels become real values, (level - mean) / std; None where ids are no quantities."""
     value_std: float | None = None
+    segment_tokens: int | None = None
+    """Tokens of a segment, where the task's examples have segments; the model's must be the same."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -107,6 +109,13 @@ class Task(ABC):
     info: TaskInfo
     download: Download | None = None
     """Where `rmaat data TASK --download` gets the files."""
+    option_names: tuple[str, ...] = ()
+    """The settings of `rmaat.tasks.options.TaskOptions` that the task has."""
+
+    def with_options(self, options: Mapping[str, Any]) -> Task:
+        """Return the task with these of its settings, and defaults for the rest; raises `UserError` for a bad value."""
+        assert not options
+        return self
 
     def settings(self) -> dict[str, Any]:
         """What the data set depends on beside files, seed and length; JSON, part of the cache's key."""
@@ -163,18 +172,28 @@ class GeneratedTask(Task):
     generator_version: int
     """Raised whenever the same seed would give other data."""
 
+    @property
+    def folder_name(self) -> str:
+        """The folder of the files, below the data folder."""
+        return self.info.name
+
+    @property
+    def command(self) -> str:
+        """The command that makes the files."""
+        return f"rmaat data {self.info.name}"
+
     def released(self, data_dir: Path) -> bool:
         """Whether a published form of the files is there, whole or not."""
         return False
 
     def is_there(self, data_dir: Path) -> bool:
         """Whether there is something to read, generated or published, so that nothing need be generated."""
-        own = data_dir / self.info.name
+        own = data_dir / self.folder_name
         return all((own / name).is_file() for name in self.file_names) or self.released(data_dir)
 
     @abstractmethod
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
-        """Write `file_names` into an existing folder; the bytes depend on seed and counts alone."""
+        """Write `file_names` into an existing folder; the bytes depend on seed, counts and `settings` alone."""
 
 
 def first_complete(candidates: Sequence[Sequence[Path]], remedy: str) -> tuple[Path, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class FilesOptions:
     tokenizer: str | None = None
 
     @classmethod
-    def of(cls, settings: object) -> FilesOptions:
+    def of(cls, settings: object) -> Self:
         """From any object with attributes of these names: parsed flags, a run config."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
@@ -67,6 +67,8 @@ class FilesTask(Task):
     `info` is read off the train file when it is first asked for, unless `label_names` are given: those of a model hold whatever
     the train file says by now.
     """
+
+    option_names = tuple(field.name for field in fields(FilesOptions))
 
     def __init__(self, options: FilesOptions, label_names: tuple[str, ...] | None = None) -> None:
         self.options = options
@@ -100,6 +102,10 @@ class FilesTask(Task):
     def vocab_size(self) -> int:
         """One more than the largest id: 256 for bytes. The ids of a tokenizer may have gaps."""
         return VOCAB_SIZE if self._tokenizer is None else 1 + max(self._tokenizer.get_vocab().values())
+
+    def with_options(self, options: Mapping[str, Any]) -> FilesTask:
+        """Return the task of these files; raises what `files_task` raises."""
+        return files_task(FilesOptions(**options))
 
     def settings(self) -> dict[str, Any]:
         """The options, and a checksum of the tokenizer."""

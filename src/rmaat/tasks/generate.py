@@ -37,18 +37,19 @@ def generate(
     workers: int | None = None,
     progress: Progress = lambda done: None,
 ) -> bool:
-    """Make the task's files in `<data_dir>/<task>`; returns whether they were made or were there already.
+    """Make the task's files in `<data_dir>/<task.folder_name>`; returns whether they were made or were there already.
 
     Files of the same settings are left alone. `workers` (default: one a core) does not change the files. Raises
     `UserError`, before the work, where files of other settings or damaged ones are there and `overwrite` is false, or
     where the folder cannot be written or its disk is too full.
     """
-    folder = data_dir / task.info.name
+    folder = data_dir / task.folder_name
     settings = {
         "task": task.info.name,
         "generator_version": task.generator_version,
         "seed": seed,
         "counts": asdict(counts),
+        **task.settings(),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ def _is_there(task: GeneratedTask, folder: Path, settings: dict[str, Any]) -> bo
 
 def made_from(task: GeneratedTask, data_dir: Path) -> dict[str, Any] | None:
     """What the generated files in the data folder were made from; None where they are not whole or that is not known."""
-    folder = data_dir / task.info.name
+    folder = data_dir / task.folder_name
     whole = all((folder / name).is_file() for name in task.file_names)
     return _read_settings(folder) if whole else None
 
@@ -97,13 +98,13 @@ def check_undamaged(task: GeneratedTask, data_dir: Path, bar: ProgressBar = no_b
     settings = made_from(task, data_dir)
     if settings is None or not isinstance(settings.get(CHECKSUMS), dict):
         return
-    paths = [data_dir / task.info.name / name for name in task.file_names]
+    paths = [data_dir / task.folder_name / name for name in task.file_names]
     for path, found in zip(paths, remembered_checksums(paths, cache_folder(data_dir), bar), strict=True):
         if found != settings[CHECKSUMS].get(path.name):
             train, validation, test = (settings["counts"][split] for split in SPLITS)
             raise UserError(
-                f"{path} is damaged or was changed: its SHA-256 is not that in {SETTINGS}; make it again with `rmaat data "
-                f"{task.info.name} --data_dir {data_dir} --seed {settings['seed']} --num_train {train} "
+                f"{path} is damaged or was changed: its SHA-256 is not that in {SETTINGS}; make it again with "
+                f"`{task.command} --data_dir {data_dir} --seed {settings['seed']} --num_train {train} "
                 f"--num_val {validation} --num_test {test} --overwrite true`"
             )
 

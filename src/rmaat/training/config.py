@@ -11,7 +11,7 @@ import yaml
 from rmaat.errors import UserError, did_you_mean
 from rmaat.presets import resolve
 from rmaat.settings import ModelSettings, one_of
-from rmaat.tasks.files import FilesOptions
+from rmaat.tasks.options import TaskOptions
 
 AUTO: Literal["auto"] = "auto"
 
@@ -19,8 +19,8 @@ LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 
 @dataclass(kw_only=True)
-class RunConfig(ModelSettings, FilesOptions):
-    """One training run: the model's settings, those of one's own files, and these.
+class RunConfig(ModelSettings, TaskOptions):
+    """One training run: the model's settings, those of tasks, and these.
 
     Args:
         model: a preset of settings, one of `rmaat list models`; null takes the settings as they are. A setting that contradicts it

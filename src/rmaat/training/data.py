@@ -20,6 +20,7 @@ from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.facts import HEADINGS, facts, remarks, summary, table
 from rmaat.tasks.files import FilesOptions, FilesTask
 from rmaat.tasks.generate import made_from
+from rmaat.tasks.options import TaskOptions
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.training.config import RunConfig
@@ -41,7 +42,7 @@ class RunData:
         Raises:
             UserError: where the run's settings do not fit its task.
         """
-        task = task_of(run.dataset, FilesOptions.of(run))
+        task = task_of(run.dataset, TaskOptions.of(run))
         return cls(run, task, task.info).checked()
 
     @classmethod
@@ -77,7 +78,25 @@ class RunData:
                 )
         if run.two_towers and not info.pair:
             raise UserError(f"two_towers needs pairs; an example of {run.dataset} is one sequence")
+        if info.segment_tokens is not None:
+            self._check_segments(info.segment_tokens)
         return self
+
+    def _check_segments(self, segment_tokens: int) -> None:
+        """Raise `UserError` where the model's segments are not the task's, or where the question would be cut off."""
+        run, needed = self.run, self.info.max_seq_len
+        if run.max_seq_len < needed:
+            raise UserError(
+                f"max_seq_len {run.max_seq_len} cuts the question off: {run.dataset} has up to {needed // segment_tokens} "
+                f"segments of {segment_tokens} tokens; set max_seq_len: {needed}"
+                + (f" and num_segments: {needed // segment_tokens}" if run.num_segments > 1 else "")
+            )
+        if run.num_segments > 1 and run.segment_span != segment_tokens:
+            length = needed if run.max_seq_len % segment_tokens else run.max_seq_len
+            raise UserError(
+                f"the segments of {run.dataset} have {segment_tokens} tokens, those of the model {run.segment_span}; set "
+                f"max_seq_len: {length} and num_segments: {length // segment_tokens}"
+            )
 
     def keep_tokenizer(self, folder: Path) -> None:
         """Leave the tokenizer, where there is one, in the run's folder: the name it was given by may come to mean another."""

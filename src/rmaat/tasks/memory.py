@@ -1,0 +1,214 @@
+"""Generated tasks that need memory: what the answer depends on stands segments before the question.
+
+Shape suffixes: B examples, N tokens of an example.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmaat.errors import UserError
+from rmaat.tasks.base import (
+    SPLITS,
+    Counts,
+    GeneratedTask,
+    Part,
+    Progress,
+    Row,
+    TaskInfo,
+    TokenIds,
+    first_complete,
+    token_dtype,
+)
+from rmaat.tasks.npz import read_arrays
+
+DRAWN_TOKENS = 2**22
+"""Tokens drawn at a time. Another number gives other data from the same seed: raise `generator_version` with it."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """Default and allowed range of a setting, which is a whole number."""
+
+    default: int
+    least: int
+    most: int | None = None
+
+    def check(self, name: str, value: int) -> None:
+        """Raise `UserError` unless the value is allowed."""
+        if type(value) is not int or value < self.least or (self.most is not None and value > self.most):
+            allowed = f">= {self.least}" if self.most is None else f"from {self.least} to {self.most}"
+            raise UserError(f"{name} must be a whole number {allowed}, not {value!r}")
+
+
+class MemoryTask(GeneratedTask):
+    """A task whose examples are segments, of which the last one holds the question.
+
+    Examples of a part have different numbers of segments, each equally probable. Each variant of the task has a folder of
+    its own: the settings that differ from their defaults are in its name.
+
+    Equal examples are not dropped from train, as other tasks do. The shortest examples are few (`remember` with one pair of
+    single symbols has 256), so that every part holds most of them, and dropping would leave train without short ones.
+    """
+
+    name: ClassVar[str]
+    available: ClassVar[Mapping[str, Option]]
+    """The task's settings, names as in `rmaat.tasks.options.MemoryOptions`."""
+    file_names = tuple(f"{split}.npz" for split in SPLITS)
+    generator_version = 1
+
+    def __init__(self, options: Mapping[str, int] | None = None) -> None:
+        """Raise `UserError` for a setting out of its range."""
+        self.option_names = tuple(self.available)
+        self.options = {name: option.default for name, option in self.available.items()} | dict(options or {})
+        for name, value in self.options.items():
+            self.available[name].check(name, value)
+        self.info = self.describe()
+        self.bytes_per_example = self.info.max_seq_len * token_dtype(self.info.vocab_size).itemsize + 6
+
+    @abstractmethod
+    def describe(self) -> TaskInfo:
+        """Return the facts that follow from the settings; `max_seq_len` is whole segments."""
+
+    @property
+    @abstractmethod
+    def segments(self) -> range:
+        """The numbers of segments that the examples of a part have."""
+
+    @property
+    def segment_tokens(self) -> int:
+        """The tokens of a segment."""
+        assert self.info.segment_tokens is not None
+        return self.info.segment_tokens
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, count: int, segments: int) -> tuple[TokenIds, NDArray[np.int64]]:
+        """Draw `count` examples of exactly `segments` segments, also more than a part has.
+
+        Returns ids (B, N), uint8 or int16 by the vocabulary, and labels (B,). Raises `UserError` if there are no examples
+        with so many segments.
+        """
+
+    def length(self, segments: int) -> int:
+        """Return the tokens of an example of so many segments."""
+        return segments * self.segment_tokens
+
+    @property
+    def folder_name(self) -> str:
+        """The task's name and the settings that differ from their defaults, as in `remember_pairs50_key_size2`."""
+        return "_".join([self.name, *(f"{name}{value}" for name, value in self._changed().items())])
+
+    @property
+    def command(self) -> str:
+        """The command that makes the files."""
+        return " ".join([f"rmaat data {self.name}", *(f"--{name} {value}" for name, value in self._changed().items())])
+
+    def _changed(self) -> dict[str, int]:
+        return {
+            name: self.options[name] for name, option in self.available.items() if self.options[name] != option.default
+        }
+
+    def with_options(self, options: Mapping[str, Any]) -> MemoryTask:
+        """Return the variant of the task with these settings; raises `UserError` for a value out of its range."""
+        return type(self)(options)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings, all of them."""
+        return {"options": self.options}
+
+    def sources(self, data_dir: Path) -> tuple[Path, ...]:
+        """The archives of the three parts."""
+        paths = [data_dir / self.folder_name / name for name in self.file_names]
+        return first_complete([paths], f"make it with `{self.command} --data_dir {data_dir}`")
+
+    def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
+        """Read the archives; the seed is not used."""
+        remedy = f"make it again with `{self.command} --data_dir {data_dir} --overwrite true`"
+        return {split: self._part(path, remedy) for split, path in zip(SPLITS, self.sources(data_dir), strict=True)}
+
+    def _part(self, path: Path, remedy: str) -> Part:
+        arrays = read_arrays(path, ("ids", "lengths", "labels"), "archive of examples", remedy)
+        ids, lengths, labels = arrays["ids"], arrays["lengths"], arrays["labels"]
+        sound = (
+            [ids.dtype, lengths.dtype, labels.dtype]
+            == [token_dtype(self.info.vocab_size), np.dtype(np.int32), np.dtype(np.int16)]
+            and (ids.ndim, lengths.ndim, labels.ndim) == (1, 1, 1)
+            and len(lengths) == len(labels) > 0
+            and lengths.min() > 0
+            and lengths.sum(dtype=np.int64) == len(ids)
+            and ids.max() < self.info.vocab_size
+            and labels.min() >= 0
+            and labels.max() < len(self.info.label_names)
+        )
+        if not sound:
+            raise UserError(f"{path}: not the examples of {self.folder_name}; {remedy}")
+        return Part(_rows(ids, lengths, labels), expected=len(labels))
+
+    def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
+        """Draw each part from a seed of its own, so that its examples do not depend on the others' numbers."""
+        for i, split in enumerate(SPLITS):
+            rng = np.random.default_rng((seed, i))
+            ids, lengths_B, labels_B = self._draw_part(rng, getattr(counts, split), progress)
+            np.savez(folder / f"{split}.npz", ids=ids, lengths=lengths_B, labels=labels_B)
+
+    def _draw_part(
+        self, rng: np.random.Generator, count: int, progress: Progress
+    ) -> tuple[TokenIds, NDArray[np.int32], NDArray[np.int16]]:
+        """Ids of all examples one after another, their lengths (B,) and labels (B,), in random order."""
+        segments_B = rng.integers(self.segments.start, self.segments.stop, count)
+        numbers, of_number_B = np.unique(segments_B, return_inverse=True)
+        lengths_B = np.array([self.length(int(number)) for number in numbers], np.int32)[of_number_B]
+        starts_B = np.cumsum(lengths_B, dtype=np.int64) - lengths_B
+        ids = np.empty(lengths_B.sum(dtype=np.int64), token_dtype(self.info.vocab_size))
+        labels_B = np.empty(count, np.int16)
+        # Examples of equal length are drawn together and put where the random order wants that length.
+        for i, number in enumerate(numbers.tolist()):
+            rows, length = np.flatnonzero(of_number_B == i), self.length(number)
+            step = max(1, DRAWN_TOKENS // length)
+            for some in (rows[start : start + step] for start in range(0, len(rows), step)):
+                ids_BN, labels_B[some] = self.draw(rng, len(some), number)
+                ids[starts_B[some, None] + np.arange(length)] = ids_BN
+                progress(len(some))
+        return ids, lengths_B, labels_B
+
+
+def _rows(ids: TokenIds, lengths: NDArray[np.int32], labels: NDArray[np.int16]) -> Iterator[Row]:
+    end = 0
+    for length, label in zip(lengths.tolist(), labels.tolist(), strict=True):
+        start, end = end, end + length
+        yield (ids[start:end],), label
+
+
+class LetterTask(MemoryTask):
+    """A memory task whose text has one character a token; white space between segments is optional."""
+
+    letters: ClassVar[str]
+    """The character of each id, in order."""
+    allowed: ClassVar[str]
+    """The same for an error message."""
+
+    def encode(self, text: str) -> NDArray[np.uint8]:
+        """Ids (N,) of one whole example."""
+        symbols, span, shortest = "".join(text.split()), self.segment_tokens, self.length(self.segments[0])
+        for symbol in symbols:
+            if symbol not in self.letters:
+                raise UserError(f"'{symbol}' is no symbol of {self.name}; allowed: {self.allowed}")
+        if len(symbols) < shortest or (len(symbols) - shortest) % span:
+            raise UserError(
+                f"an example of {self.folder_name} has {shortest} symbols, or {span} more for each further segment; this text "
+                f"has {len(symbols)}"
+            )
+        return np.array([self.letters.index(symbol) for symbol in symbols], np.uint8)
+
+    def decode(self, ids: Sequence[int] | TokenIds) -> str:
+        """The symbols of ids (N,), a space between segments."""
+        symbols = "".join(self.letters[i] for i in ids)
+        span = self.segment_tokens
+        return " ".join(symbols[start : start + span] for start in range(0, len(symbols), span))
