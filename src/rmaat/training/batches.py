@@ -1,6 +1,10 @@
-"""The order in which examples are met."""
+"""The order in which examples are met.
 
-from collections.abc import Iterator
+Axes: E examples, I batches, G numbers of segments, L levels of a curriculum.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,25 +18,21 @@ class GroupedByLength(Sampler[int]):
     """Random order in which the examples of a batch are of like length, so that short ones don't pay for long ones.
 
     Examples are shuffled, sorted by length within runs of 50 batches, and the batches shuffled again. The order is a function
-    of (seed, epoch), so that a resumed run meets the same one. The few examples that do not fill a batch are left out of an epoch,
-    others in each.
+    of (seed, epoch), so that a resumed run meets the same one. `epoch` is called at the start of each pass. The few examples that
+    do not fill a batch are left out of an epoch, others in each.
     """
 
-    def __init__(self, lengths: NDArray[np.integer], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: NDArray[np.integer], batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
         self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch = 0
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self._lengths) // self._batch_size * self._batch_size
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the loader before each pass."""
-        self._epoch = epoch
-
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch())
         order = torch.randperm(len(self._lengths), generator=generator).numpy()
         run = self._batch_size * BATCHES_SORTED_TOGETHER
         runs = [order[start : start + run] for start in range(0, len(order), run)]
@@ -40,3 +40,72 @@ class GroupedByLength(Sampler[int]):
         batches_KB = order[: len(self)].reshape(-1, self._batch_size)
         shuffled_KB = batches_KB[torch.randperm(len(batches_KB), generator=generator).numpy()]
         return iter(shuffled_KB.reshape(-1).tolist())
+
+
+class GroupedBySegments(Sampler[int]):
+    """Batches of examples with one number of segments, drawn uniformly from the numbers up to a maximum.
+
+    Batch i, counted over the whole run, is a function of the seed and of the maxima of the batches up to i, so that a resumed run
+    meets the same batches. The examples of one number come in shuffled passes: each is met once in a pass. A pass may begin in the
+    middle of a batch. The batches of one epoch are as many as the examples fill.
+
+    Args:
+        segments_E: (E,) int64, the number of segments of each example.
+        batch_size: examples of a batch, of all processes together.
+        seed: seed of all draws.
+        epoch: called at the start of each pass of the loader.
+        levels: called for each batch: pairs [first batch, maximum from that batch on], by rising batch, the first of batch 0.
+
+    Attributes:
+        drawn: batches drawn since the beginning of the run. The loader draws some batches ahead of training.
+    """
+
+    def __init__(
+        self,
+        segments_E: NDArray[np.int64],
+        batch_size: int,
+        seed: int,
+        epoch: Callable[[], int],
+        levels: Callable[[], Sequence[Sequence[int]]],
+    ) -> None:
+        self._numbers_G, counts_G = np.unique(segments_E, return_counts=True)
+        self._members_G = np.split(np.argsort(segments_E, kind="stable"), np.cumsum(counts_G)[:-1])
+        self._batch_size = batch_size
+        self._batches = len(segments_E) // batch_size
+        self._seed = seed
+        self._epoch = epoch
+        self._levels = levels
+        self.drawn = 0
+
+    def __len__(self) -> int:
+        return self._batches * self._batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        first = self._epoch() * self._batches
+        batches_I = np.arange(first + self._batches)
+        shares_I = np.random.default_rng(self._seed).random(len(batches_I))
+        # Replay the draws of earlier epochs: they say how far each number's examples have been met.
+        past_I = self._groups(batches_I[:first], shares_I[:first])
+        past_G = np.bincount(past_I, minlength=len(self._numbers_G))
+        streams_G = [self._stream(g, int(past) * self._batch_size) for g, past in enumerate(past_G)]
+        for i in range(first, len(batches_I)):
+            self.drawn = i + 1
+            # One batch at a time, because the maximum may have risen since the last one.
+            (group,) = self._groups(batches_I[i : i + 1], shares_I[i : i + 1])
+            yield from itertools.islice(streams_G[group], self._batch_size)
+
+    def _groups(self, batches_I: NDArray[np.int64], shares_I: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the place of each batch's number in `_numbers_G`, (I,), by its share in [0, 1) of those allowed."""
+        first_L, maximum_L = np.array(self._levels()).T
+        maximum_I = maximum_L[np.searchsorted(first_L, batches_I, side="right") - 1]
+        allowed_I = np.searchsorted(self._numbers_G, maximum_I, side="right")
+        return (shares_I * allowed_I).astype(np.int64)
+
+    def _stream(self, group: int, start: int) -> Iterator[int]:
+        """Yield the examples of one number without end, a permutation a pass, from position `start` on."""
+        members, number = self._members_G[group], int(self._numbers_G[group])
+        first_pass, offset = divmod(start, len(members))
+        for index in itertools.count(first_pass):
+            order = np.random.default_rng([self._seed, number, index]).permutation(members)
+            yield from order[offset:].tolist()
+            offset = 0

@@ -56,6 +56,8 @@ class RunConfig(ModelSettings, TaskOptions):
             short runs of a grid: `rmaat evaluate` tests on all.
         logging_steps: steps between reports of the training loss.
         save_total_limit: checkpoints kept, the best among them.
+        curriculum: draw each training batch from examples of one number of segments, up to a maximum that rises with accuracy.
+        curriculum_threshold: accuracy, on validation examples up to the maximum, at which the maximum rises.
         dataloader_num_workers: processes that load data.
         wandb: report to Weights & Biases beside tensorboard.
         wandb_run_name: name of the run there; null means output_dir's.
@@ -89,6 +91,8 @@ class RunConfig(ModelSettings, TaskOptions):
     test_examples: int = 0
     logging_steps: int = 50
     save_total_limit: int = 2
+    curriculum: bool = False
+    curriculum_threshold: float = 0.95
     dataloader_num_workers: int = 0
     wandb: bool = False
     wandb_run_name: str | None = None
@@ -124,6 +128,12 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
         if self.bf16 is True and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
+        if not 0 < self.curriculum_threshold <= 1:
+            raise UserError(f"curriculum_threshold must be above 0 and at most 1, not {self.curriculum_threshold}")
+        if self.curriculum and self.num_segments == 1:
+            raise UserError(
+                "curriculum needs several segments, but num_segments is 1; raise it, or set curriculum to false"
+            )
         if self.seed >= 2**32:
             raise UserError(f"seed must be below 2^32, not {self.seed}")
         if self.wandb and importlib.util.find_spec("wandb") is None:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 def draw_curves(history: list[dict[str, Any]], majority: float, title: str, path: Path) -> None:
-    """Write a PNG of training loss, validation loss and validation accuracy.
+    """Write a PNG of training loss, validation loss and validation accuracy, with a curriculum's accuracy and maximum.
 
     Args:
         history: the trainer's log, one dict a report.
@@ -25,9 +25,20 @@ def draw_curves(history: list[dict[str, Any]], majority: float, title: str, path
             loss.plot(*zip(*points, strict=True), style, label=label, markersize=4)
     loss.set(xlabel="step", ylabel="cross-entropy (nats)", title="Loss")
     loss.legend(frameon=False)
-    points = [(entry["step"], 100 * entry["eval_accuracy"]) for entry in history if "eval_accuracy" in entry]
+    for key, label, colour in (
+        ("eval_accuracy", "validation", "C1"),
+        ("eval_level_accuracy", "validation, up to the maximum", "C2"),
+    ):
+        points = [(entry["step"], 100 * entry[key]) for entry in history if key in entry]
+        if points:
+            accuracy.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, label=label)
+    points = [(entry["step"], entry["eval_segments"]) for entry in history if "eval_segments" in entry]
     if points:
-        accuracy.plot(*zip(*points, strict=True), "o-", color="C1", markersize=4, label="validation")
+        segments = accuracy.twinx()
+        # A report's maximum is the one before that evaluation raised it.
+        segments.step(*zip(*points, strict=True), color="C3", linewidth=1, where="pre")
+        segments.yaxis.get_major_locator().set_params(integer=True)
+        segments.set_ylabel("maximum number of segments", color="C3")
     accuracy.axhline(100 * majority, color="grey", linestyle="--", label="commonest class")
     accuracy.set(xlabel="step", ylabel="accuracy (%)", title="Accuracy")
     accuracy.legend(frameon=False)

@@ -38,6 +38,8 @@ class Progress(TrainerCallback):
             return
         if "eval_accuracy" in logs:
             told = f"validation loss {logs['eval_loss']:.4f}  accuracy {100 * logs['eval_accuracy']:.2f}%"
+            if "eval_segments" in logs:
+                told += f"  {100 * logs['eval_level_accuracy']:.2f}% on at most {logs['eval_segments']} segments"
         elif "loss" in logs:
             told = f"training loss {logs['loss']:.4f}  learning rate {logs['learning_rate']:.2e}"
         else:

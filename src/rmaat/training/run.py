@@ -23,6 +23,7 @@ from rmaat.tasks.reader import TokenReader
 from rmaat.training import folder as run_folder
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
+from rmaat.training.curriculum import Curriculum
 from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, describe, drawn, tell
 from rmaat.training.finished import FinishedRun
@@ -61,6 +62,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
             f"{run.dataset} has {len(data['train'])} training examples, fewer than one batch of {batch}; lower "
             "per_device_train_batch_size"
         )
+    curriculum = Curriculum.of(source, data) if run.curriculum else None
     output_dir = Path(run.output_dir)
     set_seed(run.seed)
     model = build_model(source)
@@ -78,7 +80,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
             source.keep_tokenizer(output_dir)
         run_folder.write_atomically(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
 
-    trainer = build_trainer(source, model, data)
+    trainer = build_trainer(source, model, data, curriculum)
     if trainer.is_world_process_zero():
         tell(data)
     trainer.train_from(checkpoint)
@@ -100,6 +102,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "training_memory_bytes": trainer.totals["memory"],
         "peak_memory_bytes": trainer.memory.whole,
         "num_parameters": num_parameters,
+        "curriculum_levels": trainer.levels if curriculum else None,
         "init_from": run.init_from,
         "seed": run.seed,
         "data_seed": run.data_seed,
@@ -203,7 +206,9 @@ def build_model(source: RunData) -> RmaatForSequenceClassification:
     return RmaatForSequenceClassification(RmaatConfig(**source.model_settings()))
 
 
-def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: DatasetDict) -> SegmentTrainer:
+def build_trainer(
+    source: RunData, model: RmaatForSequenceClassification, data: DatasetDict, curriculum: Curriculum | None = None
+) -> SegmentTrainer:
     """The trainer of a run over the parts of its data."""
     run = source.run
     if run.torch_compile:
@@ -253,6 +258,7 @@ def build_trainer(source: RunData, model: RmaatForSequenceClassification, data: 
         train_dataset=TokenReader(data["train"]),
         eval_dataset=source.longest_first(validation),
         train_lengths=source.lengths(data["train"]),
+        curriculum=curriculum,
         data_collator=source.collator(),
         compute_metrics=accuracy,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),

@@ -13,21 +13,40 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rmaat.errors import TrainingDivergedError
-from rmaat.training.batches import GroupedByLength
+from rmaat.training.batches import GroupedByLength, GroupedBySegments
+from rmaat.training.curriculum import Curriculum
 from rmaat.training.memory import PeakMemory
 
 
 class SegmentTrainer(Trainer):
-    """Trains on batches of like length, counts the tokens, and stops where loss or gradients are not finite."""
+    """Trains on batches of like length, counts the tokens, and stops where loss or gradients are not finite.
 
-    def __init__(self, *args: Any, train_lengths: NDArray[np.integer] | None = None, **kwargs: Any) -> None:
+    With a curriculum, each batch has one number of segments, and each evaluation during training may raise their maximum.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        train_lengths: NDArray[np.integer],
+        curriculum: Curriculum | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._train_lengths = train_lengths
         self.memory = PeakMemory()
+        self._curriculum = curriculum
+        batch, seed = self.args.train_batch_size * self.args.world_size, self.args.seed
+        batches = len(train_lengths) // batch
+        self._steps_per_epoch = max(1, -(-batches // self.args.gradient_accumulation_steps))
+        # The epoch comes from the step: set_epoch does not reach a sampler when several processes resume.
+        self._train_sampler = (
+            GroupedByLength(train_lengths, batch, seed, self._epoch)
+            if curriculum is None
+            else GroupedBySegments(curriculum.train_segments, batch, seed, self._epoch, lambda: self.levels)
+        )
 
     @property
     def totals(self) -> dict[str, Any]:
@@ -36,6 +55,12 @@ class SegmentTrainer(Trainer):
         They live in the trainer's state, which each checkpoint keeps, so that a resumed run goes on counting.
         """
         return self.state.stateful_callbacks.setdefault("RunTotals", {"tokens": 0, "seconds": 0.0, "memory": 0})
+
+    @property
+    def levels(self) -> list[list[int]]:
+        """The curriculum's pairs [first batch, most segments of an example from that batch on]; stored like `totals`."""
+        assert self._curriculum is not None
+        return self.state.stateful_callbacks.setdefault("Curriculum", [[0, self._curriculum.lowest]])
 
     def train_from(self, checkpoint: Path | None) -> None:
         """Train to the end from a checkpoint, or from the start.
@@ -58,16 +83,30 @@ class SegmentTrainer(Trainer):
     def _last_step(self) -> int:
         if self.args.max_steps > 0:
             return self.args.max_steps
-        steps = -(-len(self.get_train_dataloader()) // self.args.gradient_accumulation_steps)
-        return math.ceil(self.args.num_train_epochs * steps)
+        return math.ceil(self.args.num_train_epochs * self._steps_per_epoch)
+
+    def _epoch(self) -> int:
+        return self.state.global_step // self._steps_per_epoch
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        assert self._train_lengths is not None
-        batch = self.args.train_batch_size * self.args.world_size
-        return GroupedByLength(self._train_lengths, batch, self.args.seed)
+        return self._train_sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate; during training with a curriculum, report the accuracy up to its maximum, which rises where that suffices."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if self._curriculum is not None and self.is_in_train:
+            assert isinstance(self._train_sampler, GroupedBySegments)
+            level = self.levels[-1][1]
+            accuracy = self._curriculum.accuracy(output.predictions == output.label_ids, level)
+            output.metrics.update(eval_segments=level, eval_level_accuracy=accuracy)
+            following = self._curriculum.after(level, accuracy)
+            if following > level:
+                # Batches drawn ahead of training keep the former maximum, in a resumed run as well.
+                self.levels.append([self._train_sampler.drawn, following])
+        return output
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """One batch forward and backward, timed and checked."""
