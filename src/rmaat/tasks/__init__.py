@@ -37,6 +37,7 @@ TASKS: Registry[Task] = Registry(
         "pathfinder32_easy": "rmaat.tasks.pathfinder.task:PATHFINDER32_EASY",
         "aan": "rmaat.tasks.aan:AAN",
         "aan_lite": "rmaat.tasks.aan:AAN_LITE",
+        "stories": "rmaat.tasks.stories:STORIES",
         "files": "rmaat.tasks.files:FILES",
     },
 )
