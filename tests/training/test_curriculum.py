@@ -248,8 +248,8 @@ def test_two_processes_resume_in_the_second_epoch(texts, curriculum):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ("--num_segments 1", "curriculum needs several segments, but num_segments is 1"),
-        ("--model transformer", "curriculum needs several segments, but num_segments is 1"),
+        ("--num_segments 1", "curriculum needs examples with different numbers of segments"),
+        ("--model transformer", "curriculum needs examples with different numbers of segments"),
         ("--curriculum_threshold 0", "curriculum_threshold must be above 0 and at most 1, not 0"),
         ("--curriculum_threshold 1.01", "curriculum_threshold must be above 0 and at most 1, not 1.01"),
         ("--max_seq_len 2048 --num_segments 2", "each training example of listops_short has 1;"),

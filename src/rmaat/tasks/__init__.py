@@ -41,6 +41,7 @@ TASKS: Registry[Task] = Registry(
         "recall": "rmaat.tasks.recall:RECALL",
         "remember": "rmaat.tasks.retrieval:REMEMBER",
         "rewrite": "rmaat.tasks.retrieval:REWRITE",
+        "stories": "rmaat.tasks.stories:STORIES",
         "files": "rmaat.tasks.files:FILES",
     },
 )

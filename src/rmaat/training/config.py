@@ -130,10 +130,6 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
         if not 0 < self.curriculum_threshold <= 1:
             raise UserError(f"curriculum_threshold must be above 0 and at most 1, not {self.curriculum_threshold}")
-        if self.curriculum and self.num_segments == 1:
-            raise UserError(
-                "curriculum needs several segments, but num_segments is 1; raise it, or set curriculum to false"
-            )
         if self.seed >= 2**32:
             raise UserError(f"seed must be below 2^32, not {self.seed}")
         if self.wandb and importlib.util.find_spec("wandb") is None:

@@ -36,9 +36,11 @@ class Curriculum:
                 shortest of them.
         """
         run = source.run
+        # The task's segments, so that a model that reads them all at once has the same curriculum.
+        span = source.info.segment_tokens or run.segment_span
 
         def segments(part: Dataset) -> NDArray[np.int64]:
-            return -(-source.lengths(part) // run.segment_span)
+            return -(-source.lengths(part) // span)
 
         # Evaluation goes by falling length.
         validation_segments = np.sort(segments(drawn(data["validation"], run.eval_examples, run.data_seed)))[::-1]

@@ -13,7 +13,8 @@ from rmaat.compare.grid.ray_cluster import RayRunner
 from rmaat.compare.grid.results import RESULTS, Record, append, claimed, mend
 from rmaat.compare.grid.scheduler import Runner, local_workers, run_jobs
 from rmaat.errors import UserError
-from rmaat.tasks import TASKS, data_folder
+from rmaat.tasks import data_folder, task_of
+from rmaat.tasks.options import TaskOptions
 
 
 def run_grid(
@@ -93,8 +94,9 @@ class _Recorder:
 
 
 def _check_data(cells: Sequence[Cell]) -> None:
-    for task, data_dir in {cell.task: cell.settings["data_dir"] for cell in cells}.items():
-        TASKS[task].sources(data_folder(data_dir))
+    for cell in {cell.task: cell for cell in cells}.values():
+        run = cell.run_config(Path())
+        task_of(run.dataset, TaskOptions.of(run)).sources(data_folder(run.data_dir))
 
 
 def _check_same(job: Job, records: Sequence[Record], output: Path) -> None:

@@ -256,7 +256,70 @@ PAPER = Grid(
     seeds=3,
 )
 
-GRIDS: Registry[Grid] = Registry("preset", {"smoke": SMOKE, "cpu": CPU, "paper": PAPER})
+MEMORY: Settings = {
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "hidden_dropout_prob": 0.0,
+    "warmup_steps": 50,
+    "lr_scheduler_type": "constant_with_warmup",
+    "per_device_eval_batch_size": 250,
+    "eval_examples": 500,
+    "logging_steps": 50,
+    "curriculum": True,
+}
+
+RETRIEVAL: Settings = {
+    **MEMORY,
+    "max_seq_len": 44,
+    "num_segments": 11,
+    "num_memory_tokens": 16,
+    "num_hidden_layers": 3,
+    "learning_rate": 1e-3,
+    "per_device_train_batch_size": 128,
+    "max_steps": 3000,
+    "eval_steps": 100,
+}
+
+RECALL = Grid(
+    name="recall",
+    tasks={
+        "recall": {
+            **MEMORY,
+            "max_seq_len": 512,
+            "num_segments": 16,
+            "num_memory_tokens": 4,
+            "num_hidden_layers": 2,
+            "learning_rate": 2e-3,
+            "per_device_train_batch_size": 64,
+            "max_steps": 600,
+            "eval_steps": 25,
+        },
+        "remember": RETRIEVAL,
+        "rewrite": RETRIEVAL,
+        "stories": {
+            **MEMORY,
+            "max_seq_len": 512,
+            "num_segments": 8,
+            "num_memory_tokens": 8,
+            "num_hidden_layers": 4,
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 64,
+            "max_steps": 3000,
+            "eval_steps": 100,
+        },
+    },
+    models=(
+        "rmaat",
+        *(f"rmaat[retention_schedule={name}]" for name in ("plateau", "streaming", "constant", "none", "learned")),
+        "rmt",
+        "rlt",
+        "transformer",
+    ),
+    seeds=3,
+)
+
+GRIDS: Registry[Grid] = Registry("preset", {"smoke": SMOKE, "cpu": CPU, "paper": PAPER, "recall": RECALL})
 
 
 def shortened(settings: Settings, max_steps: int | None) -> Settings:

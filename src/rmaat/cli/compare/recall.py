@@ -1,0 +1,157 @@
+"""Train models on few segments, then test what their memory keeps over many. The same command again goes on where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rmaat.cli.progress import count_bar
+from rmaat.compare.grid.models import model_names
+from rmaat.compare.grid.presets import RECALL, Grid
+from rmaat.errors import CellsFailedError, UserError, did_you_mean
+from rmaat.tasks import data_folder, task_of
+from rmaat.tasks.base import Counts
+from rmaat.tasks.memory import MemoryTask
+from rmaat.tasks.options import MemoryOptions
+
+if TYPE_CHECKING:
+    from rmaat.compare.recall import Recall
+
+JSON, FIGURE = "recall.json", "recall.png"
+
+PAIRS = (1, 2, 3, 5, 10, 20, 40, 50)
+"""Tested by default if a segment holds a pair."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the flags of `rmaat compare recall`."""
+    parser.add_argument("--output", type=Path, required=True, help="folder of the comparison, made if missing")
+    parser.add_argument("--task", type=str, default="recall", help=f"one of: {', '.join(RECALL.tasks)}")
+    parser.add_argument(
+        "--models",
+        type=str,
+        nargs="*",
+        help=f"of: {', '.join(model_names())}; 'name[key=value,...]' changes settings (default: each retention schedule, "
+        "rmt, rlt, transformer)",
+    )
+    parser.add_argument("--seeds", type=int, default=RECALL.seeds, help="number of seeds, from 0 on")
+    parser.add_argument(
+        "--segments", type=int, nargs="*", help="segments of the tests (default: 1, 2, 4 ... 1024; of pairs, up to 51)"
+    )
+    parser.add_argument("--examples", type=int, default=256, help="examples of a test; fewer of very long ones")
+    parser.add_argument("--max_steps", type=int | None, help="steps of each training (default: the task's)")
+    parser.add_argument("--data_dir", type=str | None, help="data folder (default: $RMAAT_DATA, else datasets/)")
+    parser.add_argument(
+        "--device", type=str | None, help="device of the tests: cpu or cuda (default: cuda if there is one)"
+    )
+    parser.add_argument(
+        "--workers", type=int | None, help="trainings at a time (default: one a GPU, else cores / threads)"
+    )
+    parser.add_argument(
+        "--threads", type=int | None, help="CPU threads of a training (default: 1; cores / GPUs with GPUs)"
+    )
+    parser.add_class_arguments(MemoryOptions)
+
+
+def run(arguments: Namespace) -> None:
+    """Train what is missing, test it, print the tables, and write recall.json and recall.png."""
+    from rmaat.cli.compare.common import Bar, device_of
+    from rmaat.compare.grid.accuracy import run_grid
+    from rmaat.compare.grid.cells import make_cells
+    from rmaat.compare.grid.results import FINISHED
+    from rmaat.compare.recall import test_cells
+
+    if arguments.examples < 1:
+        raise UserError(f"--examples must be >= 1, not {arguments.examples}")
+    if arguments.task not in RECALL.tasks:
+        raise UserError(f"unknown --task '{arguments.task}'; {did_you_mean(arguments.task, RECALL.tasks)}")
+    device = device_of(arguments.device)
+    options = MemoryOptions(**{name: getattr(arguments, name) for name in asdict(MemoryOptions())})
+    task = task_of(arguments.task, options)
+    assert isinstance(task, MemoryTask)
+    segments = test_lengths(task, arguments.segments)
+    cells = make_cells(
+        grid_of(task, options),
+        [arguments.task],
+        arguments.models,
+        arguments.seeds,
+        arguments.data_dir,
+        arguments.max_steps,
+    )
+    make_data(task, data_folder(arguments.data_dir))
+    records = run_grid(cells, arguments.output, arguments.workers, arguments.threads)
+    finished = [cell for cell, record in zip(cells, records, strict=True) if record.status == FINISHED]
+    if finished:
+        bar = Bar()
+        with bar.shown(len(finished) * len(segments)):
+            found = test_cells(finished, arguments.output, segments, arguments.examples, device, bar.begin)
+        report(found, arguments.output)
+    failed = [record for record in records if record.status != FINISHED]
+    if failed:
+        raise CellsFailedError(
+            f"{len(failed)} of {len(records)} trainings failed, the first, {failed[0].model} seed {failed[0].seed}: "
+            f"{failed[0].reason}; the same command tries them again"
+        )
+
+
+def grid_of(task: MemoryTask, options: MemoryOptions) -> Grid:
+    """Return the preset with the task's own segments and settings."""
+    base = {
+        **RECALL.tasks[task.name],
+        "max_seq_len": task.info.max_seq_len,
+        "num_segments": task.info.max_seq_len // task.segment_tokens,
+        **{name: value for name, value in asdict(options).items() if value is not None},
+    }
+    return replace(RECALL, tasks={task.name: base})
+
+
+def test_lengths(task: MemoryTask, asked: Sequence[int] | None) -> list[int]:
+    """Return the numbers of segments to test on, ascending: those asked for, else the usual ones that the task has.
+
+    Raises:
+        UserError: for one that the task has no examples of.
+    """
+    if asked is None:
+        usual = [2**i for i in range(11)] if task.segments.start == 1 else [pairs + 1 for pairs in PAIRS]
+        return [count for count in usual if _refusal(task, count) is None]
+    if not asked:
+        raise UserError("--segments names no number")
+    for count in asked:
+        if refusal := _refusal(task, count):
+            raise refusal
+    return sorted(set(asked))
+
+
+def _refusal(task: MemoryTask, segments: int) -> UserError | None:
+    import numpy as np
+
+    try:
+        task.draw(np.random.default_rng(0), 1, segments)
+    except UserError as refusal:
+        return refusal
+    return None
+
+
+def report(found: Recall, folder: Path) -> None:
+    """Print the tables, and write the figures as JSON and PNG."""
+    from rmaat.cli.compare.common import print_tables
+    from rmaat.compare.recall import accuracy_listing, draw_recall, memory_listing
+    from rmaat.compare.run import write_json
+
+    write_json(found.to_json(), folder / JSON)
+    draw_recall(found, folder / FIGURE)
+    print_tables([accuracy_listing(found), memory_listing(found)], [f"written to {folder}"])
+
+
+def make_data(task: MemoryTask, data_dir: Path) -> None:
+    """Generate the task's files in their usual sizes where they are missing."""
+    from rmaat.tasks.generate import generate
+
+    if not task.is_there(data_dir):
+        counts = Counts(*task.info.sizes)
+        with count_bar(f"drawing {task.folder_name}", counts.total()) as progress:
+            generate(task, data_dir, 0, counts, progress=progress)

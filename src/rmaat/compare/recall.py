@@ -1,0 +1,268 @@
+"""How far a memory reaches: trained models tested on more segments between writing and asking than they were trained on."""
+
+import gc
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from rmaat import resident
+from rmaat.compare.figures import DPI, MARKERS, STYLE
+from rmaat.compare.grid.cells import Cell
+from rmaat.compare.tables import Listing
+from rmaat.errors import UserError
+from rmaat.provenance import provenance
+from rmaat.tasks.memory import MemoryTask
+from rmaat.training.finished import FinishedRun, open_run
+from rmaat.training.folder import write_atomically
+from rmaat.units import mebibytes
+
+RECALL = "recall.json"
+"""Beside a cell's metrics: its tests."""
+
+BATCH = 16
+"""Examples of one batch at every length, so that peaks can be compared."""
+
+TOKENS_OF_A_TEST = 2**22
+"""Beyond this many tokens a length is tested on fewer examples, down to one batch."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """One model at one length.
+
+    Attributes:
+        segments: of each example, the question's included.
+        tokens: of each example.
+        examples: tested.
+        accuracy: share of right answers, in 0 .. 1; None if the model cannot read so many segments.
+        peak_bytes: the highest memory during the test above the model's own; resident memory on a CPU, the allocator's on CUDA.
+        seconds: of the test.
+        failure: why there is no accuracy, or None.
+    """
+
+    segments: int
+    tokens: int
+    examples: int
+    accuracy: float | None = None
+    peak_bytes: int | None = None
+    seconds: float | None = None
+    failure: str | None = None
+
+
+def examples_of(tokens: int, most: int) -> int:
+    """Return how many examples of a length are tested: whole batches within `TOKENS_OF_A_TEST` tokens, at least one."""
+    return BATCH * max(1, min(most, TOKENS_OF_A_TEST // tokens) // BATCH)
+
+
+def test_memory(run: FinishedRun, segments: int, most: int, seed: int, device: str) -> Test:
+    """Test a finished run on new examples of one number of segments.
+
+    Args:
+        run: of a task that only memory can solve.
+        segments: of each example, the question's included.
+        most: examples at most; see `examples_of`.
+        seed: seed of the examples; the same for all models.
+        device: 'cpu' or 'cuda'.
+
+    Returns:
+        The test; its accuracy is None if the model has no memory and the examples are longer than what it reads at once, or if
+        a learned schedule has no factors for so many segments.
+    """
+    task = run.source.task
+    assert isinstance(task, MemoryTask)
+    rng = np.random.default_rng([seed, segments])
+    ids, labels = task.draw(rng, BATCH, segments)
+    examples = examples_of(ids.shape[1], most)
+    config = run.config
+    if config.num_segments == 1 and ids.shape[1] > config.max_seq_len:
+        return Test(segments, ids.shape[1], 0, failure=f"reads {config.max_seq_len} tokens at once and has no memory")
+    model = run.model.to(device)
+    right, started = 0, time.perf_counter()
+    baseline = _begin_peak(device)
+    try:
+        for first in range(0, examples, BATCH):
+            if first:
+                ids, labels = task.draw(rng, BATCH, segments)
+            right += _right_answers(model, ids, labels, device)
+    except UserError as mistake:
+        return Test(segments, ids.shape[1], 0, failure=str(mistake))
+    seconds = time.perf_counter() - started
+    return Test(segments, ids.shape[1], examples, right / examples, _peak(device) - baseline, round(seconds, 2))
+
+
+@torch.no_grad()
+def _right_answers(model: torch.nn.Module, ids: NDArray[Any], labels: NDArray[np.int64], device: str) -> int:
+    logits = model(input_ids=torch.from_numpy(ids).to(device)).logits
+    return int((logits.argmax(-1).cpu() == torch.from_numpy(labels)).sum())
+
+
+def _begin_peak(device: str) -> int:
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    resident.return_freed()
+    resident.reset_peak()
+    return resident.resident_bytes()
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resident.peak_bytes()
+
+
+@dataclass(frozen=True)
+class Recall:
+    """The tests of all cells, in the cells' order."""
+
+    task: str
+    trained: int
+    rows: list[tuple[Cell, list[Test]]]
+
+    @property
+    def models(self) -> list[str]:
+        """Labels of the models, in the order of the tables."""
+        return list(dict.fromkeys(cell.model for cell, _ in self.rows))
+
+    def tests(self, model: str) -> dict[int, list[Test]]:
+        """The tests of a model's seeds, by number of segments."""
+        found: dict[int, list[Test]] = {}
+        for cell, tests in self.rows:
+            if cell.model == model:
+                for test in tests:
+                    found.setdefault(test.segments, []).append(test)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        rows = [
+            {
+                "model": cell.model,
+                "seed": cell.seed,
+                "settings": cell.settings,
+                "tests": [asdict(test) for test in tests],
+            }
+            for cell, tests in self.rows
+        ]
+        return {**provenance(), "task": self.task, "trained_segments": self.trained, "rows": rows}
+
+
+def test_cells(
+    cells: Sequence[Cell], output: Path, segments: Sequence[int], most: int, device: str, begin: Callable[[str], None]
+) -> Recall:
+    """Test the finished cells of a folder, each length of each once: what an earlier call found is read again.
+
+    Args:
+        cells: of one task.
+        output: the folder of the grid that trained them.
+        segments: numbers of segments, ascending.
+        most: examples of a length at most.
+        device: 'cpu' or 'cuda'.
+        begin: called with what is tested now.
+    """
+    rows, trained = [], 0
+    for cell in cells:
+        folder = cell.folder(output)
+        run = open_run(folder)
+        trained = trained_segments(run)
+        known = {test.segments: test for test in _stored(folder / RECALL) if _same(test, most, run)}
+        for count in segments:
+            begin(f"{cell}: {count:,} segments")
+            if count in known:
+                continue
+            known[count] = test_memory(run, count, most, cell.seed, device)
+            tests = [asdict(known[place]) for place in sorted(known)]
+            write_atomically(folder / RECALL, json.dumps({**provenance(), "tests": tests}, indent=2) + "\n")
+        rows.append((cell, [known[count] for count in segments]))
+    return Recall(cells[0].task, trained, rows)
+
+
+def trained_segments(run: FinishedRun) -> int:
+    """Return the most segments, of the task's own, of a training example."""
+    info = run.source.info
+    assert info.segment_tokens is not None
+    return math.ceil(info.max_seq_len / info.segment_tokens)
+
+
+def _stored(path: Path) -> list[Test]:
+    try:
+        return [Test(**test) for test in json.loads(path.read_text())["tests"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _same(test: Test, most: int, run: FinishedRun) -> bool:
+    return test.failure is not None or test.examples == examples_of(test.tokens, most)
+
+
+def accuracy_listing(found: Recall) -> Listing:
+    """Accuracy of each model at each number of segments: the mean over seeds, and the spread from lowest to highest."""
+    counts = sorted({test.segments for _, tests in found.rows for test in tests})
+    rows = [(model, *(_accuracy(found.tests(model)[count]) for count in counts)) for model in found.models]
+    title = f"Accuracy (%) on {found.task} by segments, trained on at most {found.trained}"
+    return Listing(title, ("model", *(f"{count:,}" for count in counts)), rows)
+
+
+def memory_listing(found: Recall) -> Listing:
+    """Peak memory of a test of each model at each number of segments: the median over seeds."""
+    counts = sorted({test.segments for _, tests in found.rows for test in tests})
+    rows = [(model, *(_memory(found.tests(model)[count]) for count in counts)) for model in found.models]
+    return Listing(f"Peak memory of a test, batch {BATCH} (MiB)", ("model", *(f"{count:,}" for count in counts)), rows)
+
+
+def _accuracy(tests: Iterable[Test]) -> str:
+    values = [100 * test.accuracy for test in tests if test.accuracy is not None]
+    if not values:
+        return "–"
+    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}"
+
+
+def _memory(tests: Iterable[Test]) -> str:
+    values = [test.peak_bytes for test in tests if test.peak_bytes is not None]
+    return mebibytes(int(np.median(values))) if values else "–"
+
+
+def draw_recall(found: Recall, path: Path) -> None:
+    """Write a PNG of accuracy against segments, a line a model, and of the test's peak memory; seeds are a band."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 5.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        accuracy, memory = figure.subplots(1, 2, width_ratios=(3, 2))
+        for index, model in enumerate(found.models):
+            tests = found.tests(model)
+            style = {"color": f"C{index % 10}", "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
+            answered = {
+                count: [100 * test.accuracy for test in of_count if test.accuracy is not None]
+                for count, of_count in tests.items()
+            }
+            points = sorted((count, values) for count, values in answered.items() if values)
+            if not points:
+                continue
+            counts = [count for count, _ in points]
+            accuracy.plot(counts, [np.mean(values) for _, values in points], label=model, **style)
+            lowest, highest = ([choose(values) for _, values in points] for choose in (min, max))
+            accuracy.fill_between(counts, lowest, highest, color=style["color"], alpha=0.15, linewidth=0)
+            peaks = [np.median([t.peak_bytes for t in tests[count] if t.peak_bytes is not None]) for count in counts]
+            memory.plot(counts, [peak / 2**20 for peak in peaks], **style)
+        for axes in (accuracy, memory):
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+            axes.axvline(found.trained, color="grey", linestyle="--", linewidth=1)
+            axes.set_xlabel("segments between the beginning and the answer")
+        accuracy.annotate("longest in training", (found.trained, 3), fontsize=9, color="grey", rotation=90, ha="right")
+        accuracy.set(title=f"Accuracy on {found.task} (%)", ylim=(0, 103))
+        memory.set(title=f"Peak memory of a test, batch {BATCH} (MiB)")
+        memory.set_ylim(bottom=0)
+        figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+        figure.savefig(path, dpi=DPI)

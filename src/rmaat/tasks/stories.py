@@ -1,0 +1,407 @@
+"""Stories in noise: persons move among six places, carry objects, and the end asks where one of them is.
+
+A story is a sequence of N words, punctuation included. Its facts stand in order at random positions between noise, sentences
+that mention no person, object or place of the facts. So that counting words tells nothing, every story names each place
+once: a place to which nobody moves gets a sentence of its own ("The cellar echoed ."). The question stands at the end.
+
+Axes: S sentences, N tokens, B stories.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import ClassVar, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmaat.errors import UserError
+from rmaat.tasks.base import TaskInfo, TokenIds, token_dtype
+from rmaat.tasks.memory import MemoryTask, Option
+
+Sentences = NDArray[np.int64]
+"""Indices (S,) of sentences in the `Phrasebook`."""
+
+PERSONS: Final = ("David", "John", "Laura", "Mary", "Peter", "Sarah")
+
+PLACES: Final = ("cellar", "garden", "kitchen", "library", "market", "school")
+"""The answers, in the order of their labels."""
+
+OBJECTS: Final = ("apple", "book", "coin", "lamp", "ring", "umbrella")
+
+WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    slot: tuple(words.split())
+    for slot, words in {
+        "person": " ".join(PERSONS),
+        "place": " ".join(PLACES),
+        "object": " ".join(OBJECTS),
+        "went": "went walked hurried moved ran",
+        "took": "picked lifted",
+        "dropped": "put set",
+        "echoed": "echoed gleamed darkened brightened closed opened",
+        "folk": "baker farmer sailor teacher doctor painter fisherman postman miller singer tailor shepherd butcher nurse",
+        "guest": "neighbour stranger visitor captain judge widow girl boy",
+        "old": "old young tall cheerful tired clever shy proud",
+        "sang": "laughed sang whistled slept waited sighed smiled worked danced",
+        "quietly": "quietly happily alone again slowly outside",
+        "greeted": "greeted thanked teased ignored admired warned remembered",
+        "fox": "fox goat crow goose horse cat dog hare",
+        "hid": "slept hid waited drank stared wandered",
+        "nearby": "nearby outside again peacefully alone",
+        "rain": "Rain Snow Night",
+        "softly": "softly slowly early suddenly again",
+        "sky": "sky sea river lake valley hill evening morning",
+        "grey": "grey pale dark cold bright clear",
+        "still": "still calm silent quiet lovely peaceful",
+        "hush": "Hush Oh Well Alas Hurrah Listen Look Wait",
+        "dear": "dear no well yes",
+        "strange": "strange lovely odd quiet cold funny sad lucky",
+        "answered": "answered complained noticed laughed slept cared",
+        "today": "today yesterday later again",
+        "mended": "mended sold painted cleaned found bought",
+        "broken": "broken wooden rusty heavy yellow plain tiny",
+        "chair": "chair kettle ladder basket bucket drum mirror broom wheel bottle",
+        "supper": "breakfast lunch supper work",
+        "weather": "weather harvest wedding news election storm festival moon",
+        "winter": "winter spring summer autumn Sunday",
+        "hills": "hills mountains forest moor woods",
+        "bread": "bread soup coffee fish cheese milk tea",
+        "salty": "salty cold expensive sweet thin bitter",
+        "week": "week year month season",
+        "letter": "letter parcel postcard telegram",
+        "distant": "distant forgotten wealthy foreign former",
+        "cousin": "cousin friend colleague uncle soldier",
+        "train": "train bus ferry coach",
+        "fog": "fog storm strike flood frost wind",
+        "three": "Two Three Four Five",
+        "sisters": "children sailors sisters strangers clerks",
+        "chess": "cards chess dominoes marbles football",
+        "seven": "two three four five six seven eight nine ten eleven twelve",
+        "colder": "colder warmer windier drier wetter brighter",
+        "station": "station bridge beach chapel mill lighthouse",
+    }.items()
+}
+"""What can stand in a slot of a template; each entry is one token."""
+
+MOVE: Final = "{person} {went} to the {place} ."
+TAKE: Final = "{person} {took} up the {object} ."
+DROP: Final = "{person} {dropped} down the {object} ."
+MENTION: Final = "The {place} {echoed} ."
+QUESTIONS: Final = {1: "Where is {person} ?", 2: "Where is the {object} ?"}
+"""By the number of facts that the answer needs."""
+
+NOISE: Final = (
+    "...",
+    "{hush} !",
+    "Oh {dear} !",
+    "How {strange} !",
+    "{rain} fell {softly} .",
+    "Nobody {answered} {today} .",
+    "A {fox} {hid} {nearby} .",
+    "{three} {sisters} played {chess} .",
+    "The clock struck {seven} .",
+    "The {folk} {greeted} the {guest} .",
+    "The {old} {folk} {sang} {quietly} .",
+    "The {sky} was {grey} and {still} .",
+    "It was {colder} than last {winter} .",
+    "The {guest} {went} to the {station} .",
+    "The {folk} {took} up a {chair} .",
+    "A {guest} {dropped} down a {chair} .",
+    "The {folk} {mended} a {broken} {chair} {today} .",
+    "A {letter} arrived from a {distant} {cousin} .",
+    "After {supper} the {folk} talked about the {weather} .",
+    "The {train} was late because of the {fog} .",
+    "Every {winter} a {fox} came down from the {hills} .",
+    "Nobody knew why the {folk} had painted the {broken} {chair} .",
+    "The {folk} said that the {bread} was too {salty} this {week} .",
+)
+"""Templates of 1 to 12 tokens; each of these lengths must occur, so that any room can be filled."""
+
+TEMPLATES: Final = (MOVE, TAKE, DROP, MENTION, *QUESTIONS.values(), *NOISE)
+
+
+def _positions(template: str) -> list[tuple[str, ...]]:
+    """What can stand at each position of a template."""
+    return [WORDS[word[1:-1]] if word.startswith("{") else (word,) for word in template.split()]
+
+
+VOCABULARY: Final = tuple(sorted({word for text in TEMPLATES for words in _positions(text) for word in words}))
+"""Every token; its id is its index."""
+
+IDS: Final = {word: i for i, word in enumerate(VOCABULARY)}
+
+DTYPE: Final = token_dtype(len(VOCABULARY))
+
+LONGEST_NOISE: Final = max(len(text.split()) for text in NOISE)
+
+SHORTEST_STORY: Final = {1: 32, 2: 39}
+"""Fewest tokens, by the number of facts that the answer needs: two persons must move, and every place be named."""
+
+
+class Phrasebook(NamedTuple):
+    """Every sentence of every template, one after another.
+
+    `ids` (tokens of all,) of `DTYPE`; a sentence's first token is at `starts` (sentences,) and it has `lengths` (sentences,)
+    tokens. `first` (templates,) is the index of each template's first sentence, in the order of `TEMPLATES`, and `counts`
+    (templates,) how many it has. `noise_of_length` lists the noise of each length.
+    """
+
+    ids: TokenIds
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    first: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    noise_of_length: dict[int, Sentences]
+
+
+@cache
+def phrasebook() -> Phrasebook:
+    """Return all sentences, made once."""
+    tables = []
+    for template in TEMPLATES:
+        ids = [np.array([IDS[word] for word in words], DTYPE) for words in _positions(template)]
+        tables.append(np.stack([axis.ravel() for axis in np.meshgrid(*ids, indexing="ij")], axis=1))
+    counts = np.array([len(table) for table in tables])
+    lengths = np.repeat([table.shape[1] for table in tables], counts)
+    first = np.cumsum(counts) - counts
+    noise = np.arange(first[-len(NOISE)], len(lengths))
+    return Phrasebook(
+        ids=np.concatenate([table.ravel() for table in tables]),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
+        first=first,
+        counts=counts,
+        noise_of_length={length: noise[lengths[noise] == length] for length in range(1, LONGEST_NOISE + 1)},
+    )
+
+
+def _sentence(rng: np.random.Generator, template: str, *choices: int | None) -> int:
+    """Return the index of a template's sentence with these words in its slots, None being one drawn at random."""
+    sizes = [len(words) for words in _positions(template) if len(words) > 1]
+    picked = [rng.integers(size) if choice is None else choice for choice, size in zip(choices, sizes, strict=True)]
+    return int(phrasebook().first[TEMPLATES.index(template)]) + int(np.ravel_multi_index(picked, sizes))
+
+
+class Script(NamedTuple):
+    """What a story tells: the facts in order (S,), the places they leave out, the question and the answer, a label."""
+
+    facts: list[int]
+    unnamed: list[int]
+    question: int
+    answer: int
+
+
+def one_fact(rng: np.random.Generator) -> Script:
+    """Draw 2 to 6 moves of two or three persons; the asked person is at the place of their latest move."""
+    persons = rng.permutation(len(PERSONS))[: rng.integers(2, 4)]
+    places = rng.permutation(len(PLACES)).tolist()
+    while True:
+        movers = rng.choice(persons, rng.integers(2, 7)).tolist()
+        if len(set(movers)) > 1:
+            break
+    asked = int(rng.choice(sorted(set(movers))))
+    moves = list(zip(movers, places[: len(movers)], strict=True))
+    facts = [_sentence(rng, MOVE, person, None, place) for person, place in moves]
+    return Script(facts, places[len(moves) :], _sentence(rng, QUESTIONS[1], asked), dict(moves)[asked])
+
+
+ENDINGS: Final = ("first holder", "changed hands", "left behind")
+"""How the asked object ends: with the only person who had it or there put down; with another; put down by one who moved on."""
+
+
+def two_facts(rng: np.random.Generator) -> Script:
+    """Draw 3 to 8 facts on three persons and two objects; the asked object is with its holder, or where it was put down.
+
+    The endings are equally likely: at random, nine objects in ten would stay with their first holder.
+    """
+    ending = ENDINGS[rng.integers(len(ENDINGS))]
+    while (script := _handling(rng, ending)) is None:
+        pass
+    return script
+
+
+def _handling(rng: np.random.Generator, ending: str) -> Script | None:
+    """Draw the facts of a two-fact story; None if fewer than two persons moved or no object has that ending."""
+    persons = rng.permutation(len(PERSONS))[:3].tolist()
+    objects = rng.permutation(len(OBJECTS))[:2].tolist()
+    unnamed = rng.permutation(len(PLACES)).tolist()
+    at: dict[int, int] = {}  # where a person is; also of one who has not moved, but took what was put down there
+    moved: set[int] = set()
+    takers: dict[int, list[int]] = {thing: [] for thing in objects}
+    lies: dict[int, int] = {}  # where an object was put down
+    facts: list[tuple[str, int, int]] = []
+    for kind, which, mover in rng.random((rng.integers(3, 9), 3)).tolist():
+        held = [thing for thing in objects if takers[thing] and thing not in lies]
+        # Only who may be where an object lies can take it: persons there, and those of whom nothing was said.
+        takes = [
+            (TAKE, person, thing)
+            for person in persons
+            for thing in objects
+            if thing not in held and (thing not in lies or at.get(person, lies[thing]) == lies[thing])
+        ]
+        handlings = takes + [(DROP, takers[thing][-1], thing) for thing in held if takers[thing][-1] in moved]
+        if unnamed and (not handlings or kind < 0.5):
+            person, place = persons[int(mover * len(persons))], unnamed.pop()
+            at[person] = place
+            moved.add(person)
+            facts.append((MOVE, person, place))
+        elif handlings:
+            template, person, thing = handlings[int(which * len(handlings))]
+            facts.append((template, person, thing))
+            if template == DROP:
+                lies[thing] = at[person]
+                continue
+            takers[thing].append(person)
+            if thing in lies:
+                at[person] = lies.pop(thing)
+    answers = {}
+    for thing in objects:
+        # A holder who took the object where it lay and has not moved since is left out: that answer needs a third fact.
+        if takers[thing] and (thing in lies or takers[thing][-1] in moved):
+            last = takers[thing][-1]
+            place = lies.get(thing, at[last])
+            hands = "changed hands" if len(set(takers[thing])) > 1 else "first holder"
+            if ending == ("left behind" if place != at[last] else hands):
+                answers[thing] = place
+    if not answers or len(moved) < 2:
+        return None
+    asked = list(answers)[rng.integers(len(answers))]
+    sentences = [_sentence(rng, template, person, None, what) for template, person, what in facts]
+    return Script(sentences, unnamed, _sentence(rng, QUESTIONS[2], asked), answers[asked])
+
+
+def _noise(rng: np.random.Generator, tokens: int) -> Sentences:
+    """Draw noise sentences (S,) of exactly `tokens` tokens in all; templates are equally likely."""
+    book = phrasebook()
+    templates = rng.integers(len(TEMPLATES) - len(NOISE), len(TEMPLATES), size=tokens)
+    drawn = book.first[templates] + (rng.random(tokens) * book.counts[templates]).astype(np.int64)
+    ends = np.cumsum(book.lengths[drawn])
+    whole = drawn[ends <= tokens]
+    rest = tokens - int(book.lengths[whole].sum())
+    if rest:
+        whole = np.append(whole, rng.choice(book.noise_of_length[rest]))
+    # Otherwise the sentence that fills the rest would always be the last.
+    return rng.permutation(whole)
+
+
+def _scattered(rng: np.random.Generator, ordered: Sequence[int] | Sentences, others: Sentences) -> Sentences:
+    """Return `ordered`, its order kept, at random positions among `others`, whose order is kept too."""
+    chosen = np.zeros(len(ordered) + len(others), bool)
+    chosen[rng.choice(len(chosen), len(ordered), replace=False)] = True
+    merged = np.empty(len(chosen), np.int64)
+    merged[chosen], merged[~chosen] = ordered, others
+    return merged
+
+
+def _tokens(sentences: Sentences) -> TokenIds:
+    """Return the ids (N,) of sentences (S,)."""
+    book = phrasebook()
+    lengths = book.lengths[sentences]
+    ends = np.cumsum(lengths)
+    return book.ids[np.arange(ends[-1]) + np.repeat(book.starts[sentences] - (ends - lengths), lengths)]
+
+
+def draw_stories(rng: np.random.Generator, count: int, tokens: int, facts: int) -> tuple[TokenIds, NDArray[np.int64]]:
+    """Draw stories of exactly `tokens` tokens that need one or two facts.
+
+    Returns ids (count, tokens) of `DTYPE` and labels (count,), indices of `PLACES`. Raises `UserError` for another number
+    of facts, or fewer tokens than `SHORTEST_STORY`.
+    """
+    if facts not in SHORTEST_STORY:
+        raise UserError(f"story_facts must be 1 or 2, got {facts}")
+    if tokens < SHORTEST_STORY[facts]:
+        raise UserError(
+            f"a story that needs {facts} fact{'s' * (facts > 1)} has at least {SHORTEST_STORY[facts]} tokens, got {tokens}"
+        )
+    draw_script = one_fact if facts == 1 else two_facts
+    lengths = phrasebook().lengths
+    ids_BN = np.empty((count, tokens), DTYPE)
+    labels_B = np.empty(count, np.int64)
+    for i in range(count):
+        room = -1
+        while room < 0:  # a short story has no room for many facts
+            script = draw_script(rng)
+            mentions = [_sentence(rng, MENTION, place, None) for place in script.unnamed]
+            room = tokens - int(lengths[[*script.facts, *mentions, script.question]].sum())
+        naming = _scattered(rng, script.facts, np.array(mentions, np.int64))
+        ids_BN[i] = _tokens(np.append(_scattered(rng, naming, _noise(rng, room)), script.question))
+        labels_B[i] = script.answer
+    return ids_BN, labels_B
+
+
+def encode(text: str) -> TokenIds:
+    """Return the ids (N,) of a text; punctuation may touch its word. Raises `UserError` for an empty text or another word."""
+    words = re.findall(r"\w+|\.\.\.|[^\w\s]", text)
+    if not words:
+        raise UserError("the story is empty; at least one word is needed")
+    unknown = next((word for word in words if word not in IDS), None)
+    if unknown is not None:
+        raise UserError(
+            f"'{unknown[:40]}' is not one of the {len(IDS)} words of stories (rmaat.tasks.stories.VOCABULARY)"
+        )
+    return np.array([IDS[word] for word in words], DTYPE)
+
+
+def decode(ids: Sequence[int] | TokenIds) -> str:
+    """Return the text of ids (N,), one space between tokens."""
+    return " ".join(VOCABULARY[i] for i in ids)
+
+
+class Stories(MemoryTask):
+    """Stories of one to `story_tokens` / `segment_tokens` segments, whose answer needs `story_facts` facts."""
+
+    name = "stories"
+    available: ClassVar = {
+        "story_tokens": Option(512, least=1),
+        "story_facts": Option(1, least=1, most=2),
+        "segment_tokens": Option(64, least=1),
+    }
+
+    def describe(self) -> TaskInfo:
+        """Return the facts that follow from the settings.
+
+        Raises:
+            UserError: if story_tokens is not whole segments, or a segment is shorter than the shortest story.
+        """
+        tokens, segment_tokens = self.options["story_tokens"], self.options["segment_tokens"]
+        least = SHORTEST_STORY[self.options["story_facts"]]
+        if segment_tokens < least:
+            raise UserError(f"segment_tokens {segment_tokens} is shorter than the shortest story; at least {least}")
+        if tokens % segment_tokens:
+            raise UserError(f"story_tokens {tokens} is not whole segments of segment_tokens {segment_tokens}")
+        return TaskInfo(
+            name=self.name,
+            summary="where is a person or an object of a story, its few facts far apart in noise",
+            kind="memory",
+            vocab_size=len(VOCABULARY),
+            label_names=PLACES,
+            max_seq_len=tokens,
+            sizes=(20_000, 1_000, 1_000),
+            source=f"generated by `{self.command}`",
+            generated=True,
+            segment_tokens=segment_tokens,
+        )
+
+    @property
+    def segments(self) -> range:
+        """1 to the segments of the longest story."""
+        return range(1, self.options["story_tokens"] // self.options["segment_tokens"] + 1)
+
+    def draw(self, rng: np.random.Generator, count: int, segments: int) -> tuple[TokenIds, NDArray[np.int64]]:
+        """Draw ids (B, N) and labels (B,) of `segments` segments; see `MemoryTask.draw`."""
+        if segments < 1:
+            raise UserError(f"a story has at least 1 segment, not {segments}")
+        return draw_stories(rng, count, self.length(segments), self.options["story_facts"])
+
+    def encode(self, text: str) -> TokenIds:
+        """Return the ids (N,) of a story with its question."""
+        return encode(text)
+
+    def decode(self, ids: Sequence[int] | TokenIds) -> str:
+        """Return the text of ids (N,)."""
+        return decode(ids)
+
+
+STORIES = Stories()
