@@ -64,6 +64,10 @@ class ModelSettings:
         num_random_features: random features of 'performer'; null means m ln m, m being the width of a head.
         ridge_penalty: lambda of the least squares in 'vla' [C].
         state_size: states of each feature in 's4d', even.
+        associative_memory: beside the memory tokens, carry a matrix a layer, which they write and every position reads
+            (arXiv 2407.04841) [beyond P].
+        associative_size: width of its queries and keys; the matrix has 6 * associative_size rows [C: 64].
+        associative_retention: scale what it holds by the retention factor before each write [C].
         hidden_size: width D of tokens and memory.
         num_hidden_layers: encoder layers.
         num_attention_heads: heads; must divide hidden_size.
@@ -111,6 +115,9 @@ class ModelSettings:
     num_random_features: int | None = None
     ridge_penalty: float = 1.0
     state_size: int = 64
+    associative_memory: bool = False
+    associative_size: int = 64
+    associative_retention: bool = False
     hidden_size: int = 128
     num_hidden_layers: int = 2
     num_attention_heads: int = 4
@@ -138,6 +145,12 @@ class ModelSettings:
     def num_positions(self) -> int:
         """Positions of one segment as the layers see it: memory, then tokens or patches."""
         return self.num_memory_tokens + self.segment_length
+
+    @property
+    def associations_shape(self) -> tuple[int, int, int]:
+        """Layers, key features and width + 1 of what the associative memory of one sample holds; 0 layers without it."""
+        layers = self.num_hidden_layers if self.associative_memory else 0
+        return layers, 6 * self.associative_size, self.hidden_size + 1
 
     @property
     def schedule(self) -> str:
@@ -184,6 +197,7 @@ class ModelSettings:
             raise UserError(f"hidden_size {self.hidden_size} must be even: positions come in sine and cosine pairs")
         if self.num_memory_tokens == 0 and self.readout == "memory":
             raise UserError("readout 'memory' needs num_memory_tokens >= 1")
+        self._check_associative()
         if not 0 <= self.hidden_dropout_prob < 1:
             raise UserError(f"hidden_dropout_prob must be in [0, 1), not {self.hidden_dropout_prob}")
         for name in ("calcium_exponent", "layer_norm_eps", "embedding_std"):
@@ -234,6 +248,16 @@ class ModelSettings:
                     )
         if self.attention_type == "luna" and self.num_memory_tokens == 0:
             raise UserError("attention_type 'luna' packs the tokens into memory: num_memory_tokens must be >= 1")
+
+    def _check_associative(self) -> None:
+        # One feature rolled by one is its own negative part: their product is 0.
+        _at_least("associative_size", self.associative_size, 2)
+        if self.associative_memory and self.num_memory_tokens == 0:
+            raise UserError("associative_memory is written by the memory tokens: num_memory_tokens must be >= 1")
+        if self.associative_retention and not self.associative_memory:
+            raise UserError("associative_retention needs associative_memory: true")
+        if self.associative_retention and self.schedule == "none":
+            raise UserError("associative_retention needs retention factors; retention_schedule 'none' has none")
 
     def _check_schedule(self) -> None:
         one_of("retention_schedule", self.retention_schedule, RETENTION_SCHEDULES)

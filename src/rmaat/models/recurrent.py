@@ -1,6 +1,7 @@
 """The recurrence over segments: from token ids to memory and readout.
 
-Axes: B batch, N tokens or values, T segments, S tokens or patches of a segment, P values of a patch, M memory tokens, D width.
+Axes: B batch, N tokens or values, T segments, S tokens or patches of a segment, P values of a patch, M memory tokens, D width,
+L layers, K key features of the associative memory.
 """
 
 from contextlib import nullcontext
@@ -19,9 +20,18 @@ from rmaat.astrocyte import NEED_TOTAL, log_increments, retention_factors
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
 from rmaat.budget import Budget
 from rmaat.errors import UserError
+from rmaat.layers import ZeroLinear
 from rmaat.layers.embedding import TokenEmbedding
 from rmaat.layers.mixers import Mixer
-from rmaat.models.checks import Place, check_state, one_input, place_segments, row_lengths, whole_patches
+from rmaat.models.checks import (
+    Place,
+    check_associations,
+    check_state,
+    one_input,
+    place_segments,
+    row_lengths,
+    whole_patches,
+)
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
 from rmaat.models.stand_in import ParameterSlots, check_replayable
@@ -39,12 +49,14 @@ class RmaatOutput(ModelOutput):
         memory: (B, M, D), what the next segment would be given.
         readout: (B, D + 1), the running sum and count behind `pooled`.
         segment_pooled: (B, T, D), what `pooled` is after each segment, where it was asked for.
+        associations: (B, L, K, D + 1), the associative memory of each layer; None in a model without it.
     """
 
     pooled: Tensor | None = None
     memory: Tensor | None = None
     readout: Tensor | None = None
     segment_pooled: Tensor | None = None
+    associations: Tensor | None = None
 
 
 class RmaatPreTrainedModel(PreTrainedModel):
@@ -56,7 +68,9 @@ class RmaatPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (Mixer, ZeroLinear)):
+            module.initialise()
+        elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -69,8 +83,6 @@ class RmaatPreTrainedModel(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
-        elif isinstance(module, Mixer):
-            module.initialise()
         elif isinstance(module, RmaatModel):
             init.normal_(module.first_memory, std=0.02)
             if module.retention_logits is not None:
@@ -112,6 +124,7 @@ class RmaatModel(RmaatPreTrainedModel):
         total_segments: int | Tensor | None = None,
         input_values: Tensor | None = None,
         output_segments: bool = False,
+        associations: Tensor | None = None,
     ) -> RmaatOutput:
         """Run all segments.
 
@@ -126,6 +139,7 @@ class RmaatModel(RmaatPreTrainedModel):
             input_values: (B, N) floating point, instead of input_ids where the config's input_type is 'values'; patch after
                 patch of patch_size values, each row whole patches. The mask is of values too.
             output_segments: give segment_pooled too, for a loss on every segment. Past a row's end it stays as it is.
+            associations: (B, L, K, D + 1) from that call, in a model with associative_memory; None begins with an empty one.
 
         Returns:
             `RmaatOutput`. In a row without a token the state comes out as it went in.
@@ -140,24 +154,27 @@ class RmaatModel(RmaatPreTrainedModel):
         place = place_segments(given, config.segment_span, segment_offset, total_segments, memory is not None)
         batch = len(lengths)
         check_state("memory", memory, (batch, config.num_memory_tokens, config.hidden_size))
+        check_associations(associations, memory, (batch, *config.associations_shape), config.associative_memory)
         check_state("readout", readout, (batch, config.hidden_size + 1))
         if memory is None:
             memory = self.first_memory.expand(batch, -1, -1)
         # Contiguous from the first segment on, so that a compiled step meets one set of strides.
         memory = memory.to(self.first_memory.dtype).contiguous()
-        # A running sum and count in bfloat16 would stop growing after some hundred tokens.
-        readout_type = torch.promote_types(memory.dtype, torch.float32)
+        # Running sums in bfloat16 would stop growing after some hundred terms.
+        sum_type = torch.promote_types(memory.dtype, torch.float32)
         if readout is None:
             readout = memory.new_zeros(batch, config.hidden_size + 1)
-        readout = readout.to(readout_type)
-        state = SegmentState(memory, readout)
+        if associations is None:
+            associations = memory.new_zeros(batch, *config.associations_shape)
+        state = SegmentState(memory, readout.to(sum_type), associations.to(sum_type).contiguous())
         final, *readouts = self._run(self._cut(tokens, lengths, place), state, lengths, place, output_segments)
 
         def mean(readout: Tensor) -> Tensor:
             return (readout[..., :-1] / readout[..., -1:].clamp_min(1)).to(memory.dtype)
 
         segment_pooled = mean(readouts[0]).transpose(0, 1) if readouts else None
-        return RmaatOutput(mean(final.readout), final.memory, final.readout, segment_pooled)
+        associations = final.associations if config.associative_memory else None
+        return RmaatOutput(mean(final.readout), final.memory, final.readout, segment_pooled, associations)
 
     def _cut(self, tokens: Tensor, lengths: NDArray[np.int64], place: Place) -> SegmentInputs:
         """(B, N) as segments, (T, B, S) ids or (T, B, S, P) values.
@@ -219,8 +236,8 @@ class RmaatModel(RmaatPreTrainedModel):
             watched = (SegmentState._fields.index("readout"),) if watch else ()
             segments = tuple(place.segments.tolist())
             recurrence = Recurrence(step, slots.tensors, encoder.shared(), inputs, state, segments, watched)
-            memory, readout, *readouts = self.backprop(recurrence)
-        return (SegmentState(memory, readout), *readouts)
+            after = self.backprop(recurrence)
+        return (SegmentState(*after[: len(state)]), *after[len(state) :])
 
 
 def learned_factors(logits_K: Tensor, place: Place) -> Tensor:

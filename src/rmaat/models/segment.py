@@ -1,7 +1,7 @@
 """The segment step: the one pure function that training, replay, streaming and evaluation all call.
 
 Axes: B batch, S tokens or patches of a segment, P values of a patch, M memory tokens, N = M + S positions, D width, L layers,
-T segments.
+T segments, K key features of the associative memory, E = D + 1.
 """
 
 from typing import NamedTuple, cast
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rmaat.layers import (
     READOUT_SUMS,
+    AssociativeMemory,
     EncoderBlock,
     TokenEmbedding,
     ValueEmbedding,
@@ -48,10 +49,12 @@ class SegmentState(NamedTuple):
     Attributes:
         memory: (B, M, D), after the retention factor.
         readout: (B, D + 1), the sum of what the head reads and, last, the number of positions in that sum.
+        associations: (B, L, K, E), what the associative memory of each layer holds; L is 0 without it.
     """
 
     memory: Tensor
     readout: Tensor
+    associations: Tensor
 
 
 class SegmentEncoder(nn.Module):
@@ -68,6 +71,7 @@ class SegmentEncoder(nn.Module):
             else TokenEmbedding(config.vocab_size, config.hidden_size, config.embedding_std)
         )
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_hidden_layers))
+        self.associative = nn.ModuleList(AssociativeMemory(config) for _ in range(config.associations_shape[0]))
         self.final_norm = (
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         )
@@ -77,6 +81,9 @@ class SegmentEncoder(nn.Module):
     def layers(self) -> list[EncoderBlock]:
         """The layers, first to last."""
         return [cast(EncoderBlock, block) for block in self.blocks]
+
+    def _associative(self, index: int) -> AssociativeMemory:
+        return cast(AssociativeMemory, self.associative[index])
 
     def shared(self) -> tuple[Tensor, ...]:
         """What depends on parameters alone: positions (S, D), then each layer's own, where it has any."""
@@ -109,7 +116,9 @@ class SegmentEncoder(nn.Module):
     ) -> SegmentState:
         """One segment: memory and tokens through all layers, then what stands at the memory positions, scaled, is handed on.
 
-        h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C].
+        h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C]. With an
+        associative memory, every position of a layer's input gains what it recalls, and the layer's outputs at the memory
+        positions are written for the next segment.
 
         Args:
             shared: as `shared()` gives it.
@@ -132,10 +141,18 @@ class SegmentEncoder(nn.Module):
             tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.drop)
         x_BND = torch.cat([state.memory.to(tokens_BSD.dtype), tokens_BSD], dim=1)
         per_layer = iter(layer_shared)
+        stored = state.associations
+        if self.config.associative_retention:
+            stored = stored * inputs.factor[:, None, None, None]
+        read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
         for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
             keep_block = None if keep is None else keep[first_site : first_site + EncoderBlock.DROPOUT_SITES]
+            if self.associative:
+                x_BND = x_BND + self._associative(index).read(x_BND, read_LBKE[index])
             x_BND = block(x_BND, mask_BN, next(per_layer, None), keep_block)
+            if self.associative:
+                written_LBKE.append(self._associative(index).write(x_BND[:, :num_memory], stored_LBKE[index]))
         x_BND = self.final_norm(x_BND)
 
         memory = (x_BND[:, :num_memory] * inputs.factor[:, None, None]).to(state.memory.dtype)
@@ -146,6 +163,9 @@ class SegmentEncoder(nn.Module):
         if self._readout_adds_up:
             readout = state.readout + readout
         active_B1 = inputs.length[:, None] > 0
+        associations = torch.stack(written_LBKE, dim=1) if written_LBKE else state.associations
         return SegmentState(
-            torch.where(active_B1[..., None], memory, state.memory), torch.where(active_B1, readout, state.readout)
+            torch.where(active_B1[..., None], memory, state.memory),
+            torch.where(active_B1, readout, state.readout),
+            torch.where(active_B1[..., None, None], associations, state.associations),
         )
