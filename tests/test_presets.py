@@ -84,6 +84,8 @@ def test_all_contradictions_are_named_at_once():
         {"num_segments": 16},
         {"positional_encoding": False},
         {"associative_memory": True},
+        {"retention_form": "gate"},
+        {"memory_layout": "back"},
         {"hebbian_astro": False, "presynaptic_plasticity": False, "retention_schedule": "plateau", "num_segments": 2},
     ],
     ids=str,

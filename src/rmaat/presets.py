@@ -47,6 +47,8 @@ _WHOLE: Mapping[str, Any] = {
     "memory_replay_backprop": False,
     "astro_mem": False,
     "truncated_segments": None,
+    "retention_form": "scale",
+    "memory_layout": "front",
     "associative_memory": False,
 }
 """One segment, without memory: a model without recurrence."""
@@ -58,6 +60,7 @@ def _recurrent(attention_type: str, *, replay: bool, associative: bool = False) 
         "memory_replay_backprop": replay,
         "astro_mem": False,
         "truncated_segments": None,
+        "retention_form": "scale",
         "associative_memory": associative,
     }
 
@@ -127,6 +130,8 @@ MODELS: Registry[Preset] = Registry(
                 "hebbian_sigmoid": False,
                 "presynaptic_plasticity": True,
                 "positional_encoding": True,
+                "retention_form": "scale",
+                "memory_layout": "front",
                 "associative_memory": False,
             },
             ablations={
@@ -139,6 +144,8 @@ MODELS: Registry[Preset] = Registry(
                 "hebbian_astro": None,
                 "presynaptic_plasticity": None,
                 "positional_encoding": None,
+                "retention_form": None,
+                "memory_layout": None,
                 "associative_memory": None,
             },
             own=("hebbian_scale", "position_decay", "basis_stride", "macro_model", "retention_constant"),

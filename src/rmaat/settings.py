@@ -13,6 +13,10 @@ ASTRO_SWITCHES = {"hebbian_astro": True, "hebbian_sigmoid": False, "presynaptic_
 """Switches of astromorphic attention, with their defaults: without effect, and so refused, for another attention type."""
 INPUT_TYPES = ("tokens", "values")
 REPLAY_BUFFERS = ("device", "cpu")
+RETENTION_FORMS = ("scale", "relative", "interpolate", "gate")
+MEMORY_LAYOUTS = ("front", "back", "read_write")
+ORDERED_TYPES = ("astro", "nystromformer", "vla", "s4d")
+"""Attention types to which the order of memory and tokens makes a difference: by R, a convolution or a recurrence."""
 READOUTS = ("mean", "first", "memory", "running_mean")
 
 
@@ -49,6 +53,10 @@ class ModelSettings:
         retention_schedule: how the factors are set: 'ltp' (simulated increments of the long-term process) [P], 'plateau' (their
             closed form) [P], 'streaming' (no T needed), 'constant', 'none', or 'learned' (one logit a segment, begun at 'ltp') [C].
         retention_constant: the factor of the schedule 'constant', in (0, 1].
+        retention_form: what the factor RF does to the memory: 'scale' RF h [P], 'relative' (the same, RF over the sample's
+            largest), 'interpolate' RF h + (1 - RF) mem, or 'gate' (the same, by a learned gate begun at RF) [C].
+        memory_layout: where the memory stands: at the 'front' [P], at the 'back' behind a segment's tokens, or 'read_write', read
+            at the front and written at further positions at the back [C].
         macro_model: parameters of the neuron-astrocyte model that differ from its defaults, by name; see `rmaat simulate`.
         calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
         hebbian_scale: what the Hebbian weights are divided by; null means the width of a head [P].
@@ -100,6 +108,8 @@ class ModelSettings:
     astro_mem: bool = True
     retention_schedule: str = "ltp"
     retention_constant: float = 0.5
+    retention_form: str = "scale"
+    memory_layout: str = "front"
     macro_model: dict[str, Any] | None = None
     calcium_exponent: float = 0.25
     hebbian_scale: float | None = None
@@ -143,8 +153,13 @@ class ModelSettings:
 
     @property
     def num_positions(self) -> int:
-        """Positions of one segment as the layers see it: memory, then tokens or patches."""
-        return self.num_memory_tokens + self.segment_length
+        """Positions of one segment as the layers see it: memory, and tokens or patches."""
+        return self.memory_positions + self.segment_length
+
+    @property
+    def memory_positions(self) -> int:
+        """Positions of memory in a segment: a second set where it is read and written apart."""
+        return self.num_memory_tokens * (2 if self.memory_layout == "read_write" else 1)
 
     @property
     def associations_shape(self) -> tuple[int, int, int]:
@@ -198,6 +213,7 @@ class ModelSettings:
         if self.num_memory_tokens == 0 and self.readout == "memory":
             raise UserError("readout 'memory' needs num_memory_tokens >= 1")
         self._check_associative()
+        self._check_memory_layout()
         if not 0 <= self.hidden_dropout_prob < 1:
             raise UserError(f"hidden_dropout_prob must be in [0, 1), not {self.hidden_dropout_prob}")
         for name in ("calcium_exponent", "layer_norm_eps", "embedding_std"):
@@ -259,8 +275,30 @@ class ModelSettings:
         if self.associative_retention and self.schedule == "none":
             raise UserError("associative_retention needs retention factors; retention_schedule 'none' has none")
 
+    def _check_memory_layout(self) -> None:
+        layout, kind = self.memory_layout, self.attention_type
+        one_of("memory_layout", layout, MEMORY_LAYOUTS)
+        if layout == "front":
+            return
+        if self.num_memory_tokens == 0:
+            raise UserError(f"memory_layout '{layout}' needs num_memory_tokens >= 1")
+        if kind == "luna":
+            raise UserError(
+                "attention_type 'luna' packs the tokens into memory at the front: memory_layout must be 'front'"
+            )
+        if layout == "back" and (kind not in ORDERED_TYPES or (kind == "astro" and not self.hebbian_astro)):
+            without = " without hebbian_astro" if kind == "astro" else ""
+            raise UserError(
+                f"memory_layout 'back' changes nothing in attention_type '{kind}'{without}, which does not see where memory stands"
+            )
+
     def _check_schedule(self) -> None:
         one_of("retention_schedule", self.retention_schedule, RETENTION_SCHEDULES)
+        one_of("retention_form", self.retention_form, RETENTION_FORMS)
+        if self.retention_form in ("relative", "interpolate") and self.schedule == "none":
+            raise UserError(
+                f"retention_form '{self.retention_form}' needs retention factors; retention_schedule 'none' has none"
+            )
         model = self.astrocyte
         if self.schedule in SCHEDULES:
             retention_factors(1, self.schedule, model, self.retention_constant)

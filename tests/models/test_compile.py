@@ -16,7 +16,13 @@ def gradients(model, ids, mask, labels):
 
 
 @pytest.mark.parametrize(
-    "form", [{"retention_schedule": "ltp"}, {"retention_schedule": "none"}, {"associative_memory": True}], ids=str
+    "form",
+    [
+        {"retention_schedule": "ltp"},
+        {"retention_schedule": "none"},
+        {"associative_memory": True, "retention_form": "gate", "memory_layout": "read_write"},
+    ],
+    ids=str,
 )
 def test_compiled_replay_equals_full_backpropagation_with_dropout(form):
     torch._dynamo.reset()

@@ -14,7 +14,13 @@ from rmaat.astrocyte import retention_factors
 
 @pytest.mark.parametrize(
     "form",
-    [{}, {"attention_type": "softmax"}, {"retention_schedule": "learned"}, {"associative_memory": True}],
+    [
+        {},
+        {"attention_type": "softmax"},
+        {"retention_schedule": "learned"},
+        {"associative_memory": True},
+        {"retention_form": "gate", "memory_layout": "read_write"},
+    ],
     ids=str,
 )
 def test_save_then_load_gives_the_same_logits(make_model, tmp_path, form):

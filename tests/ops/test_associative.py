@@ -9,10 +9,9 @@ from rmaat.ops.associative import SMALLEST_NORMALISER
 
 def features(x):
     """DPFP-3 of length 1, (d,) -> (6 d,)."""
-    signs = [max(value, 0.0) for value in x.tolist()] + [max(-value, 0.0) for value in x.tolist()]
+    signs = [value.clamp_min(0) for value in x] + [(-value).clamp_min(0) for value in x]
     products = [signs[i] * signs[i - j] for j in (1, 2, 3) for i in range(len(signs))]
-    length = sum(value**2 for value in products) ** 0.5
-    return torch.tensor([value / length for value in products], dtype=x.dtype)
+    return torch.stack(products) / sum(value**2 for value in products) ** 0.5
 
 
 def recalled(matrix_PD, keys_P, phi_P):
@@ -27,7 +26,7 @@ def written(k_Md, v_MD, strength_M, matrix_PD, keys_P):
         phi_P = features(k_d)
         previous_D, overlap = recalled(matrix_PD, keys_P, phi_P)
         new_PD += strength * torch.outer(phi_P, v_D - previous_D)
-        new_P += min(max(1 - overlap, 0.0), 1.0) * phi_P
+        new_P += min(max(1 - overlap.item(), 0.0), 1.0) * phi_P
     return new_PD, new_P
 
 
@@ -70,6 +69,21 @@ def test_what_is_written_in_full_is_read_and_overwritten():
         v = draw(1, 2, 3, seed=seed).float()
         associations = associative_write(k, v, full, associations)
         torch.testing.assert_close(associative_read(2.5 * k, associations), v)
+
+
+def test_novelty_has_no_gradient():
+    """The gradient of a second write whose key is partly known, against the loop's, whose gamma is a number."""
+    k, v = (draw(1, 1, 4) + 0.4 * draw(1, 2, 4, seed=3)).requires_grad_(), draw(1, 2, 3, seed=1)
+    half, cotangent = torch.full((1, 1, 1), 0.5, dtype=torch.float64), draw(24, 4, seed=2)
+    after = torch.zeros(1, 24, 4, dtype=torch.float64)
+    plain = (after[0, :, :3], after[0, :, 3])
+    for m in range(2):
+        after = associative_write(k[:, m : m + 1], v[:, m : m + 1], half, after)
+        plain = written(k[0, m : m + 1], v[0, m : m + 1], half[0, :, 0], *plain)
+    assert 0.1 < features(k[0, 0]) @ features(k[0, 1]) < 0.9
+    (found,) = torch.autograd.grad((after[0] * cotangent).sum(), k)
+    (wanted,) = torch.autograd.grad((torch.cat([plain[0], plain[1][:, None]], 1) * cotangent).sum(), k)
+    assert (found - wanted).norm() <= 1e-12 * wanted.norm()
 
 
 @pytest.mark.parametrize("empty", [True, False])

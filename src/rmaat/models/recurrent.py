@@ -83,6 +83,8 @@ class RmaatPreTrainedModel(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
+        elif isinstance(module, SegmentEncoder) and module.write_offset is not None:
+            init.normal_(module.write_offset, std=0.02)
         elif isinstance(module, RmaatModel):
             init.normal_(module.first_memory, std=0.02)
             if module.retention_logits is not None:
@@ -197,14 +199,18 @@ class RmaatModel(RmaatPreTrainedModel):
     def _factors(self, place: Place) -> Tensor:
         """RF of each row's segments, (T, B); past a row's end it is not used."""
         config = self.config
+        relative = config.retention_form == "relative"
         if self.retention_logits is not None:
-            return learned_factors(self.retention_logits, place)
+            return learned_factors(self.retention_logits, place, relative)
         factors_TB = np.ones((place.longest, len(place.total)))
         # As many passes as there are different T, not rows.
         for total in np.unique(place.total[place.segments > 0]):
             # Where T does not matter, powers of two, so that a long stream asks for few arrays.
             asked = int(total) if config.schedule in NEED_TOTAL else 1 << (int(total) - 1).bit_length()
             factors = retention_factors(asked, config.schedule, config.astrocyte, config.retention_constant)
+            if relative:
+                # In float64: over many segments the factors themselves leave float32's range.
+                factors = factors / factors[:total].max()
             rows = np.flatnonzero((place.total == total) & (place.segments > 0))
             index_TB = np.arange(place.longest)[:, None] + place.offset[rows]
             factors_TB[:, rows] = factors[np.minimum(index_TB, total - 1)]
@@ -240,15 +246,16 @@ class RmaatModel(RmaatPreTrainedModel):
         return (SegmentState(*after[: len(state)]), *after[len(state) :])
 
 
-def learned_factors(logits_K: Tensor, place: Place) -> Tensor:
+def learned_factors(logits_K: Tensor, place: Place, relative: bool = False) -> Tensor:
     """Softmax of the first `total` logits of each row, at the row's own segments [C].
 
     Args:
         logits_K: (num_segments,), one logit a segment index.
         place: where each row's segments stand.
+        relative: divide each row's factors by their largest.
 
     Returns:
-        (T, B), summing to 1 over a whole sequence, with gradients to the logits.
+        (T, B), summing to 1 over a whole sequence unless relative, with gradients to the logits.
 
     Raises:
         UserError: for a row of more segments than there are logits.
@@ -262,6 +269,8 @@ def learned_factors(logits_K: Tensor, place: Place) -> Tensor:
     index = torch.arange(len(logits_K), device=logits_K.device)
     total_B = torch.from_numpy(place.total.copy()).to(logits_K.device).clamp_min(1)
     factors_KB = logits_K[:, None].where(index[:, None] < total_B, -torch.inf).softmax(0)
+    if relative:
+        factors_KB = factors_KB / factors_KB.amax(0)
     offset_B = torch.from_numpy(place.offset.copy()).to(logits_K.device)
     own_TB = index[: place.longest, None] + offset_B
     return factors_KB.gather(0, own_TB.clamp_max(len(logits_K) - 1))
