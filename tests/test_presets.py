@@ -15,6 +15,7 @@ from rmaat.training.config import RunConfig
 ASKED_FOR = {
     *("transformer", "nystromformer", "luna", "linear_transformer", "linformer", "performer"),
     *("astromorphic_transformer", "rmt", "rlt", "rmt_replay", "rlt_replay", "rmaat", "vla", "s4d"),
+    *("armt", "armt_replay"),
 }
 
 
@@ -82,6 +83,9 @@ def test_all_contradictions_are_named_at_once():
         {"num_memory_tokens": 16},
         {"num_segments": 16},
         {"positional_encoding": False},
+        {"associative_memory": True},
+        {"retention_form": "gate"},
+        {"memory_layout": "back"},
         {"hebbian_astro": False, "presynaptic_plasticity": False, "retention_schedule": "plateau", "num_segments": 2},
     ],
     ids=str,

@@ -47,16 +47,21 @@ _WHOLE: Mapping[str, Any] = {
     "memory_replay_backprop": False,
     "astro_mem": False,
     "truncated_segments": None,
+    "retention_form": "scale",
+    "memory_layout": "front",
+    "associative_memory": False,
 }
 """One segment, without memory: a model without recurrence."""
 
 
-def _recurrent(attention_type: str, *, replay: bool) -> Mapping[str, Any]:
+def _recurrent(attention_type: str, *, replay: bool, associative: bool = False) -> Mapping[str, Any]:
     return {
         "attention_type": attention_type,
         "memory_replay_backprop": replay,
         "astro_mem": False,
         "truncated_segments": None,
+        "retention_form": "scale",
+        "associative_memory": associative,
     }
 
 
@@ -102,6 +107,16 @@ MODELS: Registry[Preset] = Registry(
         ),
         "rmt_replay": Preset("rmt, trained by replaying segments", _recurrent("softmax", replay=True)),
         "rlt_replay": Preset("rlt, trained by replaying segments", _recurrent("linear", replay=True)),
+        "armt": Preset(
+            "rmt with an associative memory in each layer (arXiv 2407.04841)",
+            _recurrent("softmax", replay=False, associative=True),
+            own=("associative_size",),
+        ),
+        "armt_replay": Preset(
+            "armt, trained by replaying segments",
+            _recurrent("softmax", replay=True, associative=True),
+            own=("associative_size",),
+        ),
         "rmaat": Preset(
             "astromorphic attention in segments, memory with retention, replay (arXiv 2601.00426)",
             {
@@ -115,6 +130,9 @@ MODELS: Registry[Preset] = Registry(
                 "hebbian_sigmoid": False,
                 "presynaptic_plasticity": True,
                 "positional_encoding": True,
+                "retention_form": "scale",
+                "memory_layout": "front",
+                "associative_memory": False,
             },
             ablations={
                 "attention_type": ("softmax",),
@@ -126,6 +144,9 @@ MODELS: Registry[Preset] = Registry(
                 "hebbian_astro": None,
                 "presynaptic_plasticity": None,
                 "positional_encoding": None,
+                "retention_form": None,
+                "memory_layout": None,
+                "associative_memory": None,
             },
             own=("hebbian_scale", "position_decay", "basis_stride", "macro_model", "retention_constant"),
         ),

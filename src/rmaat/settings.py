@@ -13,6 +13,10 @@ ASTRO_SWITCHES = {"hebbian_astro": True, "hebbian_sigmoid": False, "presynaptic_
 """Switches of astromorphic attention, with their defaults: without effect, and so refused, for another attention type."""
 INPUT_TYPES = ("tokens", "values")
 REPLAY_BUFFERS = ("device", "cpu")
+RETENTION_FORMS = ("scale", "relative", "interpolate", "gate")
+MEMORY_LAYOUTS = ("front", "back", "read_write")
+ORDERED_TYPES = ("astro", "nystromformer", "vla", "s4d")
+"""Attention types to which the order of memory and tokens makes a difference: by R, a convolution or a recurrence."""
 READOUTS = ("mean", "first", "memory", "running_mean")
 
 
@@ -49,6 +53,10 @@ class ModelSettings:
         retention_schedule: how the factors are set: 'ltp' (simulated increments of the long-term process) [P], 'plateau' (their
             closed form) [P], 'streaming' (no T needed), 'constant', 'none', or 'learned' (one logit a segment, begun at 'ltp') [C].
         retention_constant: the factor of the schedule 'constant', in (0, 1].
+        retention_form: what the factor RF does to the memory: 'scale' RF h [P], 'relative' (the same, RF over the sample's
+            largest), 'interpolate' RF h + (1 - RF) mem, or 'gate' (the same, by a learned gate begun at RF) [C].
+        memory_layout: where the memory stands: at the 'front' [P], at the 'back' behind a segment's tokens, or 'read_write', read
+            at the front and written at further positions at the back [C].
         macro_model: parameters of the neuron-astrocyte model that differ from its defaults, by name; see `rmaat simulate`.
         calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
         hebbian_scale: divisor of the Hebbian weights; 'auto' lets the weights of a reading sum to about 1 whatever the
@@ -65,6 +73,10 @@ class ModelSettings:
         num_random_features: random features of 'performer'; null means m ln m, m being the width of a head.
         ridge_penalty: lambda of the least squares in 'vla' [C].
         state_size: states of each feature in 's4d', even.
+        associative_memory: beside the memory tokens, carry a matrix a layer, which they write and every position reads
+            (arXiv 2407.04841) [beyond P].
+        associative_size: width of its queries and keys; the matrix has 6 * associative_size rows [C: 64].
+        associative_retention: scale what it holds by the retention factor before each write [C].
         hidden_size: width D of tokens and memory.
         num_hidden_layers: encoder layers.
         num_attention_heads: heads; must divide hidden_size.
@@ -97,6 +109,8 @@ class ModelSettings:
     astro_mem: bool = True
     retention_schedule: str = "ltp"
     retention_constant: float = 0.5
+    retention_form: str = "scale"
+    memory_layout: str = "front"
     macro_model: dict[str, Any] | None = None
     calcium_exponent: float = 0.25
     hebbian_scale: float | Literal["auto"] | None = "auto"
@@ -112,6 +126,9 @@ class ModelSettings:
     num_random_features: int | None = None
     ridge_penalty: float = 1.0
     state_size: int = 64
+    associative_memory: bool = False
+    associative_size: int = 64
+    associative_retention: bool = False
     hidden_size: int = 128
     num_hidden_layers: int = 2
     num_attention_heads: int = 4
@@ -137,8 +154,19 @@ class ModelSettings:
 
     @property
     def num_positions(self) -> int:
-        """Positions of one segment as the layers see it: memory, then tokens or patches."""
-        return self.num_memory_tokens + self.segment_length
+        """Positions of one segment as the layers see it: memory, and tokens or patches."""
+        return self.memory_positions + self.segment_length
+
+    @property
+    def memory_positions(self) -> int:
+        """Positions of memory in a segment: a second set where it is read and written apart."""
+        return self.num_memory_tokens * (2 if self.memory_layout == "read_write" else 1)
+
+    @property
+    def associations_shape(self) -> tuple[int, int, int]:
+        """Layers, key features and width + 1 of what the associative memory of one sample holds; 0 layers without it."""
+        layers = self.num_hidden_layers if self.associative_memory else 0
+        return layers, 6 * self.associative_size, self.hidden_size + 1
 
     @property
     def schedule(self) -> str:
@@ -185,6 +213,8 @@ class ModelSettings:
             raise UserError(f"hidden_size {self.hidden_size} must be even: positions come in sine and cosine pairs")
         if self.num_memory_tokens == 0 and self.readout == "memory":
             raise UserError("readout 'memory' needs num_memory_tokens >= 1")
+        self._check_associative()
+        self._check_memory_layout()
         if not 0 <= self.hidden_dropout_prob < 1:
             raise UserError(f"hidden_dropout_prob must be in [0, 1), not {self.hidden_dropout_prob}")
         for name in ("calcium_exponent", "layer_norm_eps", "embedding_std"):
@@ -238,8 +268,40 @@ class ModelSettings:
         if self.attention_type == "luna" and self.num_memory_tokens == 0:
             raise UserError("attention_type 'luna' packs the tokens into memory: num_memory_tokens must be >= 1")
 
+    def _check_associative(self) -> None:
+        # One feature rolled by one is its own negative part: their product is 0.
+        _at_least("associative_size", self.associative_size, 2)
+        if self.associative_memory and self.num_memory_tokens == 0:
+            raise UserError("associative_memory is written by the memory tokens: num_memory_tokens must be >= 1")
+        if self.associative_retention and not self.associative_memory:
+            raise UserError("associative_retention needs associative_memory: true")
+        if self.associative_retention and self.schedule == "none":
+            raise UserError("associative_retention needs retention factors; retention_schedule 'none' has none")
+
+    def _check_memory_layout(self) -> None:
+        layout, kind = self.memory_layout, self.attention_type
+        one_of("memory_layout", layout, MEMORY_LAYOUTS)
+        if layout == "front":
+            return
+        if self.num_memory_tokens == 0:
+            raise UserError(f"memory_layout '{layout}' needs num_memory_tokens >= 1")
+        if kind == "luna":
+            raise UserError(
+                "attention_type 'luna' packs the tokens into memory at the front: memory_layout must be 'front'"
+            )
+        if layout == "back" and (kind not in ORDERED_TYPES or (kind == "astro" and not self.hebbian_astro)):
+            without = " without hebbian_astro" if kind == "astro" else ""
+            raise UserError(
+                f"memory_layout 'back' changes nothing in attention_type '{kind}'{without}, which does not see where memory stands"
+            )
+
     def _check_schedule(self) -> None:
         one_of("retention_schedule", self.retention_schedule, RETENTION_SCHEDULES)
+        one_of("retention_form", self.retention_form, RETENTION_FORMS)
+        if self.retention_form in ("relative", "interpolate") and self.schedule == "none":
+            raise UserError(
+                f"retention_form '{self.retention_form}' needs retention factors; retention_schedule 'none' has none"
+            )
         model = self.astrocyte
         if self.schedule in SCHEDULES:
             retention_factors(1, self.schedule, model, self.retention_constant)

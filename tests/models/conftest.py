@@ -23,6 +23,7 @@ SMALL = {
     "linformer_size": 6,
     "num_random_features": 8,
     "state_size": 8,
+    "associative_size": 4,
 }
 
 

@@ -15,8 +15,16 @@ def gradients(model, ids, mask, labels):
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("schedule", ["ltp", "none"])
-def test_compiled_replay_equals_full_backpropagation_with_dropout(schedule):
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"retention_schedule": "ltp"},
+        {"retention_schedule": "none"},
+        {"associative_memory": True, "retention_form": "gate", "memory_layout": "read_write"},
+    ],
+    ids=str,
+)
+def test_compiled_replay_equals_full_backpropagation_with_dropout(form):
     torch._dynamo.reset()
     torch.manual_seed(0)
     config = RmaatConfig(
@@ -29,7 +37,7 @@ def test_compiled_replay_equals_full_backpropagation_with_dropout(schedule):
         max_seq_len=96,
         num_segments=6,
         hidden_dropout_prob=0.1,
-        retention_schedule=schedule,
+        **form,
     )
     model = RmaatForSequenceClassification(config).train()
     ids = torch.randint(0, 16, (3, 90))

@@ -12,7 +12,17 @@ from rmaat import RmaatConfig, RmaatForSequenceClassification
 from rmaat.astrocyte import retention_factors
 
 
-@pytest.mark.parametrize("form", [{}, {"attention_type": "softmax"}, {"retention_schedule": "learned"}], ids=str)
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"attention_type": "softmax"},
+        {"retention_schedule": "learned"},
+        {"associative_memory": True},
+        {"retention_form": "gate", "memory_layout": "read_write"},
+    ],
+    ids=str,
+)
 def test_save_then_load_gives_the_same_logits(make_model, tmp_path, form):
     model = make_model(**form).eval()
     ids = torch.randint(0, 16, (2, 29), generator=torch.Generator().manual_seed(0))

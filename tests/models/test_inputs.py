@@ -127,7 +127,7 @@ def test_a_pair_is_classified_by_both_and_their_product_and_difference(make_mode
                 "other_input_ids": torch.ones(1, 3).long(),
                 "memory": torch.zeros(1, 2, 16),
             },
-            "memory, readout, segment_offset and total_segments cannot be given",
+            "memory, readout, associations, segment_offset and total_segments cannot be given",
         ),
     ],
 )

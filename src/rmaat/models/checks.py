@@ -157,6 +157,17 @@ def check_state(name: str, value: Tensor | None, shape: tuple[int, ...]) -> None
         raise UserError(f"{name} must be {shape}, not {tuple(value.shape)}")
 
 
+def check_associations(
+    associations: Tensor | None, memory: Tensor | None, shape: tuple[int, ...], expected: bool
+) -> None:
+    """Raise `UserError` unless associations of that shape come with memory, to a model that has them, or neither is given."""
+    if associations is not None and not expected:
+        raise UserError("associations need a model with associative_memory: true")
+    if expected and (memory is None) != (associations is None):
+        raise UserError("a model with associative_memory takes memory and associations together, from the same call")
+    check_state("associations", associations, shape)
+
+
 def check_labels(labels: Tensor, batch: int, num_labels: int) -> None:
     """Raise `UserError` unless labels are (B,) integers in 0 .. num_labels - 1."""
     if labels.shape != (batch,) or labels.is_floating_point():
@@ -174,7 +185,7 @@ def check_pair(two_towers: bool, other: Tensor | None, continues: bool) -> None:
         raise UserError(f"a model with two_towers: {str(two_towers).lower()} {wants}")
     if two_towers and continues:
         raise UserError(
-            "memory, readout, segment_offset and total_segments cannot be given to a model of two towers: each input "
+            "memory, readout, associations, segment_offset and total_segments cannot be given to a model of two towers: each input "
             "begins with the first memory and is whole"
         )
 

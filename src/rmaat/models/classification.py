@@ -23,6 +23,7 @@ class RmaatClassifierOutput(ModelOutput):
         memory: (B, M, D), what the next segment would be given.
         readout: (B, D + 1), to be given with `memory` to a call that goes on.
         segment_logits: (B, T, num_labels), the logits after each segment, where they were asked for.
+        associations: (B, L, K, D + 1), to be given with `memory` too; None in a model without associative memory.
     """
 
     loss: Tensor | None = None
@@ -30,6 +31,7 @@ class RmaatClassifierOutput(ModelOutput):
     memory: Tensor | None = None
     readout: Tensor | None = None
     segment_logits: Tensor | None = None
+    associations: Tensor | None = None
 
 
 class RmaatForSequenceClassification(RmaatPreTrainedModel):
@@ -64,6 +66,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         other_input_ids: Tensor | None = None,
         other_attention_mask: Tensor | None = None,
         output_segment_logits: bool = False,
+        associations: Tensor | None = None,
     ) -> RmaatClassifierOutput:
         """Classify sequences or, with two towers, pairs of them.
 
@@ -81,7 +84,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         if labels is not None:
             check_labels(labels, first.shape[0], self.config.num_labels)
         begins = isinstance(segment_offset, int) and segment_offset == 0
-        continues = not begins or any(x is not None for x in (memory, readout, total_segments))
+        continues = not begins or any(x is not None for x in (memory, readout, associations, total_segments))
         check_pair(self.config.two_towers, other_input_ids, continues)
         if output_segment_logits:
             check_segment_logits(self.config.two_towers, self.config.pooled_norm)
@@ -94,6 +97,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             total_segments,
             input_values,
             output_segment_logits,
+            associations,
         )
         if other_input_ids is None:
             features = self._normed(out.pooled, len(first))
@@ -104,7 +108,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         logits = self._classified(features)
         loss = None if labels is None else cross_entropy(logits, labels)
         by_segment = None if out.segment_pooled is None else self._classified(out.segment_pooled)
-        return RmaatClassifierOutput(loss, logits, out.memory, out.readout, by_segment)
+        return RmaatClassifierOutput(loss, logits, out.memory, out.readout, by_segment, out.associations)
 
     def _classified(self, features: Tensor) -> Tensor:
         features = self.dropout(features)

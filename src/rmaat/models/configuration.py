@@ -26,7 +26,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
     """
 
     model_type = "rmaat"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["memory", "readout"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["memory", "readout", "associations"]
 
     vocab_size: int = 256
 

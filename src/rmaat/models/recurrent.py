@@ -1,6 +1,7 @@
 """The recurrence over segments: from token ids to memory and readout.
 
-Axes: B batch, N tokens or values, T segments, S tokens or patches of a segment, P values of a patch, M memory tokens, D width.
+Axes: B batch, N tokens or values, T segments, S tokens or patches of a segment, P values of a patch, M memory tokens, D width,
+L layers, K key features of the associative memory.
 """
 
 from contextlib import nullcontext
@@ -19,9 +20,18 @@ from rmaat.astrocyte import NEED_TOTAL, log_increments, retention_factors
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
 from rmaat.budget import Budget
 from rmaat.errors import UserError
+from rmaat.layers import ZeroLinear
 from rmaat.layers.embedding import TokenEmbedding
 from rmaat.layers.mixers import Mixer
-from rmaat.models.checks import Place, check_state, one_input, place_segments, row_lengths, whole_patches
+from rmaat.models.checks import (
+    Place,
+    check_associations,
+    check_state,
+    one_input,
+    place_segments,
+    row_lengths,
+    whole_patches,
+)
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
 from rmaat.models.stand_in import ParameterSlots, check_replayable
@@ -39,12 +49,14 @@ class RmaatOutput(ModelOutput):
         memory: (B, M, D), what the next segment would be given.
         readout: (B, D + 1), the running sum and count behind `pooled`.
         segment_pooled: (B, T, D), what `pooled` is after each segment, where it was asked for.
+        associations: (B, L, K, D + 1), the associative memory of each layer; None in a model without it.
     """
 
     pooled: Tensor | None = None
     memory: Tensor | None = None
     readout: Tensor | None = None
     segment_pooled: Tensor | None = None
+    associations: Tensor | None = None
 
 
 class RmaatPreTrainedModel(PreTrainedModel):
@@ -56,7 +68,9 @@ class RmaatPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (Mixer, ZeroLinear)):
+            module.initialise()
+        elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -69,8 +83,8 @@ class RmaatPreTrainedModel(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
-        elif isinstance(module, Mixer):
-            module.initialise()
+        elif isinstance(module, SegmentEncoder) and module.write_offset is not None:
+            init.normal_(module.write_offset, std=0.02)
         elif isinstance(module, RmaatModel):
             init.normal_(module.first_memory, std=0.02)
             if module.retention_logits is not None:
@@ -112,6 +126,7 @@ class RmaatModel(RmaatPreTrainedModel):
         total_segments: int | Tensor | None = None,
         input_values: Tensor | None = None,
         output_segments: bool = False,
+        associations: Tensor | None = None,
     ) -> RmaatOutput:
         """Run all segments.
 
@@ -126,6 +141,7 @@ class RmaatModel(RmaatPreTrainedModel):
             input_values: (B, N) floating point, instead of input_ids where the config's input_type is 'values'; patch after
                 patch of patch_size values, each row whole patches. The mask is of values too.
             output_segments: give segment_pooled too, for a loss on every segment. Past a row's end it stays as it is.
+            associations: (B, L, K, D + 1) from that call, in a model with associative_memory; None begins with an empty one.
 
         Returns:
             `RmaatOutput`. In a row without a token the state comes out as it went in.
@@ -140,24 +156,27 @@ class RmaatModel(RmaatPreTrainedModel):
         place = place_segments(given, config.segment_span, segment_offset, total_segments, memory is not None)
         batch = len(lengths)
         check_state("memory", memory, (batch, config.num_memory_tokens, config.hidden_size))
+        check_associations(associations, memory, (batch, *config.associations_shape), config.associative_memory)
         check_state("readout", readout, (batch, config.hidden_size + 1))
         if memory is None:
             memory = self.first_memory.expand(batch, -1, -1)
         # Contiguous from the first segment on, so that a compiled step meets one set of strides.
         memory = memory.to(self.first_memory.dtype).contiguous()
-        # A running sum and count in bfloat16 would stop growing after some hundred tokens.
-        readout_type = torch.promote_types(memory.dtype, torch.float32)
+        # Running sums in bfloat16 would stop growing after some hundred terms.
+        sum_type = torch.promote_types(memory.dtype, torch.float32)
         if readout is None:
             readout = memory.new_zeros(batch, config.hidden_size + 1)
-        readout = readout.to(readout_type)
-        state = SegmentState(memory, readout)
+        if associations is None:
+            associations = memory.new_zeros(batch, *config.associations_shape)
+        state = SegmentState(memory, readout.to(sum_type), associations.to(sum_type).contiguous())
         final, *readouts = self._run(self._cut(tokens, lengths, place), state, lengths, place, output_segments)
 
         def mean(readout: Tensor) -> Tensor:
             return (readout[..., :-1] / readout[..., -1:].clamp_min(1)).to(memory.dtype)
 
         segment_pooled = mean(readouts[0]).transpose(0, 1) if readouts else None
-        return RmaatOutput(mean(final.readout), final.memory, final.readout, segment_pooled)
+        associations = final.associations if config.associative_memory else None
+        return RmaatOutput(mean(final.readout), final.memory, final.readout, segment_pooled, associations)
 
     def _cut(self, tokens: Tensor, lengths: NDArray[np.int64], place: Place) -> SegmentInputs:
         """(B, N) as segments, (T, B, S) ids or (T, B, S, P) values.
@@ -180,14 +199,18 @@ class RmaatModel(RmaatPreTrainedModel):
     def _factors(self, place: Place) -> Tensor:
         """RF of each row's segments, (T, B); past a row's end it is not used."""
         config = self.config
+        relative = config.retention_form == "relative"
         if self.retention_logits is not None:
-            return learned_factors(self.retention_logits, place)
+            return learned_factors(self.retention_logits, place, relative)
         factors_TB = np.ones((place.longest, len(place.total)))
         # As many passes as there are different T, not rows.
         for total in np.unique(place.total[place.segments > 0]):
             # Where T does not matter, powers of two, so that a long stream asks for few arrays.
             asked = int(total) if config.schedule in NEED_TOTAL else 1 << (int(total) - 1).bit_length()
             factors = retention_factors(asked, config.schedule, config.astrocyte, config.retention_constant)
+            if relative:
+                # In float64: over many segments the factors themselves leave float32's range.
+                factors = factors / factors[:total].max()
             rows = np.flatnonzero((place.total == total) & (place.segments > 0))
             index_TB = np.arange(place.longest)[:, None] + place.offset[rows]
             factors_TB[:, rows] = factors[np.minimum(index_TB, total - 1)]
@@ -219,19 +242,20 @@ class RmaatModel(RmaatPreTrainedModel):
             watched = (SegmentState._fields.index("readout"),) if watch else ()
             segments = tuple(place.segments.tolist())
             recurrence = Recurrence(step, slots.tensors, encoder.shared(), inputs, state, segments, watched)
-            memory, readout, *readouts = self.backprop(recurrence)
-        return (SegmentState(memory, readout), *readouts)
+            after = self.backprop(recurrence)
+        return (SegmentState(*after[: len(state)]), *after[len(state) :])
 
 
-def learned_factors(logits_K: Tensor, place: Place) -> Tensor:
+def learned_factors(logits_K: Tensor, place: Place, relative: bool = False) -> Tensor:
     """Softmax of the first `total` logits of each row, at the row's own segments [C].
 
     Args:
         logits_K: (num_segments,), one logit a segment index.
         place: where each row's segments stand.
+        relative: divide each row's factors by their largest.
 
     Returns:
-        (T, B), summing to 1 over a whole sequence, with gradients to the logits.
+        (T, B), summing to 1 over a whole sequence unless relative, with gradients to the logits.
 
     Raises:
         UserError: for a row of more segments than there are logits.
@@ -245,6 +269,8 @@ def learned_factors(logits_K: Tensor, place: Place) -> Tensor:
     index = torch.arange(len(logits_K), device=logits_K.device)
     total_B = torch.from_numpy(place.total.copy()).to(logits_K.device).clamp_min(1)
     factors_KB = logits_K[:, None].where(index[:, None] < total_B, -torch.inf).softmax(0)
+    if relative:
+        factors_KB = factors_KB / factors_KB.amax(0)
     offset_B = torch.from_numpy(place.offset.copy()).to(logits_K.device)
     own_TB = index[: place.longest, None] + offset_B
     return factors_KB.gather(0, own_TB.clamp_max(len(logits_K) - 1))

@@ -1,7 +1,7 @@
 """The segment step: the one pure function that training, replay, streaming and evaluation all call.
 
-Axes: B batch, S tokens or patches of a segment, P values of a patch, M memory tokens, N = M + S positions, D width, L layers,
-T segments.
+Axes: B batch, S tokens or patches of a segment, P values of a patch, M memory tokens, N = M + S positions (2 M + S if
+memory is read and written apart), D width, L layers, T segments, K key features of the associative memory, E = D + 1.
 """
 
 from typing import NamedTuple, cast
@@ -13,19 +13,26 @@ from torch import Tensor, nn
 
 from rmaat.layers import (
     READOUT_SUMS,
+    AssociativeMemory,
     EncoderBlock,
     TokenEmbedding,
     ValueEmbedding,
+    ZeroLinear,
     apply_dropout,
     draw_keep_masks,
     sinusoidal_positions,
 )
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.layout import moved_behind, rearranged
 from rmaat.models.stand_in import CallLock
 from rmaat.ops.precision import at_least_float32
 
 WIDTH_STEP = 64
 """Segments are computed in multiples of so many positions, so that memory and kernels meet few sizes."""
+
+
+SMALLEST_GATE = 1e-4
+"""The gate begins at a retention factor that is clamped to this and 1 minus this: at 0 or 1 it would have no gradient."""
 
 
 class SegmentInputs(NamedTuple):
@@ -48,10 +55,12 @@ class SegmentState(NamedTuple):
     Attributes:
         memory: (B, M, D), after the retention factor.
         readout: (B, D + 1), the sum of what the head reads and, last, the number of positions in that sum.
+        associations: (B, L, K, E), what the associative memory of each layer holds; L is 0 without it.
     """
 
     memory: Tensor
     readout: Tensor
+    associations: Tensor
 
 
 class SegmentEncoder(nn.Module):
@@ -68,6 +77,15 @@ class SegmentEncoder(nn.Module):
             else TokenEmbedding(config.vocab_size, config.hidden_size, config.embedding_std)
         )
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_hidden_layers))
+        self.associative = nn.ModuleList(AssociativeMemory(config) for _ in range(config.associations_shape[0]))
+        # The memory is written behind the read positions, where there are any.
+        first_written = config.memory_positions - config.num_memory_tokens
+        self.written = slice(first_written, config.memory_positions)
+        # Without it, positions that read and that write would be alike to most attention types.
+        self.write_offset = (
+            nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size)) if first_written else None
+        )
+        self.gate = ZeroLinear(2 * config.hidden_size, config.hidden_size) if config.retention_form == "gate" else None
         self.final_norm = (
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         )
@@ -77,6 +95,9 @@ class SegmentEncoder(nn.Module):
     def layers(self) -> list[EncoderBlock]:
         """The layers, first to last."""
         return [cast(EncoderBlock, block) for block in self.blocks]
+
+    def _associative(self, index: int) -> AssociativeMemory:
+        return cast(AssociativeMemory, self.associative[index])
 
     def shared(self) -> tuple[Tensor, ...]:
         """What depends on parameters alone: positions (S, D), then each layer's own, where it has any."""
@@ -99,9 +120,9 @@ class SegmentEncoder(nn.Module):
         return np.minimum(-(-lengths_T // WIDTH_STEP) * WIDTH_STEP, whole).tolist()
 
     def keep_masks(self, seed: int, batch: int, width: int, device: torch.device) -> Tensor:
-        """The dropout masks of one segment of S = `width` tokens, (1 + 2 L, B, M + S, D) bool, a function of the arguments."""
+        """The dropout masks of one segment of S = `width` tokens, (1 + 2 L, B, N, D) bool, a function of the arguments."""
         sites = 1 + len(self.blocks) * EncoderBlock.DROPOUT_SITES
-        shape = (sites, batch, self.config.num_memory_tokens + width, self.config.hidden_size)
+        shape = (sites, batch, self.config.memory_positions + width, self.config.hidden_size)
         return draw_keep_masks(seed, shape, self.drop, device)
 
     def forward(
@@ -109,7 +130,9 @@ class SegmentEncoder(nn.Module):
     ) -> SegmentState:
         """One segment: memory and tokens through all layers, then what stands at the memory positions, scaled, is handed on.
 
-        h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C].
+        h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C]. With an
+        associative memory, every position of a layer's input gains what it recalls, and the layer's outputs at the memory
+        positions are written for the next segment. Other forms of retention and layouts of the memory are in docs/models.md.
 
         Args:
             shared: as `shared()` gives it.
@@ -121,7 +144,7 @@ class SegmentEncoder(nn.Module):
             The state after the segment; unchanged in rows without a token.
         """
         positions_SD, *layer_shared = shared
-        num_memory = self.config.num_memory_tokens
+        num_memory = self.config.memory_positions
         width = inputs.tokens.shape[1]
         positions_N = torch.arange(num_memory + width, device=inputs.tokens.device)
         mask_BN = positions_N < num_memory + inputs.length[:, None]
@@ -130,15 +153,35 @@ class SegmentEncoder(nn.Module):
         tokens_BSD = self.embedding(tokens, positions_SD[:width])
         if keep is not None:
             tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.drop)
-        x_BND = torch.cat([state.memory.to(tokens_BSD.dtype), tokens_BSD], dim=1)
+        memory_BMD = state.memory.to(tokens_BSD.dtype)
+        copies = [memory_BMD]
+        if self.write_offset is not None:
+            copies.append(memory_BMD + self.write_offset.to(memory_BMD.dtype))
+        x_BND = torch.cat([*copies, tokens_BSD], dim=1)
+        moved = self.config.memory_layout != "front"
+        if moved:
+            count = self.config.num_memory_tokens
+            order_BN, places_BN = moved_behind(self.written.start, count, inputs.length, x_BND.shape[1])
+            x_BND = rearranged(x_BND, order_BN)
         per_layer = iter(layer_shared)
+        stored = state.associations
+        if self.config.associative_retention:
+            stored = stored * inputs.factor[:, None, None, None]
+        read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
         for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
             keep_block = None if keep is None else keep[first_site : first_site + EncoderBlock.DROPOUT_SITES]
+            if self.associative:
+                x_BND = x_BND + self._associative(index).read(x_BND, read_LBKE[index])
             x_BND = block(x_BND, mask_BN, next(per_layer, None), keep_block)
+            if self.associative:
+                memory_BMD = rearranged(x_BND, places_BN[:, self.written]) if moved else x_BND[:, self.written]
+                written_LBKE.append(self._associative(index).write(memory_BMD, stored_LBKE[index]))
+        if moved:
+            x_BND = rearranged(x_BND, places_BN)
         x_BND = self.final_norm(x_BND)
 
-        memory = (x_BND[:, :num_memory] * inputs.factor[:, None, None]).to(state.memory.dtype)
+        memory = self._retained(x_BND[:, self.written], state.memory, inputs.factor[:, None, None])
         read_BN = self._readout_sum(mask_BN, num_memory)
         x_BND = at_least_float32(x_BND).masked_fill(~read_BN[..., None], 0)
         count_B1 = read_BN.sum(1, keepdim=True).to(x_BND.dtype)
@@ -146,6 +189,21 @@ class SegmentEncoder(nn.Module):
         if self._readout_adds_up:
             readout = state.readout + readout
         active_B1 = inputs.length[:, None] > 0
+        associations = torch.stack(written_LBKE, dim=1) if written_LBKE else state.associations
         return SegmentState(
-            torch.where(active_B1[..., None], memory, state.memory), torch.where(active_B1, readout, state.readout)
+            torch.where(active_B1[..., None], memory, state.memory),
+            torch.where(active_B1, readout, state.readout),
+            torch.where(active_B1[..., None, None], associations, state.associations),
         )
+
+    def _retained(self, new_BMD: Tensor, old_BMD: Tensor, factor_B11: Tensor) -> Tensor:
+        """The memory handed on, (B, M, D), of that written and that of before, in the form that the config names."""
+        if self.gate is not None:
+            at_start_B11 = at_least_float32(factor_B11).clamp(SMALLEST_GATE, 1 - SMALLEST_GATE).logit()
+            learned_BMD = at_least_float32(self.gate(torch.cat([new_BMD, old_BMD.to(new_BMD.dtype)], -1)))
+            share = (learned_BMD + at_start_B11).sigmoid()
+        elif self.config.retention_form == "interpolate":
+            share = at_least_float32(factor_B11)
+        else:
+            return (new_BMD * factor_B11).to(old_BMD.dtype)
+        return (share * new_BMD + (1 - share) * old_BMD).to(old_BMD.dtype)

@@ -1,5 +1,6 @@
 """Pure functions on tensors. They know nothing of parameters or segments."""
 
+from rmaat.ops.associative import associative_read, associative_write
 from rmaat.ops.astromorphic import astromorphic_attention, unit_read_scale
 from rmaat.ops.decay import decayed_sum, relative_positions
 from rmaat.ops.features import feature_map
@@ -11,6 +12,8 @@ from rmaat.ops.softmax import softmax_attention
 from rmaat.ops.vla import variational_linear_attention
 
 __all__ = [
+    "associative_read",
+    "associative_write",
     "astromorphic_attention",
     "decayed_sum",
     "feature_map",

@@ -1,0 +1,76 @@
+"""An associative memory: a matrix that keys write values into by the delta rule, and queries read.
+
+Axes: B batch, N positions that read, M positions that write, d width of queries and keys, P = 6 d features of a key, D width of
+values, E = D + 1.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, relu
+
+from rmaat.ops.precision import at_least_float32, no_autocast
+
+ROLLS = 3
+"""nu of DPFP [C: that of arXiv 2407.04841]."""
+
+SMALLEST_NORMALISER = 1e-5
+"""z . phi is clamped from below here: an empty memory is read as 0."""
+
+
+def key_features(x: Tensor) -> Tensor:
+    """Return DPFP-3 (arXiv 2102.11174), (..., d) -> (..., 2 ROLLS d), not negative, of length 1 or 0.
+
+    With x' = [relu(x), relu(-x)] it is x' * roll(x', j) for j = 1 .. 3, side by side. [C]: scaled to length 1, as in the code
+    of arXiv 2407.04841.
+    """
+    signs = relu(torch.cat([x, -x], -1))
+    return normalize(torch.cat([signs * signs.roll(j, -1) for j in range(1, ROLLS + 1)], -1), dim=-1)
+
+
+def associative_read(q: Tensor, associations: Tensor) -> Tensor:
+    """Return A^T phi(q) / (z . phi(q)); 0 from an empty memory.
+
+    Args:
+        q: (B, N, d), before phi.
+        associations: (B, P, E), the matrix A (P, D) and, as its last column, the sum of keys z (P).
+
+    Returns:
+        (B, N, D) in the dtype of q, computed in at least float32 under any autocast.
+    """
+    with no_autocast(q):
+        return _recalled(key_features(at_least_float32(q)), associations)[0].to(q.dtype)
+
+
+def associative_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tensor) -> Tensor:
+    r"""Return the associations after M keys have written their values by the delta rule (arXiv 2407.04841).
+
+    $$A \mathrel{+}= \sum_m \beta_m\,\phi(k_m)(v_m - \bar v_m)^\top, \quad
+      z \mathrel{+}= \sum_m \gamma_m\,\phi(k_m), \quad
+      \bar v = \frac{A^\top\phi(k)}{z\cdot\phi(k)}, \quad \gamma = 1 - \frac{z\cdot\phi(k)}{|\phi(k)|^2}$$
+
+    gamma is clipped to [0, 1] and has no gradient. All M are written at once: each corrects what was stored before the call,
+    not what another of them writes, as in that paper's code.
+
+    Args:
+        k: (B, M, d), before phi.
+        v: (B, M, D).
+        strength: (B, M, 1), beta in [0, 1].
+        associations: (B, P, E), as in `associative_read`; zeros are an empty memory.
+
+    Returns:
+        (B, P, E) in the dtype of the associations, computed in at least float32 under any autocast.
+    """
+    with no_autocast(k):
+        phi_BMP = key_features(at_least_float32(k))
+        previous_BMD, overlap_BM1 = _recalled(phi_BMP, associations)
+        # |phi|^2 is 1, or it is 0 and nothing is written.
+        novelty_BM1 = (1 - overlap_BM1).clamp(0, 1).detach()
+        change_BME = torch.cat([at_least_float32(strength) * (at_least_float32(v) - previous_BMD), novelty_BM1], -1)
+        return associations + (phi_BMP.mT @ change_BME).to(associations.dtype)
+
+
+def _recalled(phi: Tensor, associations: Tensor) -> tuple[Tensor, Tensor]:
+    """A^T phi / (z . phi), (B, N, D), and z . phi, (B, N, 1)."""
+    summed_BNE = phi @ associations.to(phi.dtype)
+    overlap_BN1 = summed_BNE[..., -1:]
+    return summed_BNE[..., :-1] / overlap_BN1.clamp_min(SMALLEST_NORMALISER), overlap_BN1
