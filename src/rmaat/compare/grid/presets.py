@@ -262,7 +262,6 @@ MEMORY: Settings = {
     "intermediate_size": 128,
     "hidden_dropout_prob": 0.0,
     "warmup_steps": 50,
-    "lr_scheduler_type": "constant_with_warmup",
     "per_device_eval_batch_size": 250,
     "eval_examples": 500,
     "logging_steps": 50,
@@ -319,7 +318,7 @@ RECALL = Grid(
     seeds=3,
 )
 
-GRIDS: Registry[Grid] = Registry("preset", {"smoke": SMOKE, "cpu": CPU, "paper": PAPER, "recall": RECALL})
+GRIDS: Registry[Grid] = Registry("preset", {"smoke": SMOKE, "cpu": CPU, "paper": PAPER})
 
 
 def shortened(settings: Settings, max_steps: int | None) -> Settings:
