@@ -1,5 +1,6 @@
 """The settings of a model, in one place: the run config and the model's config both inherit them. Knows nothing of torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,18 @@ READOUTS = ("mean", "first", "memory", "running_mean")
 
 SAME_RESULTS = ("memory_replay_backprop", "replay_budget", "replay_buffer")
 """Settings that change time and memory, not what is computed: a run may go on with others."""
+
+
+RETIRED: dict[str, tuple[Any, ...]] = {"embedding_std": (1.0,)}
+"""Settings of earlier versions that stored configs still hold, with the values at which they mean the same without it."""
+
+
+def without_retired(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the settings without the retired ones; raises `UserError` for one whose value changed what was computed."""
+    for name, value in settings.items():
+        if name in RETIRED and value not in RETIRED[name]:
+            raise UserError(f"{where} sets {name} to {value!r}, and this version no longer has that setting")
+    return {name: value for name, value in settings.items() if name not in RETIRED}
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -92,7 +105,6 @@ class ModelSettings:
             512 train examples, taken anew before each evaluation in training; a model trained otherwise has running ones.
         classifier_hidden_size: width of a hidden layer in the classifier, as the Long Range Arena's has one; null means a linear
             classifier [C]. Pathfinder is not learned in short trainings without it.
-        embedding_std: standard deviation of token embeddings at the start; sinusoids beside them have amplitude 1 [C].
     """
 
     max_seq_len: int = 4096
@@ -140,7 +152,6 @@ class ModelSettings:
     readout: str = "mean"
     pooled_norm: bool = False
     classifier_hidden_size: int | None = None
-    embedding_std: float = 1.0
 
     @property
     def segment_span(self) -> int:
@@ -217,7 +228,7 @@ class ModelSettings:
         self._check_memory_layout()
         if not 0 <= self.hidden_dropout_prob < 1:
             raise UserError(f"hidden_dropout_prob must be in [0, 1), not {self.hidden_dropout_prob}")
-        for name in ("calcium_exponent", "layer_norm_eps", "embedding_std"):
+        for name in ("calcium_exponent", "layer_norm_eps"):
             _positive(name, getattr(self, name))
         if isinstance(self.hebbian_scale, str):
             one_of("hebbian_scale", self.hebbian_scale, ("auto",))

@@ -20,12 +20,14 @@ def sinusoidal_positions(length: int, width: int, like: Tensor) -> Tensor:
 
 
 class TokenEmbedding(nn.Module):
-    """Token ids (B, S), `uint8` or of any signed integer type, and positions (S, D) to vectors (B, S, D)."""
+    """Token ids (B, S), `uint8` or of any signed integer type, and positions (S, D) to vectors (B, S, D).
 
-    def __init__(self, vocab_size: int, width: int, std: float) -> None:
+    Embeddings start at N(0, 1) [C], which is PyTorch's own start: sinusoids beside them have amplitude 1.
+    """
+
+    def __init__(self, vocab_size: int, width: int) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocab_size, width)
-        self.std = std
 
     def forward(self, ids_BS: Tensor, positions_SD: Tensor) -> Tensor:
         """The sum of both, (B, S, D)."""

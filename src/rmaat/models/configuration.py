@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 
 from rmaat.errors import UserError, did_you_mean
-from rmaat.settings import ModelSettings
+from rmaat.settings import ModelSettings, without_retired
 
 BOOKKEEPING = frozenset(
     {"model_type", "name_or_path", "num_labels", "torch_dtype", "transformers_version", "use_cache"}
@@ -32,6 +32,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         known = {f.name for f in fields(type(self))} | BOOKKEEPING
+        kwargs = without_retired(kwargs, "RmaatConfig")
         for key in kwargs:
             if key not in known and not key.startswith("_") and not hasattr(type(self), key):
                 raise UserError(f"RmaatConfig has no setting '{key}'; {did_you_mean(key, known)}")

@@ -21,7 +21,6 @@ from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncate
 from rmaat.budget import Budget
 from rmaat.errors import UserError
 from rmaat.layers import ZeroLinear
-from rmaat.layers.embedding import TokenEmbedding
 from rmaat.layers.mixers import Mixer
 from rmaat.models.checks import (
     Place,
@@ -77,8 +76,8 @@ class RmaatPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, TokenEmbedding):
-            init.normal_(module.tokens.weight, std=module.std)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
         elif isinstance(module, nn.BatchNorm1d):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)

@@ -74,7 +74,7 @@ class SegmentEncoder(nn.Module):
         self.embedding = (
             ValueEmbedding(config.patch_size, config.hidden_size)
             if config.input_type == "values"
-            else TokenEmbedding(config.vocab_size, config.hidden_size, config.embedding_std)
+            else TokenEmbedding(config.vocab_size, config.hidden_size)
         )
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_hidden_layers))
         self.associative = nn.ModuleList(AssociativeMemory(config) for _ in range(config.associations_shape[0]))

@@ -10,7 +10,7 @@ import yaml
 
 from rmaat.errors import UserError, did_you_mean
 from rmaat.presets import resolve
-from rmaat.settings import ModelSettings, one_of
+from rmaat.settings import ModelSettings, one_of, without_retired
 from rmaat.tasks.options import TaskOptions
 
 AUTO: Literal["auto"] = "auto"
@@ -183,6 +183,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise UserError(f"'{path}'{line} is not YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(settings, dict):
         raise UserError(f"'{path}' must be lines of 'key: value'")
+    settings = without_retired(settings, f"'{path}'")
     for key in settings:
         check_key(str(key), f"'{path}'")
     return settings
