@@ -9,7 +9,7 @@ from rmaat.budget import Budget
 from rmaat.errors import UserError, did_you_mean
 
 ATTENTION_TYPES = ("astro", "softmax", "linear", "nystromformer", "linformer", "performer", "luna", "vla", "s4d")
-RETENTION_SCHEDULES = (*SCHEDULES.names(), "learned")
+RETENTION_SCHEDULES = (*SCHEDULES.names(), "learned", "rotating")
 ASTRO_SWITCHES = {"hebbian_astro": True, "hebbian_sigmoid": False, "presynaptic_plasticity": True}
 """Switches of astromorphic attention, with their defaults: without effect, and so refused, for another attention type."""
 INPUT_TYPES = ("tokens", "values")
@@ -64,7 +64,8 @@ class ModelSettings:
         truncated_segments: let gradients reach back this many segments only; needs memory_replay_backprop off.
         astro_mem: scale the memory by retention factors; false means the schedule 'none' [P].
         retention_schedule: how the factors are set: 'ltp' (simulated increments of the long-term process) [P], 'plateau' (their
-            closed form) [P], 'streaming' (no T needed), 'constant', 'none', or 'learned' (one logit a segment, begun at 'ltp') [C].
+            closed form) [P], 'streaming' (no T needed), 'constant', 'none', 'learned' (one logit a segment, begun at 'ltp'), or
+            'rotating' (1 for one memory token, another in each segment, and 0 for the others; not with the form 'scale') [C].
         retention_constant: the factor of the schedule 'constant', in (0, 1].
         retention_form: what the factor RF does to the memory: 'scale' RF h [P], 'relative' (the same, RF over the sample's
             largest), 'interpolate' RF h + (1 - RF) mem, or 'gate' (the same, by a learned gate begun at RF) [C].
@@ -312,6 +313,13 @@ class ModelSettings:
         if self.retention_form in ("relative", "interpolate") and self.schedule == "none":
             raise UserError(
                 f"retention_form '{self.retention_form}' needs retention factors; retention_schedule 'none' has none"
+            )
+        if self.schedule == "rotating" and (
+            self.retention_form not in ("interpolate", "gate") or self.associative_retention
+        ):
+            raise UserError(
+                "retention_schedule 'rotating' has a factor of 0 for the memory tokens that a segment keeps: it needs retention_form "
+                "'interpolate' or 'gate', and associative_retention false"
             )
         model = self.astrocyte
         if self.schedule in SCHEDULES:

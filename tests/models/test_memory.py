@@ -19,6 +19,8 @@ FORMS = [
     {"retention_form": "relative", "retention_schedule": "learned"},
     {"retention_form": "interpolate"},
     {"retention_form": "gate"},
+    {"retention_form": "interpolate", "retention_schedule": "rotating", "num_memory_tokens": 3},
+    {"retention_form": "gate", "retention_schedule": "rotating", "num_memory_tokens": 2},
     {"memory_layout": "back"},
     {"memory_layout": "read_write"},
     {**ASSOCIATIVE, "memory_layout": "back", "retention_form": "gate", "readout": "running_mean"},
@@ -31,7 +33,11 @@ def plain(model, ids_N):
     """Logits, memory and associations of one sample without dropout, position by position of the recurrence."""
     config, encoder = model.config, model.rmaat.encoder
     segments = ids_N.split(config.segment_length)
-    if config.schedule == "learned":
+    count = config.num_memory_tokens
+    if config.schedule == "rotating":
+        written = [[float(place == index % count) for place in range(count)] for index in range(len(segments))]
+        factors = torch.tensor(written, dtype=torch.float64)[..., None]
+    elif config.schedule == "learned":
         factors = model.rmaat.retention_logits[: len(segments)].softmax(0)
     else:
         of_schedule = retention_factors(len(segments), config.schedule, config.astrocyte, config.retention_constant)
@@ -40,7 +46,6 @@ def plain(model, ids_N):
         factors = factors / max(factors)
     positions_SD, *of_layers = encoder.shared()
     memory_MD = model.rmaat.first_memory
-    count = len(memory_MD)
     associations_LPE = torch.zeros(config.associations_shape, dtype=torch.float64)
     total_D, positions = 0, 0
     for ids_S, factor in zip(segments, factors, strict=True):
@@ -244,6 +249,7 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
         ({"memory_layout": "fornt"}, "did you mean 'front'"),
         ({"retention_form": "gated"}, "did you mean 'gate'"),
         ({"retention_form": "relative", "retention_schedule": "none"}, "needs retention factors"),
+        ({"retention_schedule": "rotating"}, "needs retention_form 'interpolate' or 'gate'"),
         ({"associative_size": 1}, "associative_size must be a whole number >= 2"),
         ({"associative_retention": True}, "needs associative_memory: true"),
         ({**ASSOCIATIVE, "associative_retention": True, "astro_mem": False}, "needs retention factors"),

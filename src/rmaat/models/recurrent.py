@@ -196,11 +196,15 @@ class RmaatModel(RmaatPreTrainedModel):
         )
 
     def _factors(self, place: Place) -> Tensor:
-        """RF of each row's segments, (T, B); past a row's end it is not used."""
+        """RF of each row's segments, (T, B, 1), or (T, B, M) if memory tokens differ; past a row's end it is not used."""
         config = self.config
+        if config.schedule == "rotating":
+            segment_TB1 = np.arange(place.longest)[:, None, None]
+            written_TBM = segment_TB1 % config.num_memory_tokens == np.arange(config.num_memory_tokens)
+            return torch.from_numpy(written_TBM).to(self.first_memory)
         relative = config.retention_form == "relative"
         if self.retention_logits is not None:
-            return learned_factors(self.retention_logits, place, relative)
+            return learned_factors(self.retention_logits, place, relative)[..., None]
         factors_TB = np.ones((place.longest, len(place.total)))
         # As many passes as there are different T, not rows.
         for total in np.unique(place.total[place.segments > 0]):
@@ -213,7 +217,7 @@ class RmaatModel(RmaatPreTrainedModel):
             rows = np.flatnonzero((place.total == total) & (place.segments > 0))
             index_TB = np.arange(place.longest)[:, None] + place.offset[rows]
             factors_TB[:, rows] = factors[np.minimum(index_TB, total - 1)]
-        return torch.from_numpy(factors_TB).to(self.first_memory)
+        return torch.from_numpy(factors_TB).to(self.first_memory)[..., None]
 
     def _run(
         self, inputs: SegmentInputs, state: SegmentState, lengths: NDArray[np.int64], place: Place, watch: bool

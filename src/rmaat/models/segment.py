@@ -41,7 +41,7 @@ class SegmentInputs(NamedTuple):
     Attributes:
         tokens: (T, B, S) integer token ids, or (T, B, S, P) floating-point values; what stands behind a row's tokens is not read.
         length: (T, B) int64, the row's tokens or patches in the segment, 0 .. S; where it is 0 the state passes through untouched.
-        factor: (T, B) retention factors on the memory that the segment hands on.
+        factor: (T, B, 1) retention factors on the memory that the segment hands on, or (T, B, M), one a memory token.
     """
 
     tokens: Tensor
@@ -166,7 +166,7 @@ class SegmentEncoder(nn.Module):
         per_layer = iter(layer_shared)
         stored = state.associations
         if self.config.associative_retention:
-            stored = stored * inputs.factor[:, None, None, None]
+            stored = stored * inputs.factor[..., None, None]
         read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
         for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
@@ -181,7 +181,7 @@ class SegmentEncoder(nn.Module):
             x_BND = rearranged(x_BND, places_BN)
         x_BND = self.final_norm(x_BND)
 
-        memory = self._retained(x_BND[:, self.written], state.memory, inputs.factor[:, None, None])
+        memory = self._retained(x_BND[:, self.written], state.memory, inputs.factor[..., None])
         read_BN = self._readout_sum(mask_BN, num_memory)
         x_BND = at_least_float32(x_BND).masked_fill(~read_BN[..., None], 0)
         count_B1 = read_BN.sum(1, keepdim=True).to(x_BND.dtype)
@@ -196,14 +196,17 @@ class SegmentEncoder(nn.Module):
             torch.where(active_B1[..., None, None], associations, state.associations),
         )
 
-    def _retained(self, new_BMD: Tensor, old_BMD: Tensor, factor_B11: Tensor) -> Tensor:
-        """The memory handed on, (B, M, D), of that written and that of before, in the form that the config names."""
+    def _retained(self, new_BMD: Tensor, old_BMD: Tensor, factor_BM1: Tensor) -> Tensor:
+        """The memory handed on, (B, M, D), of that written and that of before, in the form that the config names.
+
+        factor_BM1 is (B, 1, 1) if all memory tokens have the same.
+        """
         if self.gate is not None:
-            at_start_B11 = at_least_float32(factor_B11).clamp(SMALLEST_GATE, 1 - SMALLEST_GATE).logit()
+            at_start_BM1 = at_least_float32(factor_BM1).clamp(SMALLEST_GATE, 1 - SMALLEST_GATE).logit()
             learned_BMD = at_least_float32(self.gate(torch.cat([new_BMD, old_BMD.to(new_BMD.dtype)], -1)))
-            share = (learned_BMD + at_start_B11).sigmoid()
+            share = (learned_BMD + at_start_BM1).sigmoid()
         elif self.config.retention_form == "interpolate":
-            share = at_least_float32(factor_B11)
+            share = at_least_float32(factor_BM1)
         else:
-            return (new_BMD * factor_B11).to(old_BMD.dtype)
+            return (new_BMD * factor_BM1).to(old_BMD.dtype)
         return (share * new_BMD + (1 - share) * old_BMD).to(old_BMD.dtype)
