@@ -11,6 +11,7 @@ from rmaat.ops import associative_read, associative_write
 from rmaat.settings import ATTENTION_TYPES, ORDERED_TYPES
 
 ASSOCIATIVE = {"associative_memory": True}
+ROTATED = ("interpolate", "gate")
 FORMS = [
     ASSOCIATIVE,
     {**ASSOCIATIVE, "associative_retention": True, "retention_schedule": "constant"},
@@ -138,6 +139,10 @@ def test_every_way_back_has_the_full_gradient(make_model, ragged, form, back):
         *((name, ASSOCIATIVE) for name in ATTENTION_TYPES),
         *((name, {"memory_layout": "back"}) for name in ORDERED_TYPES),
         *((name, {**ASSOCIATIVE, "memory_layout": "read_write"}) for name in ("softmax", "linformer", "vla")),
+        *(
+            ("astro", {"retention_schedule": "rotating", "retention_form": form, "num_memory_tokens": 3})
+            for form in ROTATED
+        ),
     ],
     ids=str,
 )
