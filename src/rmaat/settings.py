@@ -318,8 +318,8 @@ class ModelSettings:
             self.retention_form not in ("interpolate", "gate") or self.associative_retention
         ):
             raise UserError(
-                "retention_schedule 'rotating' has a factor of 0 for the memory tokens that a segment keeps: it needs retention_form "
-                "'interpolate' or 'gate', and associative_retention false"
+                "retention_schedule 'rotating' has the factor 0 for memory tokens that a segment keeps: it needs "
+                "retention_form 'interpolate' or 'gate', and associative_retention false"
             )
         model = self.astrocyte
         if self.schedule in SCHEDULES:
