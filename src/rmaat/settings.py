@@ -18,7 +18,7 @@ RETENTION_FORMS = ("scale", "relative", "interpolate", "gate")
 MEMORY_LAYOUTS = ("front", "back", "read_write")
 ORDERED_TYPES = ("astro", "nystromformer", "vla", "s4d")
 """Attention types to which the order of memory and tokens makes a difference: by R, a convolution or a recurrence."""
-READOUTS = ("mean", "first", "memory", "running_mean")
+READOUTS = ("mean", "first", "last", "memory", "running_mean")
 
 
 SAME_RESULTS = ("memory_replay_backprop", "replay_budget", "replay_buffer")
@@ -99,7 +99,7 @@ class ModelSettings:
         hidden_dropout_prob: dropout on embeddings and after attention and feed-forward.
         layer_norm_eps: epsilon of layer normalisation.
         norm_first: normalise before attention and feed-forward (pre-norm) instead of after [C; P draws post-norm].
-        readout: what the classifier reads of the last segment: 'mean' over tokens and memory, its 'first' token, its
+        readout: what the classifier reads of the last segment: 'mean' over tokens and memory, its 'first' or 'last' token, its
             'memory', or the 'running_mean' over all tokens of all segments [C].
         pooled_norm: standardise each feature of what is read over the batch, before the classifier [C]: means over many tokens
             differ little from sequence to sequence, which short trainings do not overcome. Evaluation goes by statistics of up to

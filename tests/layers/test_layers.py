@@ -49,7 +49,7 @@ def test_positions_are_sines_and_cosines_of_geometric_rates():
 
 @pytest.mark.parametrize(
     ("readout", "positions"),
-    [("mean", [0, 1, 2, 3, 4]), ("first", [2]), ("memory", [0, 1]), ("running_mean", [2, 3, 4])],
+    [("mean", [0, 1, 2, 3, 4]), ("first", [2]), ("last", [4]), ("memory", [0, 1]), ("running_mean", [2, 3, 4])],
 )
 def test_readouts_choose_their_positions(readout, positions):
     """Two memory positions, then three tokens and two pads."""

@@ -11,6 +11,7 @@ FORMS = [
     {"attention_type": "softmax"},
     {"norm_first": True, "readout": "running_mean"},
     {"retention_schedule": "none", "readout": "first"},
+    {"retention_schedule": "none", "readout": "last"},
     {"retention_schedule": "learned"},
     {"num_memory_tokens": 0},
 ]

@@ -24,6 +24,11 @@ def first_token(mask_BN: Tensor, num_memory: int) -> Tensor:
     return mask_BN & (torch.arange(mask_BN.shape[1], device=mask_BN.device) == num_memory)
 
 
+def last_token(mask_BN: Tensor, num_memory: int) -> Tensor:
+    """The segment's last token, where a question ends."""
+    return torch.arange(mask_BN.shape[1], device=mask_BN.device) == mask_BN.sum(1, keepdim=True) - 1
+
+
 def memory_only(mask_BN: Tensor, num_memory: int) -> Tensor:
     """The memory positions."""
     return mask_BN & (torch.arange(mask_BN.shape[1], device=mask_BN.device) < num_memory)
@@ -36,6 +41,12 @@ def tokens_only(mask_BN: Tensor, num_memory: int) -> Tensor:
 
 READOUT_SUMS: Registry[ReadoutSum] = Registry(
     "readout",
-    {"mean": tokens_and_memory, "first": first_token, "memory": memory_only, "running_mean": tokens_only},
+    {
+        "mean": tokens_and_memory,
+        "first": first_token,
+        "last": last_token,
+        "memory": memory_only,
+        "running_mean": tokens_only,
+    },
 )
 """Which positions a readout averages. Only 'running_mean' adds up over segments; the others begin anew in each."""
