@@ -1,8 +1,10 @@
-"""How far a memory reaches: trained models tested on more segments between writing and asking than they were trained on."""
+"""How far a memory reaches: trained models tested on more segments between writing and asking than they were trained on.
+
+Shape suffixes: B examples, N tokens of an example.
+"""
 
 import gc
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +16,6 @@ import torch
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from rmaat import resident
 from rmaat.compare.figures import DPI, MARKERS, STYLE
@@ -46,8 +47,8 @@ class Test:
         tokens: of each example.
         examples: tested.
         accuracy: share of right answers, in 0 .. 1; None if the model cannot read so many segments.
-        peak_bytes: the highest memory during the test above the model's own; resident memory on a CPU, the allocator's on CUDA.
-        seconds: of the test.
+        peak_bytes: peak memory of the forward pass above weights and examples; resident memory on a CPU, the allocator's on CUDA.
+        seconds: of the forward passes.
         failure: why there is no accuracy, or None.
     """
 
@@ -65,6 +66,7 @@ def examples_of(tokens: int, most: int) -> int:
     return BATCH * max(1, min(most, TOKENS_OF_A_TEST // tokens) // BATCH)
 
 
+@torch.no_grad()
 def test_memory(run: FinishedRun, segments: int, most: int, seed: int, device: str) -> Test:
     """Test a finished run on new examples of one number of segments.
 
@@ -79,32 +81,25 @@ def test_memory(run: FinishedRun, segments: int, most: int, seed: int, device: s
         The test; its accuracy is None if the model has no memory and the examples are longer than what it reads at once, or if
         a learned schedule has no factors for so many segments.
     """
-    task = run.source.task
-    assert isinstance(task, MemoryTask)
-    rng = np.random.default_rng([seed, segments])
-    ids, labels = task.draw(rng, BATCH, segments)
-    examples = examples_of(ids.shape[1], most)
-    config = run.config
-    if config.num_segments == 1 and ids.shape[1] > config.max_seq_len:
-        return Test(segments, ids.shape[1], 0, failure=f"reads {config.max_seq_len} tokens at once and has no memory")
+    task, config = _memory_task(run), run.config
+    tokens = task.length(segments)
+    if config.num_segments == 1 and tokens > config.max_seq_len:
+        return Test(segments, tokens, 0, failure=f"reads {config.max_seq_len} tokens at once and has no memory")
+    examples = examples_of(tokens, most)
     model = run.model.to(device)
-    right, started = 0, time.perf_counter()
-    baseline = _begin_peak(device)
+    # All examples are drawn before the baseline is taken, so that the peak is that of the forward pass.
+    drawn = task.draw(np.random.default_rng([seed, segments]), examples, segments)
+    ids_BN, labels_B = (torch.from_numpy(array).to(device) for array in drawn)
     try:
-        for first in range(0, examples, BATCH):
-            if first:
-                ids, labels = task.draw(rng, BATCH, segments)
-            right += _right_answers(model, ids, labels, device)
+        # The first call of a process allocates what all later ones use.
+        model(ids_BN[:BATCH, : 2 * task.segment_tokens])
+        baseline, started = _begin_peak(device), time.perf_counter()
+        answers = [model(batch_BN).logits.argmax(-1) for batch_BN in ids_BN.split(BATCH)]
     except UserError as mistake:
-        return Test(segments, ids.shape[1], 0, failure=str(mistake))
+        return Test(segments, tokens, 0, failure=str(mistake))
+    right = int((torch.cat(answers) == labels_B).sum())
     seconds = time.perf_counter() - started
-    return Test(segments, ids.shape[1], examples, right / examples, _peak(device) - baseline, round(seconds, 2))
-
-
-@torch.no_grad()
-def _right_answers(model: torch.nn.Module, ids: NDArray[Any], labels: NDArray[np.int64], device: str) -> int:
-    logits = model(input_ids=torch.from_numpy(ids).to(device)).logits
-    return int((logits.argmax(-1).cpu() == torch.from_numpy(labels)).sum())
+    return Test(segments, tokens, examples, right / examples, _peak(device) - baseline, round(seconds, 2))
 
 
 def _begin_peak(device: str) -> int:
@@ -134,17 +129,20 @@ class Recall:
         """Labels of the models, in the order of the tables."""
         return list(dict.fromkeys(cell.model for cell, _ in self.rows))
 
+    @property
+    def counts(self) -> list[int]:
+        """Numbers of segments, ascending."""
+        return sorted({test.segments for _, tests in self.rows for test in tests})
+
     def tests(self, model: str) -> dict[int, list[Test]]:
-        """The tests of a model's seeds, by number of segments."""
-        found: dict[int, list[Test]] = {}
-        for cell, tests in self.rows:
-            if cell.model == model:
-                for test in tests:
-                    found.setdefault(test.segments, []).append(test)
-        return found
+        """Return the tests of a model's seeds, by number of segments."""
+        by_count: dict[int, list[Test]] = {}
+        for test in (test for cell, tests in self.rows if cell.model == model for test in tests):
+            by_count.setdefault(test.segments, []).append(test)
+        return by_count
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored."""
+        """Return what is stored."""
         rows = [
             {
                 "model": cell.model,
@@ -160,7 +158,7 @@ class Recall:
 def test_cells(
     cells: Sequence[Cell], output: Path, segments: Sequence[int], most: int, device: str, begin: Callable[[str], None]
 ) -> Recall:
-    """Test the finished cells of a folder, each length of each once: what an earlier call found is read again.
+    """Test the finished cells of a folder, each length once: tests of earlier calls are read from the cells' folders.
 
     Args:
         cells: of one task.
@@ -174,8 +172,8 @@ def test_cells(
     for cell in cells:
         folder = cell.folder(output)
         run = open_run(folder)
-        trained = trained_segments(run)
-        known = {test.segments: test for test in _stored(folder / RECALL) if _same(test, most, run)}
+        trained = _memory_task(run).segments[-1]
+        known = {test.segments: test for test in _stored(folder / RECALL) if _same(test, most)}
         for count in segments:
             begin(f"{cell}: {count:,} segments")
             if count in known:
@@ -187,11 +185,9 @@ def test_cells(
     return Recall(cells[0].task, trained, rows)
 
 
-def trained_segments(run: FinishedRun) -> int:
-    """Return the most segments, of the task's own, of a training example."""
-    info = run.source.info
-    assert info.segment_tokens is not None
-    return math.ceil(info.max_seq_len / info.segment_tokens)
+def _memory_task(run: FinishedRun) -> MemoryTask:
+    assert isinstance(run.source.task, MemoryTask)
+    return run.source.task
 
 
 def _stored(path: Path) -> list[Test]:
@@ -201,23 +197,33 @@ def _stored(path: Path) -> list[Test]:
         return []
 
 
-def _same(test: Test, most: int, run: FinishedRun) -> bool:
+def _same(test: Test, most: int) -> bool:
     return test.failure is not None or test.examples == examples_of(test.tokens, most)
 
 
-def accuracy_listing(found: Recall) -> Listing:
+def accuracy_listing(recall: Recall) -> Listing:
     """Accuracy of each model at each number of segments: the mean over seeds, and the spread from lowest to highest."""
-    counts = sorted({test.segments for _, tests in found.rows for test in tests})
-    rows = [(model, *(_accuracy(found.tests(model)[count]) for count in counts)) for model in found.models]
-    title = f"Accuracy (%) on {found.task} by segments, trained on at most {found.trained}"
-    return Listing(title, ("model", *(f"{count:,}" for count in counts)), rows)
+    rows = [(model, *(_accuracy(recall.tests(model)[count]) for count in recall.counts)) for model in recall.models]
+    title = f"Accuracy (%) on {recall.task} by segments, trained on at most {recall.trained}"
+    return Listing(title, ("model", *(f"{count:,}" for count in recall.counts)), rows)
 
 
-def memory_listing(found: Recall) -> Listing:
+def memory_listing(recall: Recall) -> Listing:
     """Peak memory of a test of each model at each number of segments: the median over seeds."""
-    counts = sorted({test.segments for _, tests in found.rows for test in tests})
-    rows = [(model, *(_memory(found.tests(model)[count]) for count in counts)) for model in found.models]
-    return Listing(f"Peak memory of a test, batch {BATCH} (MiB)", ("model", *(f"{count:,}" for count in counts)), rows)
+    rows = [(model, *(_memory(recall.tests(model)[count]) for count in recall.counts)) for model in recall.models]
+    title = f"Peak memory of a test, batch {BATCH} (MiB)"
+    return Listing(title, ("model", *(f"{count:,}" for count in recall.counts)), rows)
+
+
+def failures(recall: Recall) -> list[str]:
+    """Return a line for each model without an accuracy at some number of segments: from which on, and why."""
+    lines = []
+    for model in recall.models:
+        failed = [test for tests in recall.tests(model).values() for test in tests if test.failure]
+        if failed:
+            first = min(failed, key=lambda test: test.segments)
+            lines.append(f"{model}: no accuracy from {first.segments:,} segments on: {first.failure}")
+    return lines
 
 
 def _accuracy(tests: Iterable[Test]) -> str:
@@ -233,14 +239,14 @@ def _memory(tests: Iterable[Test]) -> str:
     return mebibytes(int(np.median(values))) if values else "–"
 
 
-def draw_recall(found: Recall, path: Path) -> None:
+def draw_recall(recall: Recall, path: Path) -> None:
     """Write a PNG of accuracy against segments, a line a model, and of the test's peak memory; seeds are a band."""
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 5.2), layout="constrained")
         FigureCanvasAgg(figure)
         accuracy, memory = figure.subplots(1, 2, width_ratios=(3, 2))
-        for index, model in enumerate(found.models):
-            tests = found.tests(model)
+        for index, model in enumerate(recall.models):
+            tests = recall.tests(model)
             style = {"color": f"C{index % 10}", "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
             answered = {
                 count: [100 * test.accuracy for test in of_count if test.accuracy is not None]
@@ -258,10 +264,10 @@ def draw_recall(found: Recall, path: Path) -> None:
         for axes in (accuracy, memory):
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
-            axes.axvline(found.trained, color="grey", linestyle="--", linewidth=1)
-            axes.set_xlabel("segments between the beginning and the answer")
-        accuracy.annotate("longest in training", (found.trained, 3), fontsize=9, color="grey", rotation=90, ha="right")
-        accuracy.set(title=f"Accuracy on {found.task} (%)", ylim=(0, 103))
+            axes.axvline(recall.trained, color="grey", linestyle="--", linewidth=1)
+            axes.set_xlabel("segments of an example")
+        accuracy.annotate("longest in training", (recall.trained, 3), fontsize=9, color="grey", rotation=90, ha="right")
+        accuracy.set(title=f"Accuracy on {recall.task} (%)", ylim=(0, 103))
         memory.set(title=f"Peak memory of a test, batch {BATCH} (MiB)")
         memory.set_ylim(bottom=0)
         figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower left", ncols=3)

@@ -45,28 +45,26 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
         UserError: naming what does not fit.
     """
     batch, width = tokens.shape
-    if attention_mask is None:
-        mask = torch.ones((1, 1), dtype=torch.bool, device=tokens.device).expand(tokens.shape)
-    elif attention_mask.shape != tokens.shape:
+    if attention_mask is not None and attention_mask.shape != tokens.shape:
         raise UserError(
             f"attention_mask {tuple(attention_mask.shape)} must have the shape of the input {tuple(tokens.shape)}"
         )
-    else:
-        mask = attention_mask.bool()
     if batch == 0 or width == 0:
         return np.zeros(batch, np.int64)
-    rising_B = torch.zeros(batch, dtype=torch.int64, device=tokens.device)
+    length_B = torch.full((batch,), width, device=tokens.device)
+    rising_B = torch.zeros_like(length_B)
     used = tokens
-    # What a given mask costs, several bytes a token, a long sequence without one is spared.
+    # A long sequence without a mask is spared its checks, which need several bytes a token.
     if attention_mask is not None:
-        rising_B = (mask[:, 1:] > mask[:, :-1]).any(1).long()
+        mask = attention_mask.bool()
+        length_B, rising_B = mask.sum(1), (mask[:, 1:] > mask[:, :-1]).any(1).long()
         used = tokens.where(mask, 0)
     if used.is_floating_point():
         lowest_B = highest_B = used.isfinite().all(1).long() - 1
     else:
         lowest_B, highest_B = used.amin(1).long(), used.amax(1).long()
     # One transfer for all checks: on a GPU each would be a synchronisation.
-    lengths, broken, lowest, highest = torch.stack([mask.sum(1), rising_B, lowest_B, highest_B]).tolist()
+    lengths, broken, lowest, highest = torch.stack([length_B, rising_B, lowest_B, highest_B]).tolist()
     if any(broken):
         raise UserError(
             f"attention_mask must be ones then zeros in each row; row {broken.index(1)} is not (pad on the right)"

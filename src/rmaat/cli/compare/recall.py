@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rmaat.cli.progress import count_bar
+from rmaat.cli.progress import count_bar, named_bar
 from rmaat.compare.grid.models import model_names
 from rmaat.compare.grid.presets import RECALL, Grid
 from rmaat.errors import CellsFailedError, UserError, did_you_mean
@@ -42,7 +42,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--segments", type=int, nargs="*", help="segments of the tests (default: 1, 2, 4 ... 1024; of pairs, up to 51)"
     )
-    parser.add_argument("--examples", type=int, default=256, help="examples of a test; fewer of very long ones")
+    parser.add_argument(
+        "--examples", type=int, default=256, help="examples of a test, in batches of 16; fewer of very long ones"
+    )
     parser.add_argument("--max_steps", type=int | None, help="steps of each training (default: the task's)")
     parser.add_argument("--data_dir", type=str | None, help="data folder (default: $RMAAT_DATA, else datasets/)")
     parser.add_argument(
@@ -59,7 +61,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Train what is missing, test it, print the tables, and write recall.json and recall.png."""
-    from rmaat.cli.compare.common import Bar, device_of
+    from rmaat.cli.compare.common import device_of
+    from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.compare.grid.accuracy import run_grid
     from rmaat.compare.grid.cells import make_cells
     from rmaat.compare.grid.results import FINISHED
@@ -86,10 +89,10 @@ def run(arguments: Namespace) -> None:
     records = run_grid(cells, arguments.output, arguments.workers, arguments.threads)
     finished = [cell for cell, record in zip(cells, records, strict=True) if record.status == FINISHED]
     if finished:
-        bar = Bar()
-        with bar.shown(len(finished) * len(segments)):
-            found = test_cells(finished, arguments.output, segments, arguments.examples, device, bar.begin)
-        report(found, arguments.output)
+        hide_progress_of_transformers()
+        with named_bar(len(finished) * len(segments)) as begin:
+            recall = test_cells(finished, arguments.output, segments, arguments.examples, device, begin)
+        report(recall, arguments.output)
     failed = [record for record in records if record.status != FINISHED]
     if failed:
         raise CellsFailedError(
@@ -136,15 +139,15 @@ def _refusal(task: MemoryTask, segments: int) -> UserError | None:
     return None
 
 
-def report(found: Recall, folder: Path) -> None:
+def report(recall: Recall, folder: Path) -> None:
     """Print the tables, and write the figures as JSON and PNG."""
     from rmaat.cli.compare.common import print_tables
-    from rmaat.compare.recall import accuracy_listing, draw_recall, memory_listing
+    from rmaat.compare.recall import accuracy_listing, draw_recall, failures, memory_listing
     from rmaat.compare.run import write_json
 
-    write_json(found.to_json(), folder / JSON)
-    draw_recall(found, folder / FIGURE)
-    print_tables([accuracy_listing(found), memory_listing(found)], [f"written to {folder}"])
+    write_json(recall.to_json(), folder / JSON)
+    draw_recall(recall, folder / FIGURE)
+    print_tables([accuracy_listing(recall), memory_listing(recall)], [*failures(recall), f"written to {folder}"])
 
 
 def make_data(task: MemoryTask, data_dir: Path) -> None:
