@@ -98,7 +98,7 @@ class ModelSettings:
         hidden_act: activation of the feed-forward part, a name known to transformers.
         hidden_dropout_prob: dropout on embeddings and after attention and feed-forward.
         layer_norm_eps: epsilon of layer normalisation.
-        norm_first: normalise before attention and feed-forward (pre-norm) instead of after [C; P draws post-norm].
+        norm_first: normalise before attention and feed-forward (pre-norm) [C]; false is after them, as drawn [P].
         readout: what the classifier reads of the last segment: 'mean' over tokens and memory, its 'first' or 'last' token, its
             'memory', or the 'running_mean' over all tokens of all segments [C].
         pooled_norm: standardise each feature of what is read over the batch, before the classifier [C]: means over many tokens
@@ -149,7 +149,7 @@ class ModelSettings:
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
     layer_norm_eps: float = 1e-5
-    norm_first: bool = False
+    norm_first: bool = True
     readout: str = "mean"
     pooled_norm: bool = False
     classifier_hidden_size: int | None = None
