@@ -1,42 +1,116 @@
 #!/usr/bin/env bash
-# On a machine with a CUDA GPU, at most 9 minutes: the CUDA tests, then memory and speed at the paper's shapes in bf16,
-# as they are and compiled, and the attention's crossover. JSON and figures go to $OUT (results/gpu by default).
+# Checks, measurements and trainings on a machine with a CUDA GPU, in two calls:
 #
-#     [OUT=folder] [PYTHON=python] benchmarks/gpu.sh
+#     benchmarks/gpu.sh check    # at most 5 minutes: CUDA tests, memory and speed in bf16 as they are and compiled, the
+#                                # crossover of attention, throughput of a training run
+#     benchmarks/gpu.sh train    # at most 9 minutes: CIFAR-10 in the paper's setting; what the memory recalls
 #
-# Retrieval is the paper's longest: 8,192 tokens in 16 segments; batch, width and depth are the reference shape's. A part that
-# fails or runs out of its time does not stop the next; the exit status is 1 if one did.
+# Try a call before on any machine: `benchmarks/gpu.sh check cpu` and `benchmarks/gpu.sh train cpu` run every part with tiny
+# sizes and without the compiler, in a few minutes on one CPU thread.
+#
+# Variables: OUT, the folder of logs, JSON and figures (results/gpu); PYTHON, the python of an environment with PyTorch;
+# RMAAT_DATA, the data folder (`train`: it holds CIFAR-10 and must be writable); STEPS of CIFAR-10 (5000); RMAAT_COMMIT, the
+# commit that the files name if these files are a copy without git.
+#
+# A part that fails or reaches its time limit does not stop the next; the exit status is 1 if one did. What a part measured
+# until then stays in OUT. `train` with the same OUT goes on where it was stopped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+call=${1:-} device=${2:-cuda}
+case "$call $device" in
+"check cuda" | "check cpu" | "train cuda" | "train cpu") ;;
+*)
+    echo "usage: benchmarks/gpu.sh check|train [cuda|cpu]"
+    exit 2
+    ;;
+esac
 OUT=${OUT:-results/gpu}
 PYTHON=${PYTHON:-python}
-export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+# Progress bars would fill the logs.
+export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 TQDM_MININTERVAL=10 RMAAT_COMMIT="${RMAAT_COMMIT:-}"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$OUT"
 failed=0
+# A CPU is slow to start processes, and its times matter to nobody.
+slack=$([ "$device" = cpu ] && echo 4 || echo 1)
 
 part() { # seconds, name, command ...
-    local limit=$1 name=$2
+    local limit=$1 name=$2 started=$SECONDS
     shift 2
     echo "== $name"
-    timeout "$limit" "$@" 2>&1 | tee "$OUT/$name.log"
+    timeout -s INT -k 5 "$((limit * slack))" "$@" 2>&1 | tee "$OUT/$name.log"
     local status=${PIPESTATUS[0]}
+    echo "== $name: $((SECONDS - started)) s, exit status $status"
     if [ "$status" -ne 0 ]; then
-        echo "== $name: exit status $status"
         failed=1
     fi
 }
 
-"$PYTHON" -c 'import torch' || { echo "$PYTHON has no PyTorch; give PYTHON=the python of its environment"; exit 2; }
-"$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "PyTorch sees no CUDA device"; exit 2; }
-own=(replay full checkpoint one_segment rmt transformer)
-part 110 tests "$PYTHON" -m pytest -q -m gpu tests
-part 115 memory "$PYTHON" -m rmaat compare memory --device cuda --bf16 true --methods "${own[@]}" rmt_replay \
-    --tokens 8192 65536 --output "$OUT/eager"
-part 100 speed "$PYTHON" -m rmaat compare speed --device cuda --bf16 true --methods replay full rmt \
-    --repeats 1 --steps 7 --warm_up 3 --output "$OUT/eager"
-part 80 memory-compiled "$PYTHON" -m rmaat compare memory --device cuda --bf16 true --torch_compile true \
-    --methods replay full --output "$OUT/compiled"
-part 90 speed-compiled "$PYTHON" -m rmaat compare speed --device cuda --bf16 true --torch_compile true \
-    --methods replay full --repeats 1 --steps 7 --warm_up 3 --output "$OUT/compiled"
-part 30 attention "$PYTHON" benchmarks/attention.py --device cuda --bf16 --output "$OUT/attention"
+rmaat() { # seconds, name, arguments of the command line ...
+    part "$1" "$2" "$PYTHON" -m rmaat "${@:3}"
+}
+
+compare() { # seconds, name, memory or speed, further arguments ...
+    rmaat "$1" "$2" compare "$3" --device "$device" --bf16 true "${shape[@]}" --output "$OUT/$2" "${@:4}"
+}
+
+check() {
+    local methods=(replay full checkpoint one_segment rmt transformer) timed=(replay full rmt)
+    local long=65536 floor=one_segment compiled=true lengths=() examples=(20000 500 500) steps=300
+    # The reference shape of `rmaat compare` is that of the paper's Retrieval: 8,192 tokens in 16 segments.
+    shape=()
+    if [ "$device" = cpu ]; then
+        methods=(replay) timed=(replay) floor="" compiled=false
+        shape=(--segment_length 128 --batch 4 --hidden_size 64 --num_hidden_layers 1 --intermediate_size 64 --tokens 512)
+        long=1024 lengths=(--tokens 128 256) examples=(64 16 16) steps=2
+    fi
+    local rounds=(--repeats 1 --steps 7 --warm_up 3)
+    # Collecting the other files takes longer than the CUDA tests themselves.
+    local tests
+    mapfile -t tests < <(grep -rl 'mark\.gpu' tests)
+    part 65 tests "$PYTHON" -m pytest -q -p no:logging --disable-warnings -m gpu "${tests[@]}"
+    compare 45 memory memory --methods "${methods[@]}"
+    compare 25 memory-long memory --methods replay $floor --tokens "$long" --steps 2
+    compare 35 speed speed --methods "${timed[@]}" "${rounds[@]}"
+    compare 35 memory-compiled memory --torch_compile "$compiled" --methods replay
+    compare 25 speed-compiled speed --torch_compile "$compiled" --methods replay "${rounds[@]}"
+    part 15 attention "$PYTHON" benchmarks/attention.py --device "$device" --bf16 "${lengths[@]}" --output "$OUT/attention"
+    rmaat 15 data data listops_short --data_dir "$scratch" \
+        --num_train "${examples[0]}" --num_val "${examples[1]}" --num_test "${examples[2]}"
+    rmaat 25 training train --config configs/quickstart.yaml --data_dir "$scratch" --output_dir "$OUT/training" \
+        --overwrite true --bf16 true --max_steps "$steps" --warmup_steps 1 --eval_steps "$steps"
+}
+
+train() {
+    local steps=${STEPS:-5000} changes="" recalled=(rmaat "rmaat[retention_schedule=none]" rmt)
+    local tests=(--segments 1 4 16 64 256 1024 --examples 64)
+    if [ "$device" = cpu ]; then
+        changes="[torch_compile=false,per_device_train_batch_size=4,eval_examples=16,test_examples=16]"
+        steps=2 recalled=(rmaat) tests=(--distance 3 --segments 1 8 --examples 16 --max_steps 2)
+        export RMAAT_DATA="$scratch" RMAAT_CACHE="$scratch/cache"
+        "$PYTHON" - "$scratch/cifar10_gray.npz" <<'PY'
+import sys
+import numpy as np
+sizes = {"train": 5100, "test": 20}
+pixels = {f"x_{part}": np.zeros((size, 32, 32), np.uint8) for part, size in sizes.items()}
+np.savez_compressed(sys.argv[1], **pixels, **{f"y_{part}": np.arange(size, dtype=np.uint8) % 10 for part, size in sizes.items()})
+PY
+        "$PYTHON" -m rmaat data recall --distance 3 --num_train 64 --num_val 16 --num_test 16 >"$OUT/data.log" || failed=1
+    fi
+    rmaat 280 cifar10 compare accuracy --preset paper --tasks cifar10 --models "rmaat$changes" "rmt$changes" --seeds 1 \
+        --max_steps "$steps" --workers 2 --output "$OUT/cifar10"
+    rmaat 235 recall compare recall --models "${recalled[@]}" --seeds 1 --device "$device" --workers "${#recalled[@]}" \
+        "${tests[@]}" --output "$OUT/recall"
+}
+
+if [ "$device" = cuda ]; then
+    "$PYTHON" -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "PyTorch sees no CUDA device")' || exit 2
+    if [ "$call" = train ] && [ ! -e "${RMAAT_DATA:-datasets}/cifar10_gray.npz" ] &&
+        [ ! -e "${RMAAT_DATA:-datasets}/cifar-10-batches-py" ]; then
+        echo "no CIFAR-10 in ${RMAAT_DATA:-datasets}; set RMAAT_DATA to a data folder that has it"
+        exit 2
+    fi
+fi
+"$call"
 exit $failed

@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 def provenance() -> dict[str, str]:
-    """`command`, `commit` (of a checkout; else the installed version) and `machine`, each one line."""
+    """Return `command`, `commit` and `machine`, each one line.
+
+    The commit is `$RMAAT_COMMIT` if set, else that of the checkout, else the installed version.
+    """
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
@@ -22,6 +25,9 @@ def provenance() -> dict[str, str]:
 
 
 def _commit() -> str:
+    # A copy of the files without their repository cannot ask git.
+    if commit := os.environ.get("RMAAT_COMMIT"):
+        return commit
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
     try:

@@ -1,6 +1,7 @@
 """`rmaat compare memory` and `rmaat compare speed`: from flags to files, and one line for every mistake."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from rmaat.cli.compare import VERBS
 from rmaat.cli.main import main
+from rmaat.compare.measure import measure
 from rmaat.compare.methods import METHODS
 
 TINY = [
@@ -74,6 +76,27 @@ def test_speed_from_flags_to_files(in_process, tmp_path, capsys):
     assert [row["relative_to"]["full"] > 0 for row in found["rows"]] == [True, True]
     assert [len(row["step_seconds"]) for row in found["rows"]] == [5, 5]
     assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("verb", ["memory", "speed"])
+def test_a_killed_comparison_leaves_its_first_row_and_says_what_it_did(in_process, monkeypatch, tmp_path, capfd, verb):
+    measured = []
+
+    def interrupted(*arguments):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(measure(*arguments))
+        return measured[0]
+
+    monkeypatch.setattr(f"rmaat.compare.{verb}.measure", interrupted)
+    methods = ["--methods", "one_segment", "replay", "--tokens", "64"]
+    assert main(["compare", verb, *TINY, *methods, "--output", str(tmp_path)]) != 0
+    assert [path.name for path in tmp_path.iterdir()] == [f"{verb}.json"]
+    rows = json.loads((tmp_path / f"{verb}.json").read_text())["rows"]
+    assert [(row["method"], row["seconds"]) for row in rows] == [("one_segment", measured[0].seconds)]
+    lines = [line for line in capfd.readouterr().err.splitlines() if " ..." in line]
+    assert re.fullmatch(r"gradients of one_segment \.\.\. \d+\.\d s", lines[verb == "speed"])
+    assert re.fullmatch(r"replay, (64 tokens|round 1) \.\.\.", lines[-1])
 
 
 def test_a_wrong_method_is_told_and_not_reported(in_process, monkeypatch, tmp_path, capsys):

@@ -124,6 +124,13 @@ def test_a_module_run_records_a_command_that_can_be_run(monkeypatch):
     assert recorded == ["rmaat train --output_dir 'my run'"]
 
 
+def test_the_environment_gives_the_commit_of_a_copy_without_git(monkeypatch):
+    monkeypatch.setenv("RMAAT_COMMIT", "0123456789ab")
+    assert provenance()["commit"] == "0123456789ab"
+    monkeypatch.setenv("RMAAT_COMMIT", "")
+    assert provenance()["commit"] not in ("", "0123456789ab")
+
+
 def test_a_reader_that_has_gone_ends_the_command_without_a_traceback():
     reader, writer = os.pipe()
     os.close(reader)

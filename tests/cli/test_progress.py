@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rmaat.cli.main import main
-from rmaat.cli.progress import bytes_bar, count_bar
+from rmaat.cli.progress import bytes_bar, count_bar, named_bar
 
 
 class Terminal(io.StringIO):
@@ -62,3 +62,39 @@ def test_a_file_or_pipe_sees_nothing(capsys: pytest.CaptureFixture[str]) -> None
         progress(1)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_elsewhere_named_pieces_have_a_line_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = iter((0.0, 1.25, 10.0, 10.5))
+    monkeypatch.setattr("rmaat.cli.progress.time.perf_counter", lambda: next(seconds))
+    with named_bar(2) as begin:
+        begin("gradients")
+        assert capsys.readouterr().err == "gradients ..."
+        begin("steps")
+    captured = capsys.readouterr()
+    assert captured.err == " 1.2 s\nsteps ... 0.5 s\n"
+    assert captured.out == ""
+
+
+def test_a_failure_begins_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        with named_bar(1) as begin:
+            begin("steps")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert capsys.readouterr().err == "steps ...\n"
+
+
+def test_a_terminal_sees_the_piece_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_a_terminal(monkeypatch)
+    with named_bar(3) as begin:
+        begin("gradients")
+        begin("steps")
+    shown = terminal.getvalue()
+    assert "steps" in shown
+    assert "1/3" in shown
+    assert " s\n" not in shown

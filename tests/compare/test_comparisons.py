@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rmaat.compare import figures, tables
-from rmaat.compare.gate import Verdict, judge_all
+from rmaat.compare.gate import Verdict, judge
 from rmaat.compare.measure import Measurement, OutOfMemoryError, measure
 from rmaat.compare.memory import MemoryPlan, compare_memory
 from rmaat.compare.processes import KilledError
@@ -24,11 +24,12 @@ class MadeUp:
 
     def __init__(self) -> None:
         self.measured: list[tuple[str, int, int]] = []
+        self.most = 1000
 
     def __call__(self, function, *arguments):
-        if function is judge_all:
+        if function is judge:
             wrong = "gradients wrong by 0.3 in memory_slots, by 0.1 over all (bound 0.0001)"
-            return [Verdict(n, "full", 0.0, refusal=wrong if n == "memformer" else None) for n in arguments[0]]
+            return Verdict(arguments[0], "full", 0.0, refusal=wrong if arguments[0] == "memformer" else None)
         if function is matrix_product_rate:
             return 1e9
         if function is model_operations:
@@ -36,6 +37,8 @@ class MadeUp:
         assert function is measure
         name, shape, device, _, steps, *allowance = arguments
         assert device == "cpu"
+        if len(self.measured) == self.most:
+            raise KeyboardInterrupt
         self.measured.append((name, shape.tokens, shape.batch))
         if name == "full" and shape.tokens > 256:
             raise OutOfMemoryError("a step wanted more memory than it was allowed")
@@ -58,13 +61,17 @@ def setting(tiny, made_up):
     return made, begun
 
 
+def forget(comparison) -> None:
+    """Save nothing."""
+
+
 def memory_plan(setting, **changes):
     plan = MemoryPlan(setting[0], (64, 256, 512), warm_up=1, steps=3, limit=None, longest=1024)
     return replace(plan, **changes)
 
 
 def test_memory_reports_what_passed_and_stops_where_memory_ends(setting, made_up, tmp_path):
-    found = compare_memory(memory_plan(setting))
+    found = compare_memory(memory_plan(setting), forget)
     peaks = {(row.method, row.tokens): row.peak_bytes for row in found.rows}
     assert peaks == {
         **{("replay", tokens): 110 for tokens in (64, 256, 512)},
@@ -99,7 +106,7 @@ def test_memory_reports_what_passed_and_stops_where_memory_ends(setting, made_up
 
 
 def test_the_longest_sequence_is_found_by_doubling(setting, made_up):
-    found = compare_memory(memory_plan(setting, tokens=(64,), limit=300, longest=1040))
+    found = compare_memory(memory_plan(setting, tokens=(64,), limit=300, longest=1040), forget)
     assert {row.method: (row.tokens, row.exceeded_at) for row in found.largest} == {
         "replay": (1040, None),
         "full": (256, 512),
@@ -110,12 +117,12 @@ def test_the_longest_sequence_is_found_by_doubling(setting, made_up):
         1040,
     ]
     assert [row[1] for row in tables.largest_listing(found).rows] == ["1,040", "256", "128"]
-    none = compare_memory(memory_plan(setting, tokens=(64,), limit=105, longest=128))
+    none = compare_memory(memory_plan(setting, tokens=(64,), limit=105, longest=128), forget)
     assert [(row.tokens, row.exceeded_at) for row in none.largest] == [(None, 128)] * 3
 
 
 def test_speed_takes_turns_and_sets_medians_in_relation(setting, made_up, tmp_path):
-    found = compare_speed(SpeedPlan(setting[0], repeats=3, warm_up=1, steps=3))
+    found = compare_speed(SpeedPlan(setting[0], repeats=3, warm_up=1, steps=3), forget)
     order = [name for name, _, _ in made_up.measured]
     assert order == ["replay", "full", "one_segment", "rmt"] * 3
     rows = {row.method: row for row in found.rows}
@@ -135,6 +142,63 @@ def test_speed_takes_turns_and_sets_medians_in_relation(setting, made_up, tmp_pa
     assert (tmp_path / "speed.png").stat().st_size > 1000
     listing = tables.speed_listing(found)
     assert all(len(row) == len(listing.headings) for row in listing.rows)
+
+
+def test_gradients_are_judged_just_before_a_methods_first_figures(setting):
+    compare_memory(memory_plan(setting, tokens=(64, 128), limit=100, longest=128), forget)
+    assert setting[1] == [
+        *("gradients of replay", "replay, 64 tokens", "replay, 128 tokens"),
+        *("gradients of full", "full, 64 tokens", "full, 128 tokens"),
+        *("gradients of one_segment", "one_segment, 64 tokens"),
+        *("gradients of rmt", "rmt, 64 tokens", "rmt, 128 tokens"),
+        "gradients of memformer",
+        *(f"longest sequence of {name}" for name in ("replay", "full", "rmt")),
+    ]
+    setting[1].clear()
+    compare_speed(SpeedPlan(replace(setting[0], methods=("replay", "memformer", "full")), 2, 1, 3), forget)
+    assert setting[1] == [
+        "matrix products, round 1",
+        *("gradients of replay", "operations of replay", "replay, round 1"),
+        "gradients of memformer",
+        *("gradients of full", "operations of full", "full, round 1"),
+        *("matrix products, round 2", "replay, round 2", "full, round 2"),
+    ]
+
+
+def test_an_interrupted_comparison_has_saved_what_it_measured(setting, made_up):
+    saved = []
+    made_up.most = 1
+    with pytest.raises(KeyboardInterrupt):
+        compare_memory(memory_plan(setting), lambda so_far: saved.append(so_far.to_json()))
+    assert [[(row["method"], row["tokens"]) for row in found["rows"]] for found in saved] == [[("replay", 64)]]
+    assert [verdict["method"] for verdict in saved[0]["gradients"]] == ["replay"]
+
+    saved.clear()
+    made_up.most = 6
+    plan = SpeedPlan(replace(setting[0], methods=("replay", "full")), repeats=5, warm_up=1, steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        compare_speed(plan, lambda so_far: saved.append(so_far.to_json()))
+    assert [[row["seconds"] for row in found["rows"]] for found in saved] == [[1.0], *[[1.0, 0.5]] * 4]
+    assert [len(found["matrix_product_rates"]) for found in saved] == [1, 1, 2, 2, 3]
+    assert [len(row["step_seconds"]) for row in saved[3]["rows"]] == [2, 2]
+    assert saved[-1]["rows"][0]["relative_to"] == {"full": 2.0}
+
+
+def test_a_method_that_runs_out_of_memory_in_a_later_round_has_no_times(setting, made_up, monkeypatch):
+    plan = SpeedPlan(replace(setting[0], methods=("replay", "rmt"), call=lambda *a: turn(*a)), 2, 1, 3)
+
+    def turn(function, *arguments):
+        if function is measure and [name for name, _, _ in made_up.measured].count("rmt") == 1:
+            raise OutOfMemoryError("no more")
+        return made_up(function, *arguments)
+
+    saved = []
+    compare_speed(plan, saved.append)
+    assert [row.failure for row in saved[1].rows] == [None, None]
+    assert saved[1].rows[0].relative_to == {"rmt": 0.5}
+    assert [(row.seconds, row.share, row.relative_to, row.failure) for row in saved[-1].rows] == [
+        (None, None, {}, "no more")
+    ] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Whether a method's gradients are right, as a condition of reporting it."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,11 +74,6 @@ def judge(name: str, shape: Shape, device: str) -> Verdict:
     if not found.error <= bound:
         refusal = f"gradients wrong by {found.error:.2g} in {found.tensor}, by {found.error_of_all:.2g} over all (bound {bound:g})"
     return Verdict(name, reference, found.error, found.tensor, found.error_of_all, bound, refusal)
-
-
-def judge_all(names: Iterable[str], shape: Shape, device: str) -> list[Verdict]:
-    """The verdict on each method, in their order; one process serves all, since gradients do not depend on what ran before."""
-    return [judge(name, shape, device) for name in names]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Peak memory and time of a training step against the length of the sequence, and the longest that trains under a limit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -122,27 +122,39 @@ class MemoryPlan:
     @property
     def pieces(self) -> int:
         """How many times `begin` is called at most."""
-        return 1 + len(self.points()) + len(self.searched())
+        return len(self.setting.methods) + len(self.points()) + len(self.searched())
 
 
-def compare_memory(plan: MemoryPlan) -> MemoryComparison:
-    """Judge the gradients, then measure each method that passed at each length, and look for its longest sequence."""
+def compare_memory(plan: MemoryPlan, save: Callable[[MemoryComparison], None]) -> MemoryComparison:
+    """Judge each method's gradients, measure it at each length if they passed, then look for the longest sequences.
+
+    Args:
+        plan: what is to be measured.
+        save: called with the figures so far after every row, so that an interrupted comparison keeps them, and at the end.
+
+    Returns:
+        The whole comparison.
+    """
     setting = plan.setting
-    verdicts = setting.judge_all()
-    rows = []
+    comparison = MemoryComparison(setting, {}, [], [])
     stopped: set[str] = set()
     for name, tokens in plan.points():
-        if verdicts[name].refusal is None and name not in stopped:
+        # Judged one by one, so that the first row need not wait for the last method's gradients.
+        if name not in comparison.verdicts:
+            comparison.verdicts[name] = setting.judge(name)
+        if comparison.verdicts[name].refusal is None and name not in stopped:
             setting.begin(f"{name}, {tokens:,} tokens")
-            rows.append(_row(plan, name, tokens))
-            if rows[-1].failure is not None:
+            comparison.rows.append(_row(plan, name, tokens))
+            save(comparison)
+            if comparison.rows[-1].failure is not None:
                 stopped.add(name)
-    largest = []
     for name in plan.searched():
-        if verdicts[name].refusal is None:
+        if comparison.verdicts[name].refusal is None:
             setting.begin(f"longest sequence of {name}")
-            largest.append(_search(plan, name))
-    return MemoryComparison(setting, verdicts, rows, largest)
+            comparison.largest.append(_search(plan, name))
+            save(comparison)
+    save(comparison)
+    return comparison
 
 
 def _row(plan: MemoryPlan, name: str, tokens: int) -> MemoryRow:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rmaat.compare.gate import Verdict, judge_all
+from rmaat.compare.gate import Verdict, judge
 from rmaat.compare.processes import Call
 from rmaat.compare.shapes import Shape
 from rmaat.provenance import provenance
@@ -40,11 +40,11 @@ class Setting:
     call: Call
     begin: Begin
 
-    def judge_all(self) -> dict[str, Verdict]:
-        """The verdict on each method's gradients."""
-        self.begin("gradients")
-        verdicts: list[Verdict] = self.call(judge_all, self.methods, self.shape, self.device)
-        return {verdict.method: verdict for verdict in verdicts}
+    def judge(self, method: str) -> Verdict:
+        """Return the verdict on a method's gradients."""
+        self.begin(f"gradients of {method}")
+        verdict: Verdict = self.call(judge, method, self.shape, self.device)
+        return verdict
 
     def header(self, verdicts: Iterable[Verdict]) -> dict[str, Any]:
         """Where the figures come from, for the JSON file."""

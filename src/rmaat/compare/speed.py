@@ -1,6 +1,7 @@
 """Time of a training step, and the share of the machine's matrix-product rate that it reaches."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -93,35 +94,54 @@ class SpeedPlan:
     @property
     def pieces(self) -> int:
         """How many times `begin` is called at most."""
-        return 1 + len(self.setting.methods) + self.repeats * (1 + len(self.setting.methods))
+        return 2 * len(self.setting.methods) + self.repeats * (1 + len(self.setting.methods))
 
 
-def compare_speed(plan: SpeedPlan) -> SpeedComparison:
-    """Judge the gradients, then time the methods that passed in turns, so that a slow minute of the machine hits all alike."""
+def compare_speed(plan: SpeedPlan, save: Callable[[SpeedComparison], None]) -> SpeedComparison:
+    """Time the methods whose gradients are right in turns, so that a slow minute of the machine hits all alike.
+
+    A method's gradients are judged and its operations counted in the first round, just before its first steps.
+
+    Args:
+        plan: what is to be timed.
+        save: called with the figures so far after every method of every round, so that an interrupted comparison keeps them, and
+            at the end.
+
+    Returns:
+        The whole comparison.
+    """
     setting = plan.setting
-    shape = setting.shape
-    verdicts = setting.judge_all()
-    rows = []
-    for name in setting.methods:
-        if verdicts[name].refusal is None:
-            read = shape.segment_length if METHODS[name].reads == "first" else shape.tokens
-            rows.append(SpeedRow(name, shape.batch * read))
-    for row in rows:
-        setting.begin(f"operations of {row.method}")
-        try:
-            row.operations = setting.call(model_operations, row.method, shape, setting.device)
-        except (OutOfMemoryError, KilledError) as failure:
-            row.failure = str(failure)
-    rates = []
+    verdicts: dict[str, Verdict] = {}
+    rows: list[SpeedRow] = []
+    rates: list[float] = []
     for repeat in range(1, plan.repeats + 1):
         setting.begin(f"matrix products, round {repeat}")
-        rates.append(setting.call(matrix_product_rate, setting.device, shape.bf16))
-        for row in rows:
-            if row.failure is None:
-                setting.begin(f"{row.method}, round {repeat}")
+        rates.append(setting.call(matrix_product_rate, setting.device, setting.shape.bf16))
+        for name in setting.methods:
+            if name not in verdicts:
+                verdicts[name] = setting.judge(name)
+                if verdicts[name].refusal is None:
+                    rows.append(_counted(setting, name))
+            row = next((row for row in rows if row.method == name), None)
+            if row is not None and row.failure is None:
+                setting.begin(f"{name}, round {repeat}")
                 _time(plan, row)
-    _summarise(rows, median(rates))
-    return SpeedComparison(setting, verdicts, rows, rates)
+                save(_summary(setting, verdicts, rows, rates))
+    comparison = _summary(setting, verdicts, rows, rates)
+    save(comparison)
+    return comparison
+
+
+def _counted(setting: Setting, name: str) -> SpeedRow:
+    """Return a method's row with the operations of a step, still without times."""
+    shape = setting.shape
+    read = shape.segment_length if METHODS[name].reads == "first" else shape.tokens
+    setting.begin(f"operations of {name}")
+    try:
+        operations = setting.call(model_operations, name, shape, setting.device)
+    except (OutOfMemoryError, KilledError) as failure:
+        return SpeedRow(name, shape.batch * read, failure=str(failure))
+    return SpeedRow(name, shape.batch * read, operations=operations)
 
 
 def _time(plan: SpeedPlan, row: SpeedRow) -> None:
@@ -135,14 +155,30 @@ def _time(plan: SpeedPlan, row: SpeedRow) -> None:
     row.step_seconds.append(found.step_seconds)
 
 
-def _summarise(rows: list[SpeedRow], rate: float) -> None:
-    for row in rows:
-        if row.failure is None:
-            row.seconds = median(second for repeat in row.step_seconds for second in repeat)
-            row.tokens_per_second = row.tokens / row.seconds
-            assert row.operations is not None
-            row.share = row.operations / row.seconds / rate
-    bases = {row.method: row.seconds for row in rows if row.method in BASES and row.seconds is not None}
-    for row in rows:
-        if row.seconds is not None:
-            row.relative_to = {name: row.seconds / seconds for name, seconds in bases.items()}
+def _summary(
+    setting: Setting, verdicts: dict[str, Verdict], rows: list[SpeedRow], rates: list[float]
+) -> SpeedComparison:
+    """Return a copy of the figures so far, with the medians of the steps; the rows themselves stay without them."""
+    rate = median(rates)
+    timed = {
+        row.method: median(second for repeat in row.step_seconds for second in repeat)
+        for row in rows
+        if row.failure is None and row.step_seconds
+    }
+    bases = {name: seconds for name, seconds in timed.items() if name in BASES}
+
+    def summarised(row: SpeedRow) -> SpeedRow:
+        row = replace(row, step_seconds=list(row.step_seconds))
+        seconds = timed.get(row.method)
+        if seconds is None:
+            return row
+        assert row.operations is not None
+        return replace(
+            row,
+            seconds=seconds,
+            tokens_per_second=row.tokens / seconds,
+            share=row.operations / seconds / rate,
+            relative_to={name: seconds / of_base for name, of_base in bases.items()},
+        )
+
+    return SpeedComparison(setting, dict(verdicts), [summarised(row) for row in rows], list(rates))

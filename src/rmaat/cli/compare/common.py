@@ -77,7 +77,7 @@ def setting_of(arguments: Namespace, begin: Callable[[str], None]) -> Setting:
 
 
 class Bar:
-    """A progress bar that is told what begins; before it is shown nothing happens."""
+    """Progress of named pieces of work, see `named_bar`; before it is shown nothing happens."""
 
     def __init__(self) -> None:
         self._advance: Callable[[str], None] | None = None

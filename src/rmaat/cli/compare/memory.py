@@ -29,10 +29,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Measure, print the tables, and write memory.json and memory.png."""
+    """Measure, print the tables, and write memory.json (after every row) and memory.png."""
     bar = Bar()
     setting = setting_of(arguments, bar.begin)
     from rmaat.compare.memory import MemoryPlan, compare_memory
+    from rmaat.compare.run import write_json
 
     limit = None if arguments.limit is None else parse_bytes("--limit", arguments.limit)
     tokens = tuple(sorted(set(arguments.tokens)))
@@ -40,13 +41,11 @@ def run(arguments: Namespace) -> None:
     plan.check()
     folder = writable_folder(arguments.output)
     with bar.shown(plan.pieces):
-        found = compare_memory(plan)
+        found = compare_memory(plan, lambda so_far: write_json(so_far.to_json(), folder / "memory.json"))
 
     from rmaat.compare.figures import draw_memory
-    from rmaat.compare.run import write_json
     from rmaat.compare.tables import largest_listing, memory_listing, refusals
 
-    write_json(found.to_json(), folder / "memory.json")
     draw_memory(found, folder / "memory.png")
     listings = [memory_listing(found)]
     if found.largest:

@@ -20,21 +20,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Time, print the table, and write speed.json and speed.png."""
+    """Time, print the table, and write speed.json (after every method of every round) and speed.png."""
     bar = Bar()
     setting = setting_of(arguments, bar.begin)
+    from rmaat.compare.run import write_json
     from rmaat.compare.speed import SpeedPlan, compare_speed
 
     plan = SpeedPlan(setting, arguments.repeats, arguments.warm_up, arguments.steps)
     plan.check()
     folder = writable_folder(arguments.output)
     with bar.shown(plan.pieces):
-        found = compare_speed(plan)
+        found = compare_speed(plan, lambda so_far: write_json(so_far.to_json(), folder / "speed.json"))
 
     from rmaat.compare.figures import draw_speed
-    from rmaat.compare.run import write_json
     from rmaat.compare.tables import refusals, speed_listing
 
-    write_json(found.to_json(), folder / "speed.json")
     draw_speed(found, folder / "speed.png")
     print_tables([speed_listing(found)], [*refusals(found.verdicts.values(), setting.absent), f"written to {folder}"])
