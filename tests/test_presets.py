@@ -14,7 +14,7 @@ from rmaat.training.config import RunConfig
 
 ASKED_FOR = {
     *("transformer", "nystromformer", "luna", "linear_transformer", "linformer", "performer"),
-    *("astromorphic_transformer", "rmt", "rlt", "rmt_replay", "rlt_replay", "rmaat", "vla", "s4d"),
+    *("astromorphic_transformer", "rmt", "rlt", "rmt_replay", "rlt_replay", "rmaat", "rmaat_long", "vla", "s4d"),
     *("armt", "armt_replay"),
 }
 

@@ -69,6 +69,28 @@ def _whole(attention_type: str, **more: Any) -> Mapping[str, Any]:
     return {**_WHOLE, "attention_type": attention_type, **more}
 
 
+_RMAAT: Mapping[str, Any] = {
+    "attention_type": "astro",
+    "memory_replay_backprop": True,
+    "truncated_segments": None,
+    "astro_mem": True,
+    "retention_schedule": "ltp",
+    "retention_form": "scale",
+    "calcium_exponent": 0.25,
+    "hebbian_astro": True,
+    "hebbian_sigmoid": False,
+    "presynaptic_plasticity": True,
+    "positional_encoding": True,
+    "memory_layout": "front",
+    "associative_memory": False,
+}
+
+_ABLATIONS: Mapping[str, tuple[Any, ...] | None] = {
+    **{name: None for name in _RMAAT if name != "hebbian_sigmoid"},
+    "attention_type": ("softmax",),
+    "retention_schedule": RETENTION_SCHEDULES,
+}
+
 MODELS: Registry[Preset] = Registry(
     "model",
     {
@@ -119,36 +141,22 @@ MODELS: Registry[Preset] = Registry(
         ),
         "rmaat": Preset(
             "astromorphic attention in segments, memory with retention, replay (arXiv 2601.00426)",
-            {
-                "attention_type": "astro",
-                "memory_replay_backprop": True,
-                "truncated_segments": None,
-                "astro_mem": True,
-                "retention_schedule": "ltp",
-                "calcium_exponent": 0.25,
-                "hebbian_astro": True,
-                "hebbian_sigmoid": False,
-                "presynaptic_plasticity": True,
-                "positional_encoding": True,
-                "retention_form": "scale",
-                "memory_layout": "front",
-                "associative_memory": False,
-            },
-            ablations={
-                "attention_type": ("softmax",),
-                "memory_replay_backprop": None,
-                "truncated_segments": None,
-                "astro_mem": None,
-                "retention_schedule": RETENTION_SCHEDULES,
-                "calcium_exponent": None,
-                "hebbian_astro": None,
-                "presynaptic_plasticity": None,
-                "positional_encoding": None,
-                "retention_form": None,
-                "memory_layout": None,
-                "associative_memory": None,
-            },
+            _RMAAT,
+            ablations=_ABLATIONS,
             own=("hebbian_scale", "position_decay", "basis_stride", "macro_model", "retention_constant"),
+        ),
+        "rmaat_long": Preset(
+            "rmaat whose factors say what is written and what is kept, with an associative memory; for long documents",
+            {**_RMAAT, "retention_form": "interpolate", "associative_memory": True, "norm_first": False},
+            ablations={**_ABLATIONS, "norm_first": None},
+            own=(
+                "hebbian_scale",
+                "position_decay",
+                "basis_stride",
+                "macro_model",
+                "retention_constant",
+                "associative_size",
+            ),
         ),
         "vla": Preset(
             "linear attention by recursive least squares (arXiv 2605.11196)", _whole("vla"), own=("ridge_penalty",)

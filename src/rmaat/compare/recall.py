@@ -34,7 +34,7 @@ RECALL = "recall.json"
 BATCH = 16
 """Examples of one batch at every length, so that peaks can be compared."""
 
-TOKENS_OF_A_TEST = 2**22
+TOKENS_OF_A_TEST = 2**21
 """Beyond this many tokens a length is tested on fewer examples, down to one batch."""
 
 

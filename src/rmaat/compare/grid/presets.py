@@ -268,8 +268,11 @@ MEMORY: Settings = {
     "curriculum": True,
 }
 
+# With pairs, an associative memory is learned sooner after post-norm, and the question ends at the last token.
 RETRIEVAL: Settings = {
     **MEMORY,
+    "norm_first": False,
+    "readout": "last",
     "max_seq_len": 44,
     "num_segments": 11,
     "num_memory_tokens": 16,
@@ -311,6 +314,7 @@ RECALL = Grid(
     models=(
         "rmaat",
         *(f"rmaat[retention_schedule={name}]" for name in ("plateau", "streaming", "constant", "none", "learned")),
+        "rmaat_long",
         "rmt",
         "rlt",
         "transformer",
