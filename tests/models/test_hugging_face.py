@@ -73,7 +73,7 @@ def test_learned_factors_begin_as_ltp():
         ({"classifier_hidden_size": 0}, "classifier_hidden_size must be a whole number >= 1"),
         ({"attention_type": "astra"}, "did you mean 'astro'"),
         ({"retention_schedule": "pateau"}, "did you mean 'plateau'"),
-        ({"readout": "max"}, "known: first, mean, memory, running_mean"),
+        ({"readout": "max"}, "known: first, last, mean, memory, running_mean"),
         ({"truncated_segments": 2}, "memory_replay_backprop: false"),
         ({"hidden_dropout_prob": 1.0}, r"in \[0, 1\)"),
         ({"num_labels": 1}, "num_labels must be >= 2"),
