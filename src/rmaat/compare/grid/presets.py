@@ -291,6 +291,7 @@ RECALL = Grid(
             "max_seq_len": 512,
             "num_segments": 16,
             "num_memory_tokens": 4,
+            "associative_size": 16,
             "num_hidden_layers": 2,
             "learning_rate": 2e-3,
             "per_device_train_batch_size": 64,
