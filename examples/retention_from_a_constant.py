@@ -22,15 +22,15 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/retention"), help="folder of the runs")
     arguments = parser.parse_args()
 
-    quickstart = RunConfig.from_yaml(Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml")
+    run = RunConfig.from_yaml(Path(__file__).resolve().parents[1] / "configs" / "listops_short.yaml")
     lines = []
     for tau_long in arguments.tau_long:
-        factors = retention_factors(quickstart.num_segments, "ltp", MacroModel(tau_long=tau_long))
-        quickstart.macro_model = {"tau_long": tau_long}
-        quickstart.output_dir = str(arguments.output_dir / f"tau_long_{tau_long:g}")
-        quickstart.max_steps = quickstart.eval_steps = arguments.max_steps
-        quickstart.overwrite = True
-        accuracy = train(quickstart).metrics["test_accuracy"]
+        factors = retention_factors(run.num_segments, "ltp", MacroModel(tau_long=tau_long))
+        run.macro_model = {"tau_long": tau_long}
+        run.output_dir = str(arguments.output_dir / f"tau_long_{tau_long:g}")
+        run.max_steps = run.eval_steps = arguments.max_steps
+        run.overwrite = True
+        accuracy = train(run).metrics["test_accuracy"]
         lines.append(f"{tau_long:8g} s   {'  '.join(f'{factor:.4f}' for factor in factors)}   {100 * accuracy:.2f}%")
     print("\ntau_long     RF(1 .. T, T)            test accuracy")
     print("\n".join(lines))

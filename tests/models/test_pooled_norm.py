@@ -65,3 +65,25 @@ def test_the_running_statistics_are_saved(make_model, tmp_path):
     model.eval().save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path, dtype=torch.float64).eval()
     torch.testing.assert_close(again(ids(3)).logits, model(ids(3)).logits, rtol=1e-12, atol=1e-12)
+
+
+def test_a_short_text_is_read_with_the_deviation_that_its_mean_has(make_model):
+    """A mean over a quarter of the positions has twice the deviation."""
+    model = make_model(pooled_norm=True, readout="running_mean", hidden_dropout_prob=0.0).eval()
+    model.pooled_norm.running_mean.uniform_(-1, 1)
+    model.pooled_norm.running_var.uniform_(0.1, 1)
+    model.pooled_positions.fill_(20)
+    for length, share in ((5, 0.5), (20, 1.0), (40, 1.0)):
+        read = pooled(model, ids(3).repeat(1, 2)[:, :length])
+        standard = (read - model.pooled_norm.running_mean) / (model.pooled_norm.running_var + EPSILON).sqrt()
+        found = model(ids(3).repeat(1, 2)[:, :length]).logits
+        torch.testing.assert_close(found, classified(model, share * standard), rtol=1e-10, atol=1e-12)
+
+
+def test_the_usual_number_of_positions_is_learned_and_saved(make_model, tmp_path):
+    model = make_model(pooled_norm=True, readout="running_mean").train()
+    for _ in range(200):
+        model(ids(5))
+    assert abs(model.pooled_positions.item() - 20) < 1e-6
+    model.save_pretrained(tmp_path)
+    assert type(model).from_pretrained(tmp_path).pooled_positions == model.pooled_positions.float()

@@ -47,3 +47,5 @@ def test_both_towers_count_and_the_mode_is_left_as_it_was(training):
     with torch.no_grad():
         pooled = torch.cat([model.rmaat(ids).pooled for batch in batches for ids in batch.values()])
     assert_statistics_of(model, pooled)
+    # The last of two segments holds 8 of the 40 tokens, and one memory token.
+    assert model.pooled_positions == 9

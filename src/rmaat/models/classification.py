@@ -42,10 +42,15 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
     With `two_towers` two inputs go through one encoder, and the classifier reads [a, b, a * b, a - b] [LRA].
     """
 
+    pooled_positions: Tensor
+    """With pooled_norm, the usual number of positions that a mean is taken over, (); 0 in models stored without it."""
+
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__(config)
         self.rmaat = RmaatModel(config)
         self.pooled_norm = nn.BatchNorm1d(config.hidden_size, affine=False) if config.pooled_norm else None
+        if config.pooled_norm:
+            self.register_buffer("pooled_positions", torch.zeros(()))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         features, hidden = (4 if config.two_towers else 1) * config.hidden_size, config.classifier_hidden_size
         self.classifier_hidden = None if hidden is None else nn.Linear(features, hidden)
@@ -100,10 +105,11 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             associations,
         )
         if other_input_ids is None:
-            features = self._normed(out.pooled, len(first))
+            features = self._normed(out.pooled, out.readout[:, -1:], len(first))
         else:
-            both = torch.cat([out.pooled, self.rmaat(other_input_ids, other_attention_mask).pooled])
-            one, other = self._normed(both, len(first)).chunk(2)
+            second = self.rmaat(other_input_ids, other_attention_mask)
+            pooled, readout = (torch.cat(pair) for pair in ((out.pooled, second.pooled), (out.readout, second.readout)))
+            one, other = self._normed(pooled, readout[:, -1:], len(first)).chunk(2)
             features = torch.cat([one, other, one * other, one - other], dim=1)
         logits = self._classified(features)
         loss = None if labels is None else cross_entropy(logits, labels)
@@ -117,12 +123,23 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         logits: Tensor = self.classifier(features)
         return logits
 
-    def _normed(self, pooled: Tensor, examples: int) -> Tensor:
+    def _normed(self, pooled_BD: Tensor, positions_B1: Tensor, examples: int) -> Tensor:
+        """Standardise the means over so many positions, for `examples` examples (a pair is one).
+
+        The deviation of a mean over n positions is of order n^(-1/2). So what is read of fewer positions than usual is divided by
+        the larger deviation that it has: a short text is not answered with certainty.
+        """
         norm = self.pooled_norm
         if norm is None:
-            return pooled
+            return pooled_BD
+        positions_B1 = positions_B1.detach()
         if examples > 1:
-            normed: Tensor = norm(pooled)
-            return normed
-        # One example, be it a pair, has no statistics of its own.
-        return batch_norm(pooled, norm.running_mean, norm.running_var, eps=norm.eps)
+            if self.training:
+                assert norm.momentum is not None
+                self.pooled_positions.lerp_(positions_B1.mean().to(self.pooled_positions.dtype), norm.momentum)
+            normed_BD = norm(pooled_BD)
+        else:
+            # One example, be it a pair, has no statistics of its own.
+            normed_BD = batch_norm(pooled_BD, norm.running_mean, norm.running_var, eps=norm.eps)
+        share_B1 = positions_B1 / self.pooled_positions.clamp_min(1)
+        return normed_BD * share_B1.clamp_max(1).sqrt().to(normed_BD.dtype)

@@ -78,6 +78,8 @@ class RmaatPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
+        elif hasattr(module, "pooled_positions"):
+            init.zeros_(module.pooled_positions)
         elif isinstance(module, nn.BatchNorm1d):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)

@@ -43,7 +43,11 @@ def take_statistics(model: RmaatForSequenceClassification, batches: Iterable[Map
     assert norm.running_mean is not None
     assert norm.running_var is not None
     read: list[Tensor] = []
-    hook = norm.register_forward_pre_hook(lambda _, given: read.append(given[0].double()))
+    positions: list[Tensor] = []
+    hooks = (
+        norm.register_forward_pre_hook(lambda _, given: read.append(given[0].double())),
+        model.rmaat.register_forward_hook(lambda _, given, out: positions.append(out.readout[:, -1].double())),
+    )
     training = model.training
     model.eval()
     try:
@@ -51,8 +55,10 @@ def take_statistics(model: RmaatForSequenceClassification, batches: Iterable[Map
             for batch in batches:
                 model(**{name: x.to(model.device) for name, x in batch.items()})
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         model.train(training)
     variance_D, mean_D = torch.var_mean(torch.cat(read), 0)
     norm.running_mean.copy_(mean_D)
     norm.running_var.copy_(variance_D)
+    model.pooled_positions.copy_(torch.cat(positions).mean())
