@@ -146,8 +146,14 @@ MODELS: Registry[Preset] = Registry(
             own=("hebbian_scale", "position_decay", "basis_stride", "macro_model", "retention_constant"),
         ),
         "rmaat_long": Preset(
-            "rmaat whose factors say what is written and what is kept, with an associative memory; for long documents",
-            {**_RMAAT, "retention_form": "interpolate", "associative_memory": True, "norm_first": False},
+            "rmaat for long documents: half of the memory is kept in each segment, an associative memory beside it",
+            {
+                **_RMAAT,
+                "retention_schedule": "constant",
+                "retention_form": "interpolate",
+                "associative_memory": True,
+                "norm_first": False,
+            },
             ablations={**_ABLATIONS, "norm_first": None},
             own=(
                 "hebbian_scale",
