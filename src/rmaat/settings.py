@@ -314,6 +314,10 @@ class ModelSettings:
             raise UserError(
                 f"retention_form '{self.retention_form}' needs retention factors; retention_schedule 'none' has none"
             )
+        if self.schedule == "rotating" and self.num_memory_tokens == 0:
+            raise UserError(
+                "retention_schedule 'rotating' takes turns among memory tokens: num_memory_tokens must be >= 1"
+            )
         if self.schedule == "rotating" and (
             self.retention_form not in ("interpolate", "gate") or self.associative_retention
         ):
