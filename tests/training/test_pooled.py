@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from safetensors.torch import load_file, save_file
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
