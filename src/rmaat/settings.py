@@ -171,7 +171,7 @@ class ModelSettings:
 
     @property
     def memory_positions(self) -> int:
-        """Positions of memory in a segment: a second set where it is read and written apart."""
+        """Positions of memory in a segment: twice the memory tokens if they are read and written apart."""
         return self.num_memory_tokens * (2 if self.memory_layout == "read_write" else 1)
 
     @property

@@ -95,7 +95,10 @@ class SegmentTrainer(Trainer):
         return SequentialSampler(eval_dataset)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate; during training with a curriculum, report the accuracy up to its maximum, which rises where that suffices."""
+        """Evaluate; during training with a curriculum, report the accuracy up to its maximum too.
+
+        The maximum rises if that accuracy reaches the threshold.
+        """
         output = super().evaluation_loop(*args, **kwargs)
         if self._curriculum is not None and self.is_in_train:
             assert isinstance(self._train_sampler, GroupedBySegments)
