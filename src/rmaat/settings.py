@@ -232,7 +232,8 @@ class ModelSettings:
         for name in ("calcium_exponent", "layer_norm_eps"):
             _positive(name, getattr(self, name))
         if isinstance(self.hebbian_scale, str):
-            one_of("hebbian_scale", self.hebbian_scale, ("auto",))
+            if self.hebbian_scale != "auto":
+                raise UserError(f"hebbian_scale must be a number, 'auto' or null, not '{self.hebbian_scale}'")
         elif self.hebbian_scale is not None:
             _positive("hebbian_scale", self.hebbian_scale)
         if not self.position_decay >= 0:

@@ -261,6 +261,7 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
         ),
         ({"associative_size": 1}, "associative_size must be a whole number >= 2"),
         ({"associative_retention": True}, "needs associative_memory: true"),
+        ({"hebbian_scale": "12"}, "must be a number, 'auto' or null, not '12'"),
         ({**ASSOCIATIVE, "associative_retention": True, "astro_mem": False}, "needs retention factors"),
     ],
 )
