@@ -171,7 +171,7 @@ class ModelSettings:
 
     @property
     def memory_positions(self) -> int:
-        """Positions of memory in a segment: a second set where it is read and written apart."""
+        """Positions of memory in a segment: twice the memory tokens if they are read and written apart."""
         return self.num_memory_tokens * (2 if self.memory_layout == "read_write" else 1)
 
     @property
@@ -232,7 +232,8 @@ class ModelSettings:
         for name in ("calcium_exponent", "layer_norm_eps"):
             _positive(name, getattr(self, name))
         if isinstance(self.hebbian_scale, str):
-            one_of("hebbian_scale", self.hebbian_scale, ("auto",))
+            if self.hebbian_scale != "auto":
+                raise UserError(f"hebbian_scale must be a number, 'auto' or null, not '{self.hebbian_scale}'")
         elif self.hebbian_scale is not None:
             _positive("hebbian_scale", self.hebbian_scale)
         if not self.position_decay >= 0:
@@ -313,6 +314,10 @@ class ModelSettings:
         if self.retention_form in ("relative", "interpolate") and self.schedule == "none":
             raise UserError(
                 f"retention_form '{self.retention_form}' needs retention factors; retention_schedule 'none' has none"
+            )
+        if self.schedule == "rotating" and self.num_memory_tokens == 0:
+            raise UserError(
+                "retention_schedule 'rotating' takes turns among memory tokens: num_memory_tokens must be >= 1"
             )
         if self.schedule == "rotating" and (
             self.retention_form not in ("interpolate", "gate") or self.associative_retention

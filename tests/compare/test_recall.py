@@ -64,7 +64,7 @@ def command(recall_dir, tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch) -> list[str]:
-    """The models whose training is asked for; instead of a training, an untrained model is written."""
+    """The models whose training is asked for; instead of a training, an untrained model is written, and no figure is drawn."""
     models = []
 
     def write(job, environment, stopped):
@@ -81,6 +81,7 @@ def trained(monkeypatch) -> list[str]:
         )
 
     monkeypatch.setattr("rmaat.compare.grid.accuracy.run_job", write)
+    monkeypatch.setattr(recall, "draw_recall", lambda comparison, path: None)
     return models
 
 

@@ -255,8 +255,13 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
         ({"retention_form": "gated"}, "did you mean 'gate'"),
         ({"retention_form": "relative", "retention_schedule": "none"}, "needs retention factors"),
         ({"retention_schedule": "rotating"}, "needs retention_form 'interpolate' or 'gate'"),
+        (
+            {"retention_schedule": "rotating", "retention_form": "gate", "num_memory_tokens": 0},
+            "'rotating' takes turns among memory tokens",
+        ),
         ({"associative_size": 1}, "associative_size must be a whole number >= 2"),
         ({"associative_retention": True}, "needs associative_memory: true"),
+        ({"hebbian_scale": "12"}, "must be a number, 'auto' or null, not '12'"),
         ({**ASSOCIATIVE, "associative_retention": True, "astro_mem": False}, "needs retention factors"),
     ],
 )

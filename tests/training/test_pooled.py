@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
 from rmaat.training.data import RunData, drawn
+from rmaat.training.finished import open_run
 from rmaat.training.pooled import take_statistics
 from rmaat.training.run import train
 
@@ -49,3 +51,17 @@ def test_both_towers_count_and_the_mode_is_left_as_it_was(training):
     assert_statistics_of(model, pooled)
     # The last of two segments holds 8 of the 40 tokens, and one memory token.
     assert model.pooled_positions == 9
+
+
+def test_a_run_stored_before_the_number_of_positions_is_still_of_use(tiny):
+    """Measured, begun from, and resumed where it had ended."""
+    run = replace(tiny, pooled_norm=True, max_steps=4)
+    first = train(run)
+    folder = first.output_dir
+    for path in (folder / "model.safetensors", folder / "checkpoint-4" / "model.safetensors"):
+        weights = load_file(path)
+        del weights["pooled_positions"]
+        save_file(weights, path, {"format": "pt"})
+    assert open_run(folder).model.pooled_positions == 0
+    train(replace(run, init_from=str(folder), output_dir=f"{folder}-next", max_steps=1))
+    assert train(replace(run, resume=True)).metrics["steps"] == 4

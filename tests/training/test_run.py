@@ -387,3 +387,16 @@ def asdict_given(run: RunConfig) -> dict[str, object]:
     given = {f.name: getattr(run, f.name) for f in fields(run) if getattr(run, f.name) != getattr(plain, f.name)}
     given.pop("num_segments")
     return given
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"retention_schedule": "learned"}, {"retention_form": "gate"}, {"associative_memory": True}],
+    ids=str,
+)
+def test_several_processes_expect_the_parameters_that_single_segments_do_not_use(tiny, settings):
+    source = RunData.of(replace(tiny, **settings))
+    model = build_model(source)
+    model(torch.ones(2, 8, dtype=torch.long), labels=torch.tensor([0, 1])).loss.backward()
+    unused = any(parameter.grad is None for parameter in model.parameters())
+    assert build_trainer(source, model, source.load()).args.ddp_find_unused_parameters == unused == bool(settings)

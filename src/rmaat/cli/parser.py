@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.errors import UserError, did_you_mean
@@ -76,6 +77,10 @@ class Parser(ArgumentParser):
                 filled.append("true")
         self._check_nulls()
         return super().parse_args(filled, **{"defaults": self._fill_defaults, **kwargs})
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse a config file without its retired settings, which no flag declares."""
+        return self.parse_string(yaml.safe_dump(read_settings(Path(path))), *args, **kwargs)
 
     def _check_nulls(self) -> None:
         # In a file jsonargparse takes null for any type.

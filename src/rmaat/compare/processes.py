@@ -20,7 +20,10 @@ class Call(Protocol):
 
 
 def in_this_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result; on CUDA, where the allocator counts each measurement by itself and a new process takes 10 s."""
+    """Return the function's result.
+
+    For CUDA: its allocator counts each measurement by itself, and a new process takes 10 s.
+    """
     return function(*arguments)
 
 

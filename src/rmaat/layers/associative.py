@@ -8,7 +8,10 @@ from rmaat.settings import ModelSettings
 
 
 class AssociativeMemory(nn.Module):
-    """Read by every position before the layer, written from the layer's outputs at the memory positions (arXiv 2407.04841)."""
+    """A memory that every position reads before a layer (arXiv 2407.04841).
+
+    It is written from the layer's outputs at the memory positions.
+    """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ class SegmentEncoder(nn.Module):
         )
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_hidden_layers))
         self.associative = nn.ModuleList(AssociativeMemory(config) for _ in range(config.associations_shape[0]))
-        # The memory is written behind the read positions, where there are any.
+        # The memory is written behind the read positions, if there are any.
         first_written = config.memory_positions - config.num_memory_tokens
         self.written = slice(first_written, config.memory_positions)
         # Without it, positions that read and that write would be alike to most attention types.

@@ -83,7 +83,7 @@ class RunData:
         return self
 
     def _check_segments(self, segment_tokens: int) -> None:
-        """Raise `UserError` where the model's segments are not the task's, or where the question would be cut off."""
+        """Raise `UserError` if the model's segments are not the task's, or if the question would be cut off."""
         run, needed = self.run, self.info.max_seq_len
         if run.max_seq_len < needed:
             raise UserError(

@@ -45,8 +45,8 @@ def take_statistics(model: RmaatForSequenceClassification, batches: Iterable[Map
     read: list[Tensor] = []
     positions: list[Tensor] = []
     hooks = (
-        norm.register_forward_pre_hook(lambda _, given: read.append(given[0].double())),
-        model.rmaat.register_forward_hook(lambda _, given, out: positions.append(out.readout[:, -1].double())),
+        norm.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].double())),
+        model.rmaat.register_forward_hook(lambda _, inputs, out: positions.append(out.readout[:, -1].double())),
     )
     training = model.training
     model.eval()

@@ -245,8 +245,12 @@ def build_trainer(
         remove_unused_columns=False,
         report_to=["tensorboard", "wandb"] if run.wandb else ["tensorboard"],
         run_name=run.wandb_run_name or Path(run.output_dir).name,
-        # A batch of single segments leaves learned factors unused, truncation may leave the first memory unused.
-        ddp_find_unused_parameters=run.schedule == "learned" or run.truncated_segments is not None,
+        # In a batch of single segments nobody reads what is handed on, so that what makes it has no gradient: learned factors, the
+        # gate, what is written to an associative memory. Truncation may leave the first memory without one.
+        ddp_find_unused_parameters=run.schedule == "learned"
+        or run.retention_form == "gate"
+        or run.associative_memory
+        or run.truncated_segments is not None,
     )
     # Copies of the model in one process have no parameters of their own to replay with; torchrun starts a process a GPU.
     arguments._n_gpu = min(arguments.n_gpu, 1)

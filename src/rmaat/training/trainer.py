@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerState
@@ -20,6 +19,7 @@ from rmaat.errors import TrainingDivergedError
 from rmaat.training.batches import GroupedByLength, GroupedBySegments
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.memory import PeakMemory
+from rmaat.training.weights import read_weights
 
 
 class SegmentTrainer(Trainer):
@@ -76,7 +76,7 @@ class SegmentTrainer(Trainer):
                 self.state = state
                 best = checkpoint.with_name(f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}") / SAFE_WEIGHTS_NAME
                 assert self.model is not None
-                self.model.load_state_dict(load_file(best if best.exists() else checkpoint / SAFE_WEIGHTS_NAME))
+                self.model.load_state_dict(read_weights(best if best.exists() else checkpoint / SAFE_WEIGHTS_NAME))
                 return
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
@@ -95,7 +95,10 @@ class SegmentTrainer(Trainer):
         return SequentialSampler(eval_dataset)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate; during training with a curriculum, report the accuracy up to its maximum, which rises where that suffices."""
+        """Evaluate; during training with a curriculum, report the accuracy up to its maximum too.
+
+        The maximum rises if that accuracy reaches the threshold.
+        """
         output = super().evaluation_loop(*args, **kwargs)
         if self._curriculum is not None and self.is_in_train:
             assert isinstance(self._train_sampler, GroupedBySegments)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -32,9 +33,13 @@ def read_config(folder: Path) -> RmaatConfig:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name; raises `UserError` where it is damaged."""
     try:
-        return load_file(path)
+        weights = load_file(path)
     except SafetensorError as error:
         raise UserError(f"'{path}' is damaged or not a safetensors file: {error}") from error
+    # Earlier versions stored pooled_norm without it; 0 has no effect.
+    if "pooled_norm.running_mean" in weights:
+        weights.setdefault("pooled_positions", torch.zeros(()))
+    return weights
 
 
 def misfit(weights: Mapping[str, Tensor], model: RmaatForSequenceClassification) -> tuple[str, str, str] | None:

@@ -41,13 +41,13 @@ def run(arguments: Namespace) -> None:
     plan.check()
     folder = writable_folder(arguments.output)
     with bar.shown(plan.pieces):
-        found = compare_memory(plan, lambda so_far: write_json(so_far.to_json(), folder / "memory.json"))
+        comparison = compare_memory(plan, lambda so_far: write_json(so_far.to_json(), folder / "memory.json"))
 
     from rmaat.compare.figures import draw_memory
     from rmaat.compare.tables import largest_listing, memory_listing, refusals
 
-    draw_memory(found, folder / "memory.png")
-    listings = [memory_listing(found)]
-    if found.largest:
-        listings.append(largest_listing(found))
-    print_tables(listings, [*refusals(found.verdicts.values(), setting.absent), f"written to {folder}"])
+    draw_memory(comparison, folder / "memory.png")
+    listings = [memory_listing(comparison)]
+    if comparison.largest:
+        listings.append(largest_listing(comparison))
+    print_tables(listings, [*refusals(comparison.verdicts.values(), setting.absent), f"written to {folder}"])

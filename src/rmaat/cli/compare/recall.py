@@ -35,8 +35,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--models",
         type=str,
         nargs="*",
-        help=f"of: {', '.join(model_names())}; 'name[key=value,...]' changes settings (default: each retention schedule, "
-        "rmt, rlt, transformer)",
+        help=f"of: {', '.join(model_names())}; 'name[key=value,...]' changes settings (default: rmaat with each "
+        "schedule, rmaat_long, rmt, rlt, transformer)",
     )
     parser.add_argument("--seeds", type=int, default=RECALL.seeds, help="number of seeds, from 0 on")
     parser.add_argument(
@@ -151,7 +151,7 @@ def report(recall: Recall, folder: Path) -> None:
 
 
 def make_data(task: MemoryTask, data_dir: Path) -> None:
-    """Generate the task's files in their usual sizes where they are missing."""
+    """Generate the task's files in their usual sizes if they are missing."""
     from rmaat.tasks.generate import generate
 
     if not task.is_there(data_dir):

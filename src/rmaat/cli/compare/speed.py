@@ -30,10 +30,12 @@ def run(arguments: Namespace) -> None:
     plan.check()
     folder = writable_folder(arguments.output)
     with bar.shown(plan.pieces):
-        found = compare_speed(plan, lambda so_far: write_json(so_far.to_json(), folder / "speed.json"))
+        comparison = compare_speed(plan, lambda so_far: write_json(so_far.to_json(), folder / "speed.json"))
 
     from rmaat.compare.figures import draw_speed
     from rmaat.compare.tables import refusals, speed_listing
 
-    draw_speed(found, folder / "speed.png")
-    print_tables([speed_listing(found)], [*refusals(found.verdicts.values(), setting.absent), f"written to {folder}"])
+    draw_speed(comparison, folder / "speed.png")
+    print_tables(
+        [speed_listing(comparison)], [*refusals(comparison.verdicts.values(), setting.absent), f"written to {folder}"]
+    )
