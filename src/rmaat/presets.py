@@ -146,11 +146,10 @@ MODELS: Registry[Preset] = Registry(
             own=("hebbian_scale", "position_decay", "basis_stride", "macro_model", "retention_constant"),
         ),
         "rmaat_long": Preset(
-            "rmaat for long documents: half of the memory is kept in each segment, an associative memory beside it",
+            "rmaat for long documents: one retention factor for all segments, an associative memory beside the tokens",
             {
                 **_RMAAT,
                 "retention_schedule": "constant",
-                "retention_form": "interpolate",
                 "associative_memory": True,
                 "norm_first": False,
             },
