@@ -13,7 +13,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 train: $(READY)
-	$(BIN)/rmaat compare recall --output runs/recall --models rmaat_long --seeds 1 --threads 2 --segments 16 64 256 1024
+	$(BIN)/rmaat compare recall --output runs/recall --models rmaat_long rmaat --seeds 1 --segments 16 64 256 1024
 
 test: $(READY)
 	$(BIN)/ruff check .

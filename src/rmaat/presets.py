@@ -162,6 +162,7 @@ MODELS: Registry[Preset] = Registry(
                 "retention_constant",
                 "associative_size",
             ),
+            lighter=tuple({"associative_size": size} for size in (32, 16, 8)),
         ),
         "vla": Preset(
             "linear attention by recursive least squares (arXiv 2605.11196)", _whole("vla"), own=("ridge_penalty",)
