@@ -275,12 +275,12 @@ RETRIEVAL: Settings = {
     "readout": "last",
     "max_seq_len": 44,
     "num_segments": 11,
-    "num_memory_tokens": 16,
+    "num_memory_tokens": 4,
     "num_hidden_layers": 3,
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "per_device_train_batch_size": 128,
-    "max_steps": 3000,
-    "eval_steps": 100,
+    "max_steps": 1200,
+    "eval_steps": 40,
 }
 
 RECALL = Grid(
