@@ -201,6 +201,7 @@ class RmaatModel(RmaatPreTrainedModel):
         """RF of each row's segments, (T, B, 1), or (T, B, M) if memory tokens differ; past a row's end it is not used."""
         config = self.config
         if config.schedule == "rotating":
+            # Counted from the beginning of the whole sequence, so a streamed one goes on with the right token.
             segment_TB1 = np.arange(place.longest)[:, None, None] + place.offset[:, None]
             written_TBM = segment_TB1 % config.num_memory_tokens == np.arange(config.num_memory_tokens)
             return torch.from_numpy(written_TBM).to(self.first_memory)

@@ -154,16 +154,19 @@ class SegmentEncoder(nn.Module):
         if keep is not None:
             tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.drop)
         memory_BMD = state.memory.to(tokens_BSD.dtype)
+        # Memory comes first here whatever the layout: the first M positions are read, M more are written in 'read_write'.
         copies = [memory_BMD]
         if self.write_offset is not None:
             copies.append(memory_BMD + self.write_offset.to(memory_BMD.dtype))
         x_BND = torch.cat([*copies, tokens_BSD], dim=1)
+        # The layers see other layouts as a permutation of the positions, so masks and dropout need no cases of their own.
         moved = self.config.memory_layout != "front"
         if moved:
             count = self.config.num_memory_tokens
             order_BN, places_BN = moved_behind(self.written.start, count, inputs.length, x_BND.shape[1])
             x_BND = rearranged(x_BND, order_BN)
         per_layer = iter(layer_shared)
+        # Every position reads the state before the segment; the retention factor applies to what the write starts from.
         stored = state.associations
         if self.config.associative_retention:
             stored = stored * inputs.factor[..., None, None]
@@ -177,6 +180,7 @@ class SegmentEncoder(nn.Module):
             if self.associative:
                 memory_BMD = rearranged(x_BND, places_BN[:, self.written]) if moved else x_BND[:, self.written]
                 written_LBKE.append(self._associative(index).write(memory_BMD, stored_LBKE[index]))
+        # Back to memory first, which the readout and the state rely on.
         if moved:
             x_BND = rearranged(x_BND, places_BN)
         x_BND = self.final_norm(x_BND)
@@ -188,6 +192,7 @@ class SegmentEncoder(nn.Module):
         readout = torch.cat([x_BND.sum(1), count_B1], dim=1).to(state.readout.dtype)
         if self._readout_adds_up:
             readout = state.readout + readout
+        # A row that has ended keeps its state, bit for bit.
         active_B1 = inputs.length[:, None] > 0
         associations = torch.stack(written_LBKE, dim=1) if written_LBKE else state.associations
         return SegmentState(
@@ -202,6 +207,7 @@ class SegmentEncoder(nn.Module):
         factor_BM1 is (B, 1, 1) if all memory tokens have the same.
         """
         if self.gate is not None:
+            # The logit makes the gate equal to the factor as long as the learned part is 0. It is infinite at 0 and 1.
             at_start_BM1 = at_least_float32(factor_BM1).clamp(SMALLEST_GATE, 1 - SMALLEST_GATE).logit()
             learned_BMD = at_least_float32(self.gate(torch.cat([new_BMD, old_BMD.to(new_BMD.dtype)], -1)))
             share = (learned_BMD + at_start_BM1).sigmoid()

@@ -23,6 +23,7 @@ def key_features(x: Tensor) -> Tensor:
     With x' = [relu(x), relu(-x)] it is x' * roll(x', j) for j = 1 .. 3, side by side. [C]: scaled to length 1, as in the code
     of arXiv 2407.04841.
     """
+    # Each feature is a product of two entries j apart, so different keys share few features.
     signs = relu(torch.cat([x, -x], -1))
     return normalize(torch.cat([signs * signs.roll(j, -1) for j in range(1, ROLLS + 1)], -1), dim=-1)
 
@@ -65,12 +66,14 @@ def associative_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tens
         previous_BMD, overlap_BM1 = _recalled(phi_BMP, associations)
         # |phi|^2 is 1, or it is 0 and nothing is written.
         novelty_BM1 = (1 - overlap_BM1).clamp(0, 1).detach()
+        # The last column accumulates z: a key that is stored already adds nothing to it.
         change_BME = torch.cat([at_least_float32(strength) * (at_least_float32(v) - previous_BMD), novelty_BM1], -1)
         return associations + (phi_BMP.mT @ change_BME).to(associations.dtype)
 
 
 def _recalled(phi: Tensor, associations: Tensor) -> tuple[Tensor, Tensor]:
     """A^T phi / (z . phi), (B, N, D), and z . phi, (B, N, 1)."""
+    # One product gives numerator and denominator, because z is the last column.
     summed_BNE = phi @ associations.to(phi.dtype)
     overlap_BN1 = summed_BNE[..., -1:]
     return summed_BNE[..., :-1] / overlap_BN1.clamp_min(SMALLEST_NORMALISER), overlap_BN1

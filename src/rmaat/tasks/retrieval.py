@@ -99,6 +99,7 @@ class Retrieval(LetterTask):
         segment_BPS = rng.integers(FILLER.start, FILLER.stop, (count, pairs, width + filler), np.uint8)
         place_BP1 = rng.integers(filler + 1, size=(count, pairs, 1))
         np.put_along_axis(segment_BPS, place_BP1 + np.arange(width), pair_BPW, axis=2)
+        # The question ends the last segment, at the same distance from its end in every example.
         rows_B = np.arange(count)
         last_BS = np.concatenate(
             (

@@ -277,6 +277,7 @@ def _noise(rng: np.random.Generator, tokens: int) -> Sentences:
     book = phrasebook()
     templates = rng.integers(len(TEMPLATES) - len(NOISE), len(TEMPLATES), size=tokens)
     drawn = book.first[templates] + (rng.random(tokens) * book.counts[templates]).astype(np.int64)
+    # As many whole sentences as fit, then one sentence of exactly the length that is left.
     ends = np.cumsum(book.lengths[drawn])
     whole = drawn[ends <= tokens]
     rest = tokens - int(book.lengths[whole].sum())
@@ -299,6 +300,7 @@ def _tokens(sentences: Sentences) -> TokenIds:
     """Return the ids (N,) of sentences (S,)."""
     book = phrasebook()
     lengths = book.lengths[sentences]
+    # The place of each token in the phrasebook: the start of its sentence plus its place within it.
     ends = np.cumsum(lengths)
     return book.ids[np.arange(ends[-1]) + np.repeat(book.starts[sentences] - (ends - lengths), lengths)]
 

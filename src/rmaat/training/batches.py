@@ -68,6 +68,7 @@ class GroupedBySegments(Sampler[int]):
         epoch: Callable[[], int],
         levels: Callable[[], Sequence[Sequence[int]]],
     ) -> None:
+        # The examples of each number of segments, as one array a number.
         self._numbers_G, counts_G = np.unique(segments_E, return_counts=True)
         self._members_G = np.split(np.argsort(segments_E, kind="stable"), np.cumsum(counts_G)[:-1])
         self._batch_size = batch_size
@@ -82,6 +83,7 @@ class GroupedBySegments(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         first = self._epoch() * self._batches
+        # One random number a batch of the whole run chooses the group, so batch i does not depend on where the run was resumed.
         batches_I = np.arange(first + self._batches)
         shares_I = np.random.default_rng(self._seed).random(len(batches_I))
         # Replay the draws of earlier epochs: they say how far each number's examples have been met.
@@ -96,6 +98,7 @@ class GroupedBySegments(Sampler[int]):
 
     def _groups(self, batches_I: NDArray[np.int64], shares_I: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the place of each batch's number in `_numbers_G`, (I,), by its share in [0, 1) of those allowed."""
+        # The maximum in force at each batch: that of the last pair that begins at or before it.
         first_L, maximum_L = np.array(self._levels()).T
         maximum_I = maximum_L[np.searchsorted(first_L, batches_I, side="right") - 1]
         allowed_I = np.searchsorted(self._numbers_G, maximum_I, side="right")
