@@ -6,7 +6,6 @@ from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.compare.grid.models import model_names
 from rmaat.compare.grid.presets import GRIDS, MODEL_GROUPS
-from rmaat.errors import CellsFailedError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,7 +32,7 @@ def run(arguments: Namespace) -> None:
     """Run what is missing and say where the results are."""
     from rmaat.compare.grid.accuracy import run_grid
     from rmaat.compare.grid.cells import make_cells
-    from rmaat.compare.grid.results import FAILED, RESULTS
+    from rmaat.compare.grid.results import RESULTS, check_failed
 
     cells = make_cells(
         GRIDS[arguments.preset],
@@ -46,9 +45,4 @@ def run(arguments: Namespace) -> None:
     records = run_grid(cells, arguments.output, arguments.workers, arguments.threads, arguments.ray_address)
     print(f"results                  {arguments.output / RESULTS}")
     print(f"tables and figures       rmaat compare table {arguments.output}")
-    failed = [record for record in records if record.status == FAILED]
-    if failed:
-        raise CellsFailedError(
-            f"{len(failed)} of {len(records)} cells failed, the first, {failed[0].task} {failed[0].model} seed "
-            f"{failed[0].seed}: {failed[0].reason}; the same command tries them again"
-        )
+    check_failed(records)

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rmaat.cli.progress import count_bar, named_bar
 from rmaat.compare.grid.models import model_names
 from rmaat.compare.grid.presets import RECALL, Grid
-from rmaat.errors import CellsFailedError, UserError, did_you_mean
+from rmaat.errors import UserError, did_you_mean
 from rmaat.tasks import data_folder, task_of
 from rmaat.tasks.base import Counts
 from rmaat.tasks.memory import MemoryTask
@@ -65,7 +65,7 @@ def run(arguments: Namespace) -> None:
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.compare.grid.accuracy import run_grid
     from rmaat.compare.grid.cells import make_cells
-    from rmaat.compare.grid.results import FINISHED
+    from rmaat.compare.grid.results import DIVERGED, FINISHED, check_failed
     from rmaat.compare.recall import test_cells
 
     if arguments.examples < 1:
@@ -93,12 +93,10 @@ def run(arguments: Namespace) -> None:
         with named_bar(len(finished) * len(segments)) as begin:
             recall = test_cells(finished, arguments.output, segments, arguments.examples, device, begin)
         report(recall, arguments.output)
-    failed = [record for record in records if record.status != FINISHED]
-    if failed:
-        raise CellsFailedError(
-            f"{len(failed)} of {len(records)} trainings failed, the first, {failed[0].model} seed {failed[0].seed}: "
-            f"{failed[0].reason}; the same command tries them again"
-        )
+    for record in records:
+        if record.status == DIVERGED:
+            print(f"{record.model} seed {record.seed}: not tested, its training diverged")
+    check_failed(records)
 
 
 def grid_of(task: MemoryTask, options: MemoryOptions) -> Grid:

@@ -273,8 +273,6 @@ RETRIEVAL: Settings = {
     **MEMORY,
     "norm_first": False,
     "readout": "last",
-    "max_seq_len": 44,
-    "num_segments": 11,
     "num_memory_tokens": 4,
     "num_hidden_layers": 3,
     "learning_rate": 2e-3,
@@ -283,13 +281,12 @@ RETRIEVAL: Settings = {
     "eval_steps": 40,
 }
 
+# Lengths follow from the task's settings, see `rmaat.cli.compare.recall.grid_of`.
 RECALL = Grid(
     name="recall",
     tasks={
         "recall": {
             **MEMORY,
-            "max_seq_len": 512,
-            "num_segments": 16,
             "num_memory_tokens": 4,
             "associative_size": 16,
             "num_hidden_layers": 2,
@@ -302,8 +299,6 @@ RECALL = Grid(
         "rewrite": RETRIEVAL,
         "stories": {
             **MEMORY,
-            "max_seq_len": 512,
-            "num_segments": 8,
             "num_memory_tokens": 8,
             "num_hidden_layers": 4,
             "learning_rate": 1e-3,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rmaat.compare.grid.cells import Key
-from rmaat.errors import UserError
+from rmaat.errors import CellsFailedError, UserError
 from rmaat.training.folder import write_atomically
 
 RESULTS = "cells.jsonl"
@@ -128,3 +128,13 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def _line(record: Record) -> str:
     return json.dumps(record.values) + "\n"
+
+
+def check_failed(records: Sequence[Record]) -> None:
+    """Raise `CellsFailedError` naming the first failed cell if there is one. A diverged cell is a result, not a failure."""
+    failed = [record for record in records if record.status == FAILED]
+    if failed:
+        raise CellsFailedError(
+            f"{len(failed)} of {len(records)} cells failed, the first, {failed[0].task} {failed[0].model} seed "
+            f"{failed[0].seed}: {failed[0].reason}; the same command tries them again"
+        )
