@@ -76,8 +76,9 @@ def trained(monkeypatch) -> list[str]:
         RmaatForSequenceClassification(config).save_pretrained(job.folder)
         (job.folder / RUN_CONFIG).write_text(run.to_yaml())
         names = {name: getattr(cell, name) for name in ("task", "model", "seed", "preset", "base")}
+        status = "diverged" if cell.settings["learning_rate"] > 1 else "finished"
         return Record.of(
-            {**names, "status": "finished", "reason": None, "settings": computed(cell.settings), "test_accuracy": 0.5}
+            {**names, "status": status, "reason": None, "settings": computed(cell.settings), "test_accuracy": 0.5}
         )
 
     monkeypatch.setattr("rmaat.compare.grid.accuracy.run_job", write)
@@ -275,3 +276,10 @@ def test_end_to_end(command, tmp_path, capsys):
     assert all(test["peak_bytes"] > 0 for test in tests)
     with Image.open(tmp_path / "out" / "recall.png") as image:
         assert image.format == "PNG"
+
+
+def test_a_training_that_diverged_is_named_and_the_others_are_tested(command, trained, capsys):
+    assert command("--segments", "1", "--models", "rmaat", "rmaat[learning_rate=2.0]") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "rmaat[learning_rate=2.0] seed 0: not tested, its training diverged" in lines
+    assert any(line.startswith("rmaat ") for line in lines)
