@@ -41,9 +41,13 @@ def unit_read_scale(
     Returns:
         (B,), the dtype of count_B.
     """
-    mass_B = MEAN_FEATURE * count_B.clamp_min(1)
-    weight_B = mass_B ** (1 - alpha) if presynaptic_plasticity else head_width * MEAN_FEATURE * mass_B
-    return 2 * weight_B if hebbian_astro else weight_B
+    # The constants are gathered into one, because each operation on a tensor is a kernel in every layer and segment. A row
+    # without a position would divide by 0.
+    factor = 2.0 if hebbian_astro else 1.0
+    positions_B = count_B.clamp_min(1)
+    if presynaptic_plasticity:
+        return factor * MEAN_FEATURE ** (1 - alpha) * positions_B.pow(1 - alpha)
+    return factor * head_width * MEAN_FEATURE**2 * positions_B
 
 
 def astromorphic_attention(

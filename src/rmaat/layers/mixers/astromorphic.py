@@ -59,7 +59,7 @@ class AstromorphicMixer(AttentionMixer):
         scale: float | Tensor | None
         if self.hebbian_scale == "auto":
             # Counted in the type that sums are made in: bfloat16 has no whole numbers beyond 256.
-            count_B = mask_BN.sum(1).to(torch.promote_types(k.dtype, torch.float32))
+            count_B = mask_BN.sum(1, dtype=torch.promote_types(k.dtype, torch.float32))
             scale = unit_read_scale(
                 count_B,
                 self.head_width,
