@@ -66,7 +66,8 @@ class ModelSettings:
         retention_schedule: how the factors are set: 'ltp' (simulated increments of the long-term process) [P], 'plateau' (their
             closed form) [P], 'streaming' (no T needed), 'constant', 'none', 'learned' (one logit a segment, begun at 'ltp'), or
             'rotating' (1 for one memory token, another in each segment, and 0 for the others; not with the form 'scale') [C].
-        retention_constant: the factor of the schedule 'constant', in (0, 1].
+        retention_constant: the factor of the schedule 'constant', in 0 .. 1. With 0 and the form 'interpolate' every segment
+            starts from the memory tokens of the first: only an associative memory carries anything on.
         retention_form: what the factor RF does to the memory: 'scale' RF h [P], 'relative' (the same, RF over the sample's
             largest), 'interpolate' RF h + (1 - RF) mem, or 'gate' (the same, by a learned gate begun at RF) [C].
         memory_layout: where the memory stands: at the 'front' [P], at the 'back' behind a segment's tokens, or 'read_write', read
@@ -81,6 +82,8 @@ class ModelSettings:
         hebbian_sigmoid: a sigmoid on the Hebbian weights [A; P has none].
         presynaptic_plasticity: divide by the calcium response C [P].
         positional_encoding: add sinusoids to the embedded tokens [P].
+        short_conv_size: positions that a convolution spans before attention, in each layer and feature, odd: a token and its
+            neighbours in the segment, without memory; null means none [beyond P].
         num_landmarks: landmarks of 'nystromformer', the most that a segment has.
         conv_kernel_size: positions that the convolution of values in 'nystromformer' spans, odd.
         linformer_size: learned sums over positions that 'linformer' attends to.
@@ -133,6 +136,7 @@ class ModelSettings:
     hebbian_sigmoid: bool = False
     presynaptic_plasticity: bool = True
     positional_encoding: bool = True
+    short_conv_size: int | None = None
     num_landmarks: int = 64
     conv_kernel_size: int = 33
     linformer_size: int = 64
@@ -251,8 +255,8 @@ class ModelSettings:
             raise UserError("replay_budget needs memory_replay_backprop: true; without it every segment is kept alive")
         if self.replay_buffer != "device" and not self.memory_replay_backprop:
             raise UserError("replay_buffer needs memory_replay_backprop: true; without it no states are stored")
-        if not 0 < self.retention_constant <= 1:
-            raise UserError(f"retention_constant must be above 0 and at most 1, not {self.retention_constant}")
+        if not 0 <= self.retention_constant <= 1:
+            raise UserError(f"retention_constant must be in 0 .. 1, not {self.retention_constant}")
         self._check_schedule()
         one_of("input_type", self.input_type, INPUT_TYPES)
         one_of("replay_buffer", self.replay_buffer, REPLAY_BUFFERS)
@@ -265,6 +269,10 @@ class ModelSettings:
             _at_least(name, getattr(self, name), 1)
         if self.conv_kernel_size % 2 == 0:
             raise UserError(f"conv_kernel_size must be odd, to have a middle, not {self.conv_kernel_size}")
+        if self.short_conv_size is not None:
+            _at_least("short_conv_size", self.short_conv_size, 1)
+            if self.short_conv_size % 2 == 0:
+                raise UserError(f"short_conv_size must be odd, to have a middle, not {self.short_conv_size}")
         if self.num_random_features is not None:
             _at_least("num_random_features", self.num_random_features, 1)
         _at_least("state_size", self.state_size, 2)
@@ -325,6 +333,12 @@ class ModelSettings:
             raise UserError(
                 "retention_schedule 'rotating' has the factor 0 for memory tokens that a segment keeps: it needs "
                 "retention_form 'interpolate' or 'gate', and associative_retention false"
+            )
+        forgetting = self.schedule == "constant" and self.retention_constant == 0
+        if forgetting and (self.retention_form == "relative" or self.associative_retention):
+            raise UserError(
+                "retention_constant 0 leaves nothing to divide by or to keep: it needs another retention_form than "
+                "'relative', and associative_retention false"
             )
         model = self.astrocyte
         if self.schedule in SCHEDULES:

@@ -169,7 +169,7 @@ def test_a_number_of_segments_that_is_none(total):
     ("options", "said"),
     [
         ({"schedule": "lpt"}, "unknown retention schedule 'lpt'; did you mean 'ltp'"),
-        ({"schedule": "constant", "constant": 0.0}, "constant"),
+        ({"schedule": "constant", "constant": -0.1}, "constant"),
         ({"schedule": "constant", "constant": 1.5}, "constant"),
         ({"schedule": "constant", "constant": math.nan}, "constant"),
         ({"model": MacroModel(amplitude=0.0)}, "raise amplitude"),

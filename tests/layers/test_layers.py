@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from rmaat.layers import READOUT_SUMS, EncoderBlock, apply_dropout, draw_keep_masks, sinusoidal_positions
+from rmaat.layers import (
+    READOUT_SUMS,
+    EncoderBlock,
+    ShortConvolution,
+    apply_dropout,
+    draw_keep_masks,
+    sinusoidal_positions,
+)
 from rmaat.ops import astromorphic_attention, relative_positions
 from rmaat.settings import ModelSettings
 
@@ -94,4 +101,21 @@ def test_the_block_is_the_published_layer(norm_first):
     else:
         wanted = norm(x + attend(x), block.mixer_norm)
         wanted = norm(wanted + feed(wanted), block.feed_forward_norm)
-    torch.testing.assert_close(block(x, mask, mixer.shared(), None), wanted, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(block(x, mask, mask, mixer.shared(), None), wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_the_short_convolution_is_its_sum_over_neighbouring_tokens(size):
+    """One memory position, four tokens and a pad, then a row with memory behind its tokens."""
+    torch.manual_seed(0)
+    layer = ShortConvolution(3, size).double()
+    torch.nn.init.normal_(layer.taps)
+    x, tokens = torch.randn(2, 6, 3, dtype=torch.float64), torch.tensor([[0, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0]]).bool()
+    wanted = x.clone()
+    for b in range(2):
+        for n in range(6):
+            for j in range(size):
+                near = n + j - size // 2
+                if 0 <= near < 6 and tokens[b, n] and tokens[b, near]:
+                    wanted[b, n] += layer.taps[:, j] * x[b, near]
+    torch.testing.assert_close(layer(x, tokens), wanted, rtol=1e-12, atol=1e-12)

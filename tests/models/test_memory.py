@@ -24,8 +24,10 @@ FORMS = [
     {"retention_form": "gate", "retention_schedule": "rotating", "num_memory_tokens": 2},
     {"memory_layout": "back"},
     {"memory_layout": "read_write"},
+    {"short_conv_size": 3},
+    {**ASSOCIATIVE, "retention_form": "interpolate", "retention_schedule": "constant", "retention_constant": 0.0},
     {**ASSOCIATIVE, "memory_layout": "back", "retention_form": "gate", "readout": "running_mean"},
-    {**ASSOCIATIVE, "memory_layout": "read_write", "retention_form": "interpolate", "norm_first": True},
+    {**ASSOCIATIVE, "memory_layout": "read_write", "retention_form": "interpolate", "short_conv_size": 5},
 ]
 every_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(f"{k}={v}" for k, v in form.items()))
 
@@ -64,7 +66,10 @@ def plain(model, ids_N):
                 layer, held_PE = encoder.associative[index], associations_LPE[index]
                 x_ND = x_ND + associative_read(layer.query(x_ND)[None], held_PE[None])[0]
             shared = of_layers[index] if of_layers else None
-            x_ND = block(x_ND[None], torch.ones(1, len(x_ND), dtype=torch.bool), shared, None)[0]
+            present_N = torch.ones(1, len(x_ND), dtype=torch.bool)
+            token_N = torch.zeros_like(present_N)
+            token_N[:, tokens] = True
+            x_ND = block(x_ND[None], present_N, token_N, shared, None)[0]
             if config.associative_memory:
                 if config.associative_retention:
                     held_PE = factor * held_PE
@@ -261,6 +266,16 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
         ),
         ({"associative_size": 1}, "associative_size must be a whole number >= 2"),
         ({"associative_retention": True}, "needs associative_memory: true"),
+        (
+            {"retention_schedule": "constant", "retention_constant": 0.0, "retention_form": "relative"},
+            "another retention_form than 'relative'",
+        ),
+        (
+            {**ASSOCIATIVE, "retention_schedule": "constant", "retention_constant": 0.0, "associative_retention": True},
+            "associative_retention false",
+        ),
+        ({"short_conv_size": 4}, "short_conv_size must be odd, to have a middle, not 4"),
+        ({"short_conv_size": 0}, "short_conv_size must be a whole number >= 1, not 0"),
         ({"hebbian_scale": "12"}, "must be a number, 'auto' or null, not '12'"),
         ({**ASSOCIATIVE, "associative_retention": True, "astro_mem": False}, "needs retention factors"),
     ],

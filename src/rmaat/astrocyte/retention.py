@@ -67,7 +67,7 @@ def retention_factors(
 
     `schedule` is a name in `SCHEDULES`. `ltp`, `plateau` and `streaming` are those of `model` (`MacroModel()` where it
     is None); the first two sum to 1. All three decrease strictly while in float64's normal range, then do not increase,
-    and are never negative. `constant` is the factor of the schedule of that name, above 0 and at most 1.
+    and are never negative. `constant` is the factor of the schedule of that name, in 0 .. 1.
 
     A model is simulated when it is first asked for and kept; T costs nothing more. Raises `UserError` for T < 1, an
     unknown schedule, a constant out of range, and a model whose increments do not decrease (`ltp`, `streaming`), with
@@ -99,6 +99,6 @@ def _whole(total: int) -> int:
 
 
 def _fraction(constant: float) -> float:
-    if isinstance(constant, bool) or not isinstance(constant, Real) or not 0 < constant <= 1:
-        raise UserError(f"a constant retention factor is above 0 and at most 1, not {constant!r}")
+    if isinstance(constant, bool) or not isinstance(constant, Real) or not 0 <= constant <= 1:
+        raise UserError(f"a constant retention factor is in 0 .. 1, not {constant!r}")
     return float(constant)

@@ -2,6 +2,7 @@
 
 from rmaat.layers.associative import AssociativeMemory
 from rmaat.layers.block import EncoderBlock
+from rmaat.layers.convolution import ShortConvolution
 from rmaat.layers.dropout import apply_dropout, draw_keep_masks
 from rmaat.layers.embedding import TokenEmbedding, ValueEmbedding, sinusoidal_positions
 from rmaat.layers.mixers import MIXERS, Mixer
@@ -14,6 +15,7 @@ __all__ = [
     "AssociativeMemory",
     "EncoderBlock",
     "Mixer",
+    "ShortConvolution",
     "TokenEmbedding",
     "ValueEmbedding",
     "ZeroLinear",

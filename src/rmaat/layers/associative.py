@@ -26,7 +26,9 @@ class AssociativeMemory(nn.Module):
         """Return what the positions recall, (B, N, D)."""
         return associative_read(self.query(x_BND), associations_BPE)
 
-    def write(self, memory_BMD: Tensor, associations_BPE: Tensor) -> Tensor:
-        """Return the associations after the memory positions' write, (B, P, E)."""
+    def write(self, memory_BMD: Tensor, associations_BPE: Tensor, active_B1: Tensor) -> Tensor:
+        """Return the associations after the memory positions' write, (B, P, E); as they were in rows that are not active."""
+        # The key 0 writes nothing. Choosing between the matrices afterwards would copy all of them.
+        key_BMd = self.key(memory_BMD).masked_fill(~active_B1[..., None], 0)
         strength_BM1 = self.strength(memory_BMD).sigmoid()
-        return associative_write(self.key(memory_BMD), self.value(memory_BMD), strength_BM1, associations_BPE)
+        return associative_write(key_BMd, self.value(memory_BMD), strength_BM1, associations_BPE)

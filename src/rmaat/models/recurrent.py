@@ -20,7 +20,7 @@ from rmaat.astrocyte import NEED_TOTAL, log_increments, retention_factors
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
 from rmaat.budget import Budget
 from rmaat.errors import UserError
-from rmaat.layers import ZeroLinear
+from rmaat.layers import ShortConvolution, ZeroLinear
 from rmaat.layers.mixers import Mixer
 from rmaat.models.checks import (
     Place,
@@ -67,7 +67,7 @@ class RmaatPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (Mixer, ZeroLinear)):
+        if isinstance(module, (Mixer, ShortConvolution, ZeroLinear)):
             module.initialise()
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)

@@ -148,6 +148,7 @@ class SegmentEncoder(nn.Module):
         width = inputs.tokens.shape[1]
         positions_N = torch.arange(num_memory + width, device=inputs.tokens.device)
         mask_BN = positions_N < num_memory + inputs.length[:, None]
+        tokens_BN = mask_BN & (positions_N >= num_memory)
         absent_BS = ~mask_BN[:, num_memory:]
         tokens = inputs.tokens.masked_fill(absent_BS[..., None] if inputs.tokens.dim() == 3 else absent_BS, 0)
         tokens_BSD = self.embedding(tokens, positions_SD[:width])
@@ -164,22 +165,24 @@ class SegmentEncoder(nn.Module):
         if moved:
             count = self.config.num_memory_tokens
             order_BN, places_BN = moved_behind(self.written.start, count, inputs.length, x_BND.shape[1])
-            x_BND = rearranged(x_BND, order_BN)
+            x_BND, tokens_BN = rearranged(x_BND, order_BN), tokens_BN.gather(1, order_BN)
         per_layer = iter(layer_shared)
         # Every position reads the state before the segment; the retention factor applies to what the write starts from.
+        # A row that has ended keeps its state, bit for bit.
+        active_B1 = inputs.length[:, None] > 0
         stored = state.associations
         if self.config.associative_retention:
-            stored = stored * inputs.factor[..., None, None]
+            stored = stored * inputs.factor.where(active_B1, 1)[..., None, None]
         read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
         for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
             keep_block = None if keep is None else keep[first_site : first_site + EncoderBlock.DROPOUT_SITES]
             if self.associative:
                 x_BND = x_BND + self._associative(index).read(x_BND, read_LBKE[index])
-            x_BND = block(x_BND, mask_BN, next(per_layer, None), keep_block)
+            x_BND = block(x_BND, mask_BN, tokens_BN, next(per_layer, None), keep_block)
             if self.associative:
                 memory_BMD = rearranged(x_BND, places_BN[:, self.written]) if moved else x_BND[:, self.written]
-                written_LBKE.append(self._associative(index).write(memory_BMD, stored_LBKE[index]))
+                written_LBKE.append(self._associative(index).write(memory_BMD, stored_LBKE[index], active_B1))
         # Back to memory first, which the readout and the state rely on.
         if moved:
             x_BND = rearranged(x_BND, places_BN)
@@ -192,13 +195,11 @@ class SegmentEncoder(nn.Module):
         readout = torch.cat([x_BND.sum(1), count_B1], dim=1).to(state.readout.dtype)
         if self._readout_adds_up:
             readout = state.readout + readout
-        # A row that has ended keeps its state, bit for bit.
-        active_B1 = inputs.length[:, None] > 0
         associations = torch.stack(written_LBKE, dim=1) if written_LBKE else state.associations
         return SegmentState(
             torch.where(active_B1[..., None], memory, state.memory),
             torch.where(active_B1, readout, state.readout),
-            torch.where(active_B1[..., None, None], associations, state.associations),
+            associations,
         )
 
     def _retained(self, new_BMD: Tensor, old_BMD: Tensor, factor_BM1: Tensor) -> Tensor:
