@@ -266,12 +266,12 @@ MEMORY: Settings = {
     "eval_examples": 500,
     "logging_steps": 50,
     "curriculum": True,
+    "associative_size": 16,
 }
 
-# With pairs, an associative memory is learned sooner after post-norm, and the question ends at the last token.
+# The question ends at the last token.
 RETRIEVAL: Settings = {
     **MEMORY,
-    "norm_first": False,
     "readout": "last",
     "num_memory_tokens": 4,
     "num_hidden_layers": 3,
@@ -288,7 +288,6 @@ RECALL = Grid(
         "recall": {
             **MEMORY,
             "num_memory_tokens": 4,
-            "associative_size": 16,
             "num_hidden_layers": 2,
             "learning_rate": 2e-3,
             "per_device_train_batch_size": 64,
