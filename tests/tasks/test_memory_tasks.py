@@ -28,6 +28,7 @@ COUNTS = Counts(train=600, validation=50, test=50)
 VARIANTS = [
     ("recall", MemoryOptions()),
     ("recall", MemoryOptions(distance=4, segment_tokens=3)),
+    ("recall", MemoryOptions(distance=5, segment_tokens=3, symbol_segments=2)),
     ("remember", MemoryOptions()),
     ("remember", MemoryOptions(pairs=16)),
     ("remember", MemoryOptions(pairs=20, key_size=2, value_size=3, filler=5)),
@@ -43,10 +44,8 @@ def memory_task(name: str, options: MemoryOptions | None = None) -> MemoryTask:
 
 
 def solve_recall(text: str) -> str:
-    first, *others = text.split()
-    assert re.fullmatch("[a-p]*", "".join(others))
-    before, symbol, after = re.fullmatch("([a-p]*)([0-7])([a-p]*)", first).groups()
-    assert {len(segment) for segment in others} <= {len(before + symbol + after)}
+    (symbol,) = re.fullmatch("[a-p]*([0-7])[a-p]*", "".join(text.split())).groups()
+    assert len(set(map(len, text.split()))) == 1
     return symbol
 
 
@@ -115,6 +114,20 @@ def test_examples_far_longer_than_those_of_training(name: str, options: MemoryOp
         text = task.decode(ids_N)
         assert len(text.split()) == segments
         assert SOLVERS[name](text) == task.info.label_names[label]
+
+
+@pytest.mark.parametrize("symbol_segments", [1, 2, 4])
+def test_the_marked_symbol_is_anywhere_in_the_first_segments(symbol_segments: int) -> None:
+    options = MemoryOptions(distance=7, segment_tokens=3, symbol_segments=symbol_segments)
+    task = memory_task("recall", options)
+    for segments in (1, 3, 8, 40):
+        ids_BN, _ = task.draw(np.random.default_rng(0), 2000, segments)
+        counts_N = (ids_BN >= 16).sum(0)
+        allowed = 3 * min(segments, symbol_segments)
+        assert counts_N[allowed:].sum() == 0
+        # Six standard deviations of a binomial count.
+        mean = 2000 / allowed
+        assert np.abs(counts_N[:allowed] - mean).max() <= 6 * mean**0.5
 
 
 def test_labels_are_values_in_base_16() -> None:
@@ -296,7 +309,11 @@ def test_altered_archives_are_told(tmp_path: Path) -> None:
         ("data remember --pairs 17", "17 pairs needs as many distinct keys, but key_size 1 gives 16; raise key_size"),
         ("data rewrite --pairs 0", "pairs must be a whole number >= 1, not 0"),
         ("data remember --value_size 4", "value_size must be a whole number from 1 to 3, not 4"),
-        ("data recall --pairs 3", "pairs: no setting of the task recall; its settings are distance, segment_tokens"),
+        (
+            "data recall --pairs 3",
+            "pairs: no setting of the task recall; its settings are distance, segment_tokens, sy",
+        ),
+        ("data recall --distance 4 --symbol_segments 2", "5 segments, which is no multiple of symbol_segments 2"),
         ("data imdb --distance 3", "distance: no setting of the task imdb; it has none"),
         ("train --dataset listops --pairs 3", "pairs: no setting of the task listops"),
         (
@@ -310,6 +327,10 @@ def test_altered_archives_are_told(tmp_path: Path) -> None:
         (
             "train --dataset recall --max_seq_len 256 --num_segments 8",
             "cuts the question off: recall has up to 16 segments of 32 tokens; set max_seq_len: 512 and num_segments: 16",
+        ),
+        (
+            "train --dataset recall --symbol_segments 4 --max_seq_len 512 --num_segments 16",
+            "the segments of recall have 128 tokens, those of the model 32; set max_seq_len: 512 and num_segments: 4",
         ),
         (
             "train --dataset remember --model transformer --max_seq_len 40",

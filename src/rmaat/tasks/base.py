@@ -71,7 +71,9 @@ class TaskInfo:
     """With `value_std`: how grey levels become real values, (level - mean) / std; None where ids are no quantities."""
     value_std: float | None = None
     segment_tokens: int | None = None
-    """Tokens of a segment, if the task's examples have segments; the model's must be the same."""
+    """Tokens of a segment, if the task's examples have segments. Lengths and a curriculum count these."""
+    segments_read_together: int = 1
+    """Segments of the task that are one segment of the model."""
 
     @property
     def columns(self) -> tuple[str, ...]:

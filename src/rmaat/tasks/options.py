@@ -17,6 +17,8 @@ class MemoryOptions:
         value_size: remember, rewrite: symbols of a value, at most 3; null means 1.
         filler: remember, rewrite: filler tokens around the pair of each segment; null means 0.
         distance: recall: most segments between the marked symbol and the end; null means 15.
+        symbol_segments: recall: first segments among which the marked symbol stands; the model's segment is all of them; null
+            means 1.
         segment_tokens: recall, stories: tokens of a segment; null means 32, for stories 64.
         story_tokens: stories: the longest story in tokens; null means 512.
         story_facts: stories: facts that the answer needs, 1 or 2; null means 1.
@@ -27,6 +29,7 @@ class MemoryOptions:
     value_size: int | None = None
     filler: int | None = None
     distance: int | None = None
+    symbol_segments: int | None = None
     segment_tokens: int | None = None
     story_tokens: int | None = None
     story_facts: int | None = None

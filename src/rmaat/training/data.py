@@ -79,7 +79,7 @@ class RunData:
         if run.two_towers and not info.pair:
             raise UserError(f"two_towers needs pairs; an example of {run.dataset} is one sequence")
         if info.segment_tokens is not None:
-            self._check_segments(info.segment_tokens)
+            self._check_segments(info.segment_tokens * info.segments_read_together)
         return self
 
     def _check_segments(self, segment_tokens: int) -> None:

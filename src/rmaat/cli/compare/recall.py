@@ -104,7 +104,7 @@ def grid_of(task: MemoryTask, options: MemoryOptions) -> Grid:
     base = {
         **RECALL.tasks[task.name],
         "max_seq_len": task.info.max_seq_len,
-        "num_segments": task.info.max_seq_len // task.segment_tokens,
+        "num_segments": task.info.max_seq_len // (task.segment_tokens * task.info.segments_read_together),
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
     return replace(RECALL, tasks={task.name: base})
