@@ -82,8 +82,8 @@ class ModelSettings:
         hebbian_sigmoid: a sigmoid on the Hebbian weights [A; P has none].
         presynaptic_plasticity: divide by the calcium response C [P].
         positional_encoding: add sinusoids to the embedded tokens [P].
-        short_conv_size: positions that a convolution spans before attention, in each layer and feature, odd: a token and its
-            neighbours in the segment, without memory; null means none [beyond P].
+        short_conv_size: positions that a convolution spans before each layer, feature by feature, odd: a token and its neighbours
+            in the segment, without memory; null means none [beyond P].
         num_landmarks: landmarks of 'nystromformer', the most that a segment has.
         conv_kernel_size: positions that the convolution of values in 'nystromformer' spans, odd.
         linformer_size: learned sums over positions that 'linformer' attends to.

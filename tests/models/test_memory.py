@@ -32,6 +32,16 @@ FORMS = [
 every_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(f"{k}={v}" for k, v in form.items()))
 
 
+def neighbours_added(x_SD, taps_DK):
+    """Each token plus the weighted sum of its neighbours, token by token."""
+    half = taps_DK.shape[1] // 2
+    sums = [
+        sum(taps_DK[:, j + half] * x_SD[n + j] for j in range(-half, half + 1) if 0 <= n + j < len(x_SD))
+        for n in range(len(x_SD))
+    ]
+    return x_SD + torch.stack(sums)
+
+
 def plain(model, ids_N):
     """Logits, memory and associations of one sample without dropout, position by position of the recurrence."""
     config, encoder = model.config, model.rmaat.encoder
@@ -66,10 +76,9 @@ def plain(model, ids_N):
                 layer, held_PE = encoder.associative[index], associations_LPE[index]
                 x_ND = x_ND + associative_read(layer.query(x_ND)[None], held_PE[None])[0]
             shared = of_layers[index] if of_layers else None
-            present_N = torch.ones(1, len(x_ND), dtype=torch.bool)
-            token_N = torch.zeros_like(present_N)
-            token_N[:, tokens] = True
-            x_ND = block(x_ND[None], present_N, token_N, shared, None)[0]
+            if config.short_conv_size:
+                x_ND[tokens] = neighbours_added(x_ND[tokens], encoder.convolutions[index].taps)
+            x_ND = block(x_ND[None], torch.ones(1, len(x_ND), dtype=torch.bool), shared, None)[0]
             if config.associative_memory:
                 if config.associative_retention:
                     held_PE = factor * held_PE

@@ -4,17 +4,13 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from rmaat.errors import UserError, did_you_mean
-from rmaat.layers.convolution import ShortConvolution
 from rmaat.layers.dropout import apply_dropout
 from rmaat.layers.mixers import MIXERS
 from rmaat.settings import ModelSettings
 
 
 class EncoderBlock(nn.Module):
-    """Attention with its residual, normalise, feed-forward, add and normalise [P, figure 2]; pre-norm as an option [C].
-
-    A short convolution, where there is one, is of what attention is given [C].
-    """
+    """Attention with its residual, normalise, feed-forward, add and normalise [P, figure 2]; pre-norm as an option [C]."""
 
     DROPOUT_SITES = 2
 
@@ -22,9 +18,6 @@ class EncoderBlock(nn.Module):
         super().__init__()
         width = settings.hidden_size
         self.mixer = MIXERS[settings.attention_type](settings)
-        self.convolution = (
-            None if settings.short_conv_size is None else ShortConvolution(width, settings.short_conv_size)
-        )
         self.mixer_norm = nn.LayerNorm(width, eps=settings.layer_norm_eps)
         self.expand = nn.Linear(width, settings.intermediate_size)
         self.contract = nn.Linear(settings.intermediate_size, width)
@@ -35,31 +28,18 @@ class EncoderBlock(nn.Module):
         self.norm_first = settings.norm_first
         self.drop = settings.hidden_dropout_prob
 
-    def forward(
-        self, x_BND: Tensor, mask_BN: Tensor, tokens_BN: Tensor, shared: Tensor | None, keep: Tensor | None
-    ) -> Tensor:
-        """(B, N, D) -> (B, N, D).
-
-        Args:
-            x_BND: memory, tokens and padding.
-            mask_BN: True where there is memory or a token.
-            tokens_BN: True where there is a token.
-            shared: as the mixer's `shared()` gives it.
-            keep: the dropout masks (DROPOUT_SITES, B, N, D), or None.
-        """
+    def forward(self, x_BND: Tensor, mask_BN: Tensor, shared: Tensor | None, keep: Tensor | None) -> Tensor:
+        """(B, N, D) -> (B, N, D); `keep` are the dropout masks (DROPOUT_SITES, B, N, D), or None."""
         keep_mixer, keep_feed_forward = (None, None) if keep is None else keep.unbind(0)
         if self.norm_first:
-            mixed = self.mixer(self._near(self.mixer_norm(x_BND), tokens_BN), mask_BN, shared)
+            mixed = self.mixer(self.mixer_norm(x_BND), mask_BN, shared)
             x_BND = x_BND + apply_dropout(mixed, keep_mixer, self.drop)
             fed = self._feed_forward(self.feed_forward_norm(x_BND))
             return x_BND + apply_dropout(fed, keep_feed_forward, self.drop)
-        mixed = self.mixer(self._near(x_BND, tokens_BN), mask_BN, shared)
+        mixed = self.mixer(x_BND, mask_BN, shared)
         x_BND = self.mixer_norm(x_BND + apply_dropout(mixed, keep_mixer, self.drop))
         fed = self._feed_forward(x_BND)
         return self.feed_forward_norm(x_BND + apply_dropout(fed, keep_feed_forward, self.drop))
-
-    def _near(self, x_BND: Tensor, tokens_BN: Tensor) -> Tensor:
-        return x_BND if self.convolution is None else self.convolution(x_BND, tokens_BN)
 
     def _feed_forward(self, x_BND: Tensor) -> Tensor:
         return self.contract(self.activation(self.expand(x_BND)))

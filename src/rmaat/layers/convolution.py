@@ -10,7 +10,8 @@ class ShortConvolution(nn.Module):
     """Adds to each token a weighted sum of its neighbours, feature by feature; `taps` is (D, K), K odd.
 
     Attention with positive features reads nearly the same sum at every position of a segment, so it hardly tells which
-    words stand together. The taps do.
+    words stand together. The taps do, and their sum is part of the residual stream: added to what attention is given
+    alone, it would be mixed with that of all other positions.
     """
 
     def __init__(self, width: int, size: int) -> None:

@@ -15,6 +15,7 @@ from rmaat.layers import (
     READOUT_SUMS,
     AssociativeMemory,
     EncoderBlock,
+    ShortConvolution,
     TokenEmbedding,
     ValueEmbedding,
     ZeroLinear,
@@ -77,6 +78,10 @@ class SegmentEncoder(nn.Module):
             else TokenEmbedding(config.vocab_size, config.hidden_size)
         )
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_hidden_layers))
+        self.convolutions = nn.ModuleList()
+        if config.short_conv_size is not None:
+            for _ in self.blocks:
+                self.convolutions.append(ShortConvolution(config.hidden_size, config.short_conv_size))
         self.associative = nn.ModuleList(AssociativeMemory(config) for _ in range(config.associations_shape[0]))
         # The memory is written behind the read positions, if there are any.
         first_written = config.memory_positions - config.num_memory_tokens
@@ -179,7 +184,9 @@ class SegmentEncoder(nn.Module):
             keep_block = None if keep is None else keep[first_site : first_site + EncoderBlock.DROPOUT_SITES]
             if self.associative:
                 x_BND = x_BND + self._associative(index).read(x_BND, read_LBKE[index])
-            x_BND = block(x_BND, mask_BN, tokens_BN, next(per_layer, None), keep_block)
+            if self.convolutions:
+                x_BND = self.convolutions[index](x_BND, tokens_BN)
+            x_BND = block(x_BND, mask_BN, next(per_layer, None), keep_block)
             if self.associative:
                 memory_BMD = rearranged(x_BND, places_BN[:, self.written]) if moved else x_BND[:, self.written]
                 written_LBKE.append(self._associative(index).write(memory_BMD, stored_LBKE[index], active_B1))
