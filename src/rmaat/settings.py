@@ -16,6 +16,7 @@ INPUT_TYPES = ("tokens", "values")
 REPLAY_BUFFERS = ("device", "cpu")
 RETENTION_FORMS = ("scale", "relative", "interpolate", "gate")
 MEMORY_LAYOUTS = ("front", "back", "read_write")
+ASSOCIATIVE_WRITERS = ("memory", "all")
 ORDERED_TYPES = ("astro", "nystromformer", "vla", "s4d")
 """Attention types to which the order of memory and tokens makes a difference: by R, a convolution or a recurrence."""
 READOUTS = ("mean", "first", "last", "memory", "running_mean")
@@ -93,6 +94,8 @@ class ModelSettings:
         associative_memory: beside the memory tokens, carry a matrix a layer, which they write and every position reads
             (arXiv 2407.04841) [beyond P].
         associative_size: width of its queries and keys; the matrix has 6 * associative_size rows [C: 64].
+        associative_writers: the positions that write to it: those of the 'memory' (arXiv 2407.04841), or 'all', with the map of
+            queries for keys too [C].
         associative_retention: scale what it holds by the retention factor before each write [C].
         hidden_size: width D of tokens and memory.
         num_hidden_layers: encoder layers.
@@ -145,6 +148,7 @@ class ModelSettings:
     state_size: int = 64
     associative_memory: bool = False
     associative_size: int = 64
+    associative_writers: str = "memory"
     associative_retention: bool = False
     hidden_size: int = 128
     num_hidden_layers: int = 2
@@ -292,8 +296,14 @@ class ModelSettings:
     def _check_associative(self) -> None:
         # One feature rolled by one is its own negative part: their product is 0.
         _at_least("associative_size", self.associative_size, 2)
-        if self.associative_memory and self.num_memory_tokens == 0:
-            raise UserError("associative_memory is written by the memory tokens: num_memory_tokens must be >= 1")
+        one_of("associative_writers", self.associative_writers, ASSOCIATIVE_WRITERS)
+        if self.associative_writers == "all" and not self.associative_memory:
+            raise UserError("associative_writers 'all' needs associative_memory: true")
+        if self.associative_memory and self.associative_writers == "memory" and self.num_memory_tokens == 0:
+            raise UserError(
+                "associative_memory is written by the memory tokens: num_memory_tokens must be >= 1, or "
+                "associative_writers 'all'"
+            )
         if self.associative_retention and not self.associative_memory:
             raise UserError("associative_retention needs associative_memory: true")
         if self.associative_retention and self.schedule == "none":

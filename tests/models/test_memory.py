@@ -16,6 +16,8 @@ FORMS = [
     ASSOCIATIVE,
     {**ASSOCIATIVE, "associative_retention": True, "retention_schedule": "constant"},
     {**ASSOCIATIVE, "norm_first": True, "readout": "running_mean"},
+    {**ASSOCIATIVE, "associative_writers": "all"},
+    {**ASSOCIATIVE, "associative_writers": "all", "memory_layout": "back", "short_conv_size": 3},
     {"retention_form": "relative"},
     {"retention_form": "relative", "retention_schedule": "learned"},
     {"retention_form": "interpolate"},
@@ -82,10 +84,11 @@ def plain(model, ids_N):
             if config.associative_memory:
                 if config.associative_retention:
                     held_PE = factor * held_PE
-                new_MD = x_ND[written]
-                strength_M1 = 1 / (1 + torch.exp(-layer.strength(new_MD)))
-                of_memory = (layer.key(new_MD), layer.value(new_MD), strength_M1, held_PE)
-                stored.append(associative_write(*(x[None] for x in of_memory))[0])
+                all_write = config.associative_writers == "all"
+                new_WD, key = (x_ND, layer.query) if all_write else (x_ND[written], layer.key)
+                strength_W1 = 1 / (1 + torch.exp(-layer.strength(new_WD)))
+                of_writers = (key(new_WD), layer.value(new_WD), strength_W1, held_PE)
+                stored.append(associative_write(*(x[None] for x in of_writers))[0])
         if stored:
             associations_LPE = torch.stack(stored)
         x_ND = encoder.final_norm(x_ND)
@@ -283,6 +286,8 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
             {**ASSOCIATIVE, "retention_schedule": "constant", "retention_constant": 0.0, "associative_retention": True},
             "associative_retention false",
         ),
+        ({"associative_writers": "all"}, "'all' needs associative_memory: true"),
+        ({**ASSOCIATIVE, "associative_writers": "al"}, "did you mean 'all'"),
         ({"short_conv_size": 4}, "short_conv_size must be odd, to have a middle, not 4"),
         ({"short_conv_size": 0}, "short_conv_size must be a whole number >= 1, not 0"),
         ({"hebbian_scale": "12"}, "must be a number, 'auto' or null, not '12'"),

@@ -1,4 +1,4 @@
-"""An associative memory beside a layer. Axes: B batch, N positions, M written positions, D width, P features, E = D + 1."""
+"""An associative memory beside a layer. Axes: B batch, N positions, W that may write, D width, P features, E = D + 1."""
 
 from torch import Tensor, nn
 
@@ -10,14 +10,15 @@ from rmaat.settings import ModelSettings
 class AssociativeMemory(nn.Module):
     """A memory that every position reads before a layer (arXiv 2407.04841).
 
-    It is written from the layer's outputs at the memory positions.
+    It is written from the layer's outputs at the memory positions, or at all. If all write, a key is made as a query is
+    [C]: then a token that asks has the key of the token that wrote from the first step on.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         width, size = settings.hidden_size, settings.associative_size
         self.query = nn.Linear(width, size, bias=False)
-        self.key = nn.Linear(width, size, bias=False)
+        self.key = nn.Linear(width, size, bias=False) if settings.associative_writers == "memory" else None
         # Nothing is written before training.
         self.value = ZeroLinear(width, width, bias=False)
         self.strength = nn.Linear(width, 1)
@@ -26,9 +27,10 @@ class AssociativeMemory(nn.Module):
         """Return what the positions recall, (B, N, D)."""
         return associative_read(self.query(x_BND), associations_BPE)
 
-    def write(self, memory_BMD: Tensor, associations_BPE: Tensor, active_B1: Tensor) -> Tensor:
-        """Return the associations after the memory positions' write, (B, P, E); as they were in rows that are not active."""
+    def write(self, x_BWD: Tensor, associations_BPE: Tensor, writes_BW: Tensor) -> Tensor:
+        """Return the associations after the write of the positions where `writes_BW` is True, (B, P, E)."""
         # The key 0 writes nothing. Choosing between the matrices afterwards would copy all of them.
-        key_BMd = self.key(memory_BMD).masked_fill(~active_B1[..., None], 0)
-        strength_BM1 = self.strength(memory_BMD).sigmoid()
-        return associative_write(key_BMd, self.value(memory_BMD), strength_BM1, associations_BPE)
+        to_key = self.query if self.key is None else self.key
+        key_BWd = to_key(x_BWD).masked_fill(~writes_BW[..., None], 0)
+        strength_BW1 = self.strength(x_BWD).sigmoid()
+        return associative_write(key_BWd, self.value(x_BWD), strength_BW1, associations_BPE)

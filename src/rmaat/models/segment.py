@@ -135,9 +135,11 @@ class SegmentEncoder(nn.Module):
     ) -> SegmentState:
         """One segment: memory and tokens through all layers, then what stands at the memory positions, scaled, is handed on.
 
-        h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C]. With an
-        associative memory, every position of a layer's input gains what it recalls, and the layer's outputs at the memory
-        positions are written for the next segment. Other forms of retention and layouts of the memory are in docs/models.md.
+        h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C].
+
+        With an associative memory, every position of a layer's input gains what it recalls. The layer's outputs at the
+        memory positions, or at all, are written for the next segment. Other forms of retention and layouts of the memory
+        are in docs/models.md.
 
         Args:
             shared: as `shared()` gives it.
@@ -188,8 +190,11 @@ class SegmentEncoder(nn.Module):
                 x_BND = self.convolutions[index](x_BND, tokens_BN)
             x_BND = block(x_BND, mask_BN, next(per_layer, None), keep_block)
             if self.associative:
-                memory_BMD = rearranged(x_BND, places_BN[:, self.written]) if moved else x_BND[:, self.written]
-                written_LBKE.append(self._associative(index).write(memory_BMD, stored_LBKE[index], active_B1))
+                writers_BWD, writes_BW = x_BND, mask_BN & active_B1
+                if self.config.associative_writers == "memory":
+                    writers_BWD = rearranged(x_BND, places_BN[:, self.written]) if moved else x_BND[:, self.written]
+                    writes_BW = active_B1.expand(-1, self.config.num_memory_tokens)
+                written_LBKE.append(self._associative(index).write(writers_BWD, stored_LBKE[index], writes_BW))
         # Back to memory first, which the readout and the state rely on.
         if moved:
             x_BND = rearranged(x_BND, places_BN)

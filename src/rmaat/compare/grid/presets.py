@@ -298,12 +298,17 @@ RECALL = Grid(
         "rewrite": RETRIEVAL,
         "stories": {
             **MEMORY,
-            "num_memory_tokens": 8,
-            "num_hidden_layers": 4,
-            "learning_rate": 1e-3,
+            "num_memory_tokens": 4,
+            "num_hidden_layers": 3,
+            "short_conv_size": 9,
+            "readout": "last",
+            "learning_rate": 4e-3,
             "per_device_train_batch_size": 64,
             "max_steps": 3000,
-            "eval_steps": 100,
+            "eval_steps": 50,
+            # Without binding persons to places, a model is right in 83% of the stories of two segments. Longer ones ask
+            # for it more often, so they must come before it is learned.
+            "curriculum_threshold": 0.6,
         },
     },
     models=(
