@@ -1,7 +1,10 @@
 """The settings of a model, in one place: the run config and the model's config both inherit them. Knows nothing of torch."""
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from rmaat.astrocyte import SCHEDULES, MacroModel, retention_factors
@@ -196,7 +199,7 @@ class ModelSettings:
     @property
     def astrocyte(self) -> MacroModel:
         """The macro model behind the schedule; raises `UserError` for a parameter it does not have or allow."""
-        return MacroModel.from_dict(self.macro_model or {})
+        return _macro_model(json.dumps(self.macro_model or {}, sort_keys=True, default=float))
 
     def check_model(self) -> None:
         """Raise `UserError` where the settings contradict themselves or leave their ranges."""
@@ -212,7 +215,9 @@ class ModelSettings:
         _at_least("intermediate_size", self.intermediate_size, 1)
         _at_least("num_memory_tokens", self.num_memory_tokens, 0)
         if self.max_seq_len % self.num_segments:
-            divisors = [n for n in range(1, min(self.max_seq_len, 64) + 1) if self.max_seq_len % n == 0]
+            # Divisors come in pairs, of which one is at most the square root.
+            small = [n for n in range(1, math.isqrt(self.max_seq_len) + 1) if self.max_seq_len % n == 0]
+            divisors = {*small, *(self.max_seq_len // n for n in small)}
             near = sorted(divisors, key=lambda n: abs(n - self.num_segments))[:4]
             raise UserError(
                 f"num_segments {self.num_segments} does not divide max_seq_len {self.max_seq_len}; "
@@ -353,6 +358,12 @@ class ModelSettings:
         model = self.astrocyte
         if self.schedule in SCHEDULES:
             retention_factors(1, self.schedule, model, self.retention_constant)
+
+
+@lru_cache(maxsize=64)
+def _macro_model(parameters: str) -> MacroModel:
+    """Return the macro model of a JSON object. Cached, because each forward pass asks for it."""
+    return MacroModel.from_dict(json.loads(parameters))
 
 
 def _at_least(name: str, value: int, least: int) -> None:

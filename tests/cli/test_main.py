@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import pytest
 
@@ -49,6 +50,17 @@ def test_the_overview_names_every_verb(capsys):
     told = capsys.readouterr().out
     for verb in VERBS:
         assert f"  {verb} " in told
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"rmaat {metadata.version('rmaat')}\n"
+
+
+def test_the_help_names_types_in_words(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    assert "folder of a finished run (required, type: path)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_unknown_verb_is_answered_with_the_nearest(capsys):

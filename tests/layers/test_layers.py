@@ -54,6 +54,14 @@ def test_positions_are_sines_and_cosines_of_geometric_rates():
             assert table[position, 2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-12)
 
 
+def test_a_table_of_positions_from_inference_serves_training():
+    with torch.inference_mode():
+        sinusoidal_positions(7, 4, torch.zeros(1))
+    weight = torch.ones(4, requires_grad=True)
+    (sinusoidal_positions(7, 4, torch.zeros(1)) * weight).sum().backward()
+    assert weight.grad is not None
+
+
 @pytest.mark.parametrize(
     ("readout", "positions"),
     [("mean", [0, 1, 2, 3, 4]), ("first", [2]), ("last", [4]), ("memory", [0, 1]), ("running_mean", [2, 3, 4])],

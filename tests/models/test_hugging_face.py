@@ -63,6 +63,7 @@ def test_learned_factors_begin_as_ltp():
     [
         ({"num_segmens": 3}, "did you mean 'num_segments'"),
         ({"num_segments": 3, "max_seq_len": 32}, "does not divide max_seq_len 32; near divisors: 1, 2, 4, 8"),
+        ({"num_segments": 300, "max_seq_len": 1000}, "near divisors: 100, 125, 200, 250"),
         ({"num_attention_heads": 3}, "does not divide hidden_size"),
         (
             {"input_type": "values", "patch_size": 3, "max_seq_len": 32, "num_segments": 4},
@@ -114,6 +115,10 @@ def test_settings_that_do_not_fit_are_refused(settings, said):
         ({"input_ids": torch.ones(1, 8, dtype=torch.long), "segment_offset": -1}, "segment_offset must be >= 0"),
         ({"input_ids": torch.ones(1, 8, dtype=torch.long), "memory": torch.ones(1, 3, 16)}, "memory must be"),
         (
+            {"input_ids": torch.ones(2, 8, dtype=torch.long), "segment_offset": torch.tensor([0, 2])},
+            r"segment_offset 2 \(row 1\) continues a sequence: give the memory",
+        ),
+        (
             {"input_ids": torch.ones(2, 8, dtype=torch.long), "total_segments": torch.tensor([1, 1, 1])},
             "total_segments must be one number or one a row",
         ),
@@ -122,6 +127,13 @@ def test_settings_that_do_not_fit_are_refused(settings, said):
 def test_inputs_that_do_not_fit_are_refused(make_model, call, said):
     with pytest.raises(ValueError, match=said):
         make_model()(**call)
+
+
+def test_a_sum_over_segments_goes_on_with_its_readout(make_model):
+    model = make_model(readout="running_mean").eval()
+    first = model(torch.ones(1, 16, dtype=torch.long), total_segments=3)
+    with pytest.raises(ValueError, match="give the readout of the call that the memory came from"):
+        model(torch.ones(1, 8, dtype=torch.long), memory=first.memory, segment_offset=2)
 
 
 def test_ids_under_the_mask_may_be_anything(make_model):

@@ -39,7 +39,7 @@ def list_models(arguments: Namespace) -> None:
 
 
 def list_tasks(arguments: Namespace) -> None:
-    """Print two lines a task: its facts and whether the data folder has its files, and where they come from."""
+    """Print three lines a task: facts and whether the data folder has its files, what it asks, where its data comes from."""
     data_dir = data_folder(arguments.data_dir)
     print(f"data folder: {data_dir}; examples of {' / '.join(SPLITS)}\n")
     line = "{:<27}{:>9} {:>8}  {:<25} {}".format
@@ -50,7 +50,7 @@ def list_tasks(arguments: Namespace) -> None:
         classes = str(len(info.label_names) or "yours")
         sizes = " / ".join(f"{size:,}" for size in info.sizes) if any(info.sizes) else "yours"
         print(line(name, length, classes, sizes, "found" if _is_found(TASKS[name], data_dir) else "missing"))
-        print(f"    {info.source}")
+        print(f"    {info.summary}\n    {info.source}")
 
 
 def _is_found(task: Task, data_dir: Path) -> bool:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -53,6 +54,8 @@ def _find(
     """The program's name as far as the verb, the verb's module, and the words after it; raises `_Help` where there is none."""
     if not words or words[0] in ("-h", "--help"):
         raise _Help(_overview(prog, purpose, verbs), asked=bool(words))
+    if words[0] == "--version":
+        raise _Help(f"rmaat {version('rmaat')}", asked=True)
     verb, *rest = words
     if verb not in verbs:
         raise UserError(f"unknown command '{verb}'; {did_you_mean(verb, verbs)}")

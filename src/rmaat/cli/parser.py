@@ -21,6 +21,12 @@ class Parser(ArgumentParser):
     _read: tuple[Path, dict[str, Any]] | None = None
     """The config file on the command line, and its settings."""
 
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an argument as jsonargparse does, but call the type of a path "path" in the help."""
+        if kwargs.get("type") is Path:
+            kwargs["type"] = _PathType()
+        return super().add_argument(*args, **kwargs)
+
     def leave_out_defaults(self) -> None:
         """Give `parse_args` only what the command line and its config file hold."""
         self._fill_defaults = False
@@ -89,6 +95,16 @@ class Parser(ArgumentParser):
             allowed = in_words(action)
             if allowed and "null" not in allowed and settings.get(action.dest, "") is None:
                 self._refuse(WrongValue(action.dest, "None", allowed))
+
+
+class _PathType:
+    """Makes a `Path` of a word; its text is the type's name in the help."""
+
+    def __call__(self, word: str) -> Path:
+        return Path(word)
+
+    def __repr__(self) -> str:
+        return "path"
 
 
 _MISSING = re.compile("the following arguments are required: (?P<keys>.+)")

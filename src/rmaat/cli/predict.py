@@ -19,11 +19,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Print name, label and probability of each text, or of each two for a run on pairs, tab-separated."""
     names = arguments.files or ["-"]
+    import torch
+
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.training.finished import open_run, predict
 
     hide_progress_of_transformers()
     finished = open_run(arguments.model)
+    finished.model.to("cuda" if torch.cuda.is_available() else "cpu")
     read = str if finished.source.info.kind == "image" else _read
     size = len(finished.source.info.columns)
     if len(names) % size:

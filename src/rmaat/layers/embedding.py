@@ -1,6 +1,7 @@
 """Tokens or values, and positions, to vectors. Axes: B batch, S positions of a segment, P values of a position, D width."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,20 @@ def sinusoidal_positions(length: int, width: int, like: Tensor) -> Tensor:
     """Sines and cosines of geometric wavelengths from 2 pi to 10,000 * 2 pi, (length, width), on the device of `like`.
 
     Feature 2i is sin(p / 10000^(2i / width)), feature 2i + 1 its cosine; `width` must be even. Computed in float64, returned in
-    the dtype of `like`.
+    the dtype of `like`. The last tables are cached: do not change one in place.
     """
     assert width % 2 == 0
+    # A tensor made in inference mode could not take part in training later.
+    with torch.inference_mode(False):
+        return _sinusoids(length, width, like.dtype, like.device)
+
+
+@lru_cache(maxsize=2)
+def _sinusoids(length: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     position_S1 = torch.arange(length, dtype=torch.float64)[:, None]
     rate_D = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000.0) / width))
     angle = position_S1 * rate_D
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).to(like)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).to(device, dtype)
 
 
 class TokenEmbedding(nn.Module):

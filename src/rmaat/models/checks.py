@@ -117,8 +117,8 @@ def place_segments(
     """Number the segments of each row of so many tokens or values; the rules are those of the model's forward.
 
     Raises:
-        UserError: for an empty row without memory, an offset below 0, a total that is less than offset plus the row's own
-            segments, or a row that goes on after this call without ending on a whole segment.
+        UserError: for an empty row or an offset above 0 without memory, an offset below 0, a total that is less than
+            offset plus the row's own segments, or a row that goes on after this call without ending on a whole segment.
     """
     segments = -(-lengths // segment_span)
     offset = _per_row("segment_offset", segment_offset, len(lengths))
@@ -127,6 +127,10 @@ def place_segments(
     if not has_memory:
         for row in np.flatnonzero(lengths == 0)[:1]:
             raise UserError(f"row {row} has no token; drop it, or give memory to carry through")
+        for row in np.flatnonzero(offset > 0)[:1]:
+            raise UserError(
+                f"segment_offset {offset[row]} (row {row}) continues a sequence: give the memory of the call before it"
+            )
     for row in np.flatnonzero(offset < 0)[:1]:
         raise UserError(f"segment_offset must be >= 0, not {offset[row]} (row {row})")
     for row in np.flatnonzero((lengths > 0) & (total < ends))[:1]:
@@ -153,6 +157,15 @@ def check_state(name: str, value: Tensor | None, shape: tuple[int, ...]) -> None
     """Raise `UserError` unless `value` is None or of that shape."""
     if value is not None and value.shape != shape:
         raise UserError(f"{name} must be {shape}, not {tuple(value.shape)}")
+
+
+def check_readout(readout: Tensor | None, memory: Tensor | None, shape: tuple[int, ...], adds_up: bool) -> None:
+    """Raise `UserError` unless a readout has that shape, and comes with memory if it adds up over segments."""
+    if adds_up and memory is not None and readout is None:
+        raise UserError(
+            "readout 'running_mean' adds up over all segments: give the readout of the call that the memory came from"
+        )
+    check_state("readout", readout, shape)
 
 
 def check_associations(

@@ -25,6 +25,7 @@ from rmaat.layers.mixers import Mixer
 from rmaat.models.checks import (
     Place,
     check_associations,
+    check_readout,
     check_state,
     one_input,
     place_segments,
@@ -158,7 +159,7 @@ class RmaatModel(RmaatPreTrainedModel):
         batch = len(lengths)
         check_state("memory", memory, (batch, config.num_memory_tokens, config.hidden_size))
         check_associations(associations, memory, (batch, *config.associations_shape), config.associative_memory)
-        check_state("readout", readout, (batch, config.hidden_size + 1))
+        check_readout(readout, memory, (batch, config.hidden_size + 1), config.readout == "running_mean")
         if memory is None:
             memory = self.first_memory.expand(batch, -1, -1)
         # Contiguous from the first segment on, so that a compiled step meets one set of strides.

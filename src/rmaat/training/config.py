@@ -1,6 +1,7 @@
 """The run config: one flat set of typed settings, from YAML and `--key value`. Knows nothing of torch."""
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -165,6 +166,15 @@ class RunConfig(ModelSettings, TaskOptions):
         return cls.resolved(read_settings(path))
 
 
+class _Loader(yaml.SafeLoader):
+    """A safe loader that reads 2e-3 as a number, as YAML 1.2 has it; PyYAML wants 2.0e-3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """The keys and values of a run config file, each key known.
 
@@ -176,7 +186,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read the run config '{path}': {error.strerror}") from error
     try:
-        settings = yaml.safe_load(text)
+        settings = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

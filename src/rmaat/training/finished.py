@@ -70,7 +70,7 @@ class Prediction:
 
 @torch.no_grad()
 def predict(run: FinishedRun, texts: Sequence[str]) -> Prediction:
-    """Label one example: a text or, where the run's task is of pairs, two; each cut as in training.
+    """Label one example: a text or, where the run's task is of pairs, two; each cut as in training. Runs where the model is.
 
     Raises:
         UserError: for a text that is empty or that the task cannot encode, or another number of texts.
@@ -82,6 +82,7 @@ def predict(run: FinishedRun, texts: Sequence[str]) -> Prediction:
         column: run.source.task.encode(text)[: run.source.sequence_limit]
         for column, text in zip(columns, texts, strict=True)
     }
-    logits = run.model(**run.source.collator()([example])).logits[0]
+    batch = {name: x.to(run.model.device) for name, x in run.source.collator()([example]).items()}
+    logits = run.model(**batch).logits[0].cpu()
     probabilities = logits.double().softmax(0).numpy()
     return Prediction(run.source.info.label_names[int(np.argmax(probabilities))], tuple(probabilities.tolist()))
