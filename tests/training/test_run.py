@@ -20,7 +20,7 @@ from rmaat.errors import TrainingDivergedError, UserError
 from rmaat.tasks import load
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData, drawn
-from rmaat.training.finished import open_run
+from rmaat.training.finished import open_run, predict
 from rmaat.training.folder import last_whole_checkpoint
 from rmaat.training.run import build_model, build_trainer, evaluate, train
 from rmaat.training.trainer import SegmentTrainer
@@ -125,6 +125,17 @@ def test_evaluate_and_predict_use_the_run(finished, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(sys, "stdin", Piped())
     assert main(["predict", "--model", str(finished)]) == 0
     assert capsys.readouterr().out.startswith(f"standard input\t{label}\t")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_predictions_on_a_gpu_are_those_on_a_cpu(finished):
+    run, text = open_run(finished), ["[MAX 3 [MIN 7 1 ] 5 ]"]
+    on_cpu = predict(run, text)
+    run.model.to("cuda")
+    on_gpu = predict(run, text)
+    assert on_gpu.label == on_cpu.label
+    assert on_gpu.probabilities == pytest.approx(on_cpu.probabilities, rel=1e-4)
 
 
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, monkeypatch):
