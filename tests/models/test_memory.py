@@ -109,7 +109,10 @@ def plain(model, ids_N):
     return {"logits": model.classifier(total_D / positions), "memory": memory_MD, "associations": associations_LPE}
 
 
-@every_form
+WITHOUT_TOKENS = {**ASSOCIATIVE, "associative_writers": "all", "num_memory_tokens": 0}
+
+
+@pytest.mark.parametrize("form", [*FORMS, WITHOUT_TOKENS], ids=str)
 @pytest.mark.parametrize("attention_type", ["astro", "vla"])
 def test_the_model_is_its_loop_over_samples_and_segments(make_model, ragged, form, attention_type):
     """In a padded batch: the loop has no padding."""

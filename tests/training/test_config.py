@@ -38,7 +38,7 @@ def test_every_shipped_config_is_valid_and_names_the_published_parameters(path):
 
 
 def test_numbers_may_have_an_exponent_without_a_point(tmp_path):
-    """As in YAML 1.2 and on the command line; PyYAML by itself reads such a number as text."""
+    """YAML 1.2 and the command line allow such numbers. PyYAML's own loader reads them as text."""
     (tmp_path / "run.yaml").write_text(
         "learning_rate: 2e-3\nweight_decay: 1E-2\nmax_grad_norm: .5e+1\noutput_dir: 2e\n"
     )

@@ -39,7 +39,7 @@ def list_models(arguments: Namespace) -> None:
 
 
 def list_tasks(arguments: Namespace) -> None:
-    """Print three lines a task: facts and whether the data folder has its files, what it asks, where its data comes from."""
+    """Print three lines for each task: its facts and whether its files were found, its question, and the source of its data."""
     data_dir = data_folder(arguments.data_dir)
     print(f"data folder: {data_dir}; examples of {' / '.join(SPLITS)}\n")
     line = "{:<27}{:>9} {:>8}  {:<25} {}".format

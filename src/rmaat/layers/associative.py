@@ -10,8 +10,8 @@ from rmaat.settings import ModelSettings
 class AssociativeMemory(nn.Module):
     """A memory that every position reads before a layer (arXiv 2407.04841).
 
-    It is written from the layer's outputs at the memory positions, or at all. If all write, a key is made as a query is
-    [C]: then a token that asks has the key of the token that wrote from the first step on.
+    The layer's outputs at the memory positions, or at all positions, are written to it. If all write, the map of queries
+    computes the keys too [C]: equal tokens then have equal keys and queries from the first step on.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -28,7 +28,7 @@ class AssociativeMemory(nn.Module):
         return associative_read(self.query(x_BND), associations_BPE)
 
     def write(self, x_BWD: Tensor, associations_BPE: Tensor, writes_BW: Tensor) -> Tensor:
-        """Return the associations after the write of the positions where `writes_BW` is True, (B, P, E)."""
+        """Return the associations after the write, (B, P, E); `writes_BW`, (B, W) or (B, 1), says which positions take part."""
         # The key 0 writes nothing. Choosing between the matrices afterwards would copy all of them.
         to_key = self.query if self.key is None else self.key
         key_BWd = to_key(x_BWD).masked_fill(~writes_BW[..., None], 0)

@@ -137,9 +137,9 @@ class SegmentEncoder(nn.Module):
 
         h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C].
 
-        With an associative memory, every position of a layer's input gains what it recalls. The layer's outputs at the
-        memory positions, or at all, are written for the next segment. Other forms of retention and layouts of the memory
-        are in docs/models.md.
+        With an associative memory, each layer first adds to every position the value that the position recalls. After the
+        layer, the memory positions (or all positions) write their outputs for the next segment. docs/models.md describes
+        the other forms of retention and the layouts of the memory.
 
         Args:
             shared: as `shared()` gives it.
@@ -155,7 +155,6 @@ class SegmentEncoder(nn.Module):
         width = inputs.tokens.shape[1]
         positions_N = torch.arange(num_memory + width, device=inputs.tokens.device)
         mask_BN = positions_N < num_memory + inputs.length[:, None]
-        tokens_BN = mask_BN & (positions_N >= num_memory)
         absent_BS = ~mask_BN[:, num_memory:]
         tokens = inputs.tokens.masked_fill(absent_BS[..., None] if inputs.tokens.dim() == 3 else absent_BS, 0)
         tokens_BSD = self.embedding(tokens, positions_SD[:width])
@@ -172,7 +171,11 @@ class SegmentEncoder(nn.Module):
         if moved:
             count = self.config.num_memory_tokens
             order_BN, places_BN = moved_behind(self.written.start, count, inputs.length, x_BND.shape[1])
-            x_BND, tokens_BN = rearranged(x_BND, order_BN), tokens_BN.gather(1, order_BN)
+            x_BND = rearranged(x_BND, order_BN)
+        tokens_BN = None
+        if self.convolutions:
+            tokens_BN = mask_BN & (positions_N >= num_memory)
+            tokens_BN = tokens_BN.gather(1, order_BN) if moved else tokens_BN
         per_layer = iter(layer_shared)
         # Every position reads the state before the segment; the retention factor applies to what the write starts from.
         # A row that has ended keeps its state, bit for bit.
@@ -180,20 +183,21 @@ class SegmentEncoder(nn.Module):
         stored = state.associations
         if self.config.associative_retention:
             stored = stored * inputs.factor.where(active_B1, 1)[..., None, None]
+        all_write = self.config.associative_writers == "all"
+        writes_BW = mask_BN & active_B1 if all_write else active_B1
         read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
         for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
             keep_block = None if keep is None else keep[first_site : first_site + EncoderBlock.DROPOUT_SITES]
             if self.associative:
                 x_BND = x_BND + self._associative(index).read(x_BND, read_LBKE[index])
-            if self.convolutions:
+            if tokens_BN is not None:
                 x_BND = self.convolutions[index](x_BND, tokens_BN)
             x_BND = block(x_BND, mask_BN, next(per_layer, None), keep_block)
             if self.associative:
-                writers_BWD, writes_BW = x_BND, mask_BN & active_B1
-                if self.config.associative_writers == "memory":
+                writers_BWD = x_BND
+                if not all_write:
                     writers_BWD = rearranged(x_BND, places_BN[:, self.written]) if moved else x_BND[:, self.written]
-                    writes_BW = active_B1.expand(-1, self.config.num_memory_tokens)
                 written_LBKE.append(self._associative(index).write(writers_BWD, stored_LBKE[index], writes_BW))
         # Back to memory first, which the readout and the state rely on.
         if moved:

@@ -306,8 +306,8 @@ RECALL = Grid(
             "per_device_train_batch_size": 64,
             "max_steps": 3000,
             "eval_steps": 50,
-            # Without binding persons to places, a model is right in 83% of the stories of two segments. Longer ones ask
-            # for it more often, so they must come before it is learned.
+            # Most stories of two segments can be answered without binding persons to places. Longer stories need the
+            # binding more often, so they must come before the model has learned it.
             "curriculum_threshold": 0.6,
         },
     },
