@@ -78,7 +78,7 @@ check() {
     part 15 attention "$PYTHON" benchmarks/attention.py --device "$device" --bf16 "${lengths[@]}" --output "$OUT/attention"
     rmaat 15 data data listops_short --data_dir "$scratch" \
         --num_train "${examples[0]}" --num_val "${examples[1]}" --num_test "${examples[2]}"
-    rmaat 25 training train --config configs/listops_short.yaml --data_dir "$scratch" --output_dir "$OUT/training" \
+    rmaat 25 training train --recipe listops_short --data_dir "$scratch" --output_dir "$OUT/training" \
         --overwrite true --bf16 true --max_steps "$steps" --warmup_steps 1 --eval_steps "$steps"
 }
 

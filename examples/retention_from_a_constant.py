@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/retention"), help="folder of the runs")
     arguments = parser.parse_args()
 
-    run = RunConfig.from_yaml(Path(__file__).resolve().parents[1] / "configs" / "listops_short.yaml")
+    run = RunConfig.resolved({"recipe": "listops_short"})
     lines = []
     for tau_long in arguments.tau_long:
         factors = retention_factors(run.num_segments, "ltp", MacroModel(tau_long=tau_long))

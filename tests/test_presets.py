@@ -101,7 +101,6 @@ def test_every_ablation_of_rmaat_is_one_setting(given):
 def test_what_is_given_is_kept_and_no_model_means_as_given():
     assert resolve({"hidden_size": 32, "attention_type": "vla"}) == {"hidden_size": 32, "attention_type": "vla"}
     assert resolve({"model": "s4d", "state_size": 16})["state_size"] == 16
-    assert MODELS["transformer"].over({"num_segments": 8, "hidden_size": 32})["num_segments"] == 1
 
 
 def test_the_resolved_config_loads_again(tmp_path):
@@ -116,31 +115,79 @@ def test_a_config_changed_against_its_model_fails_its_check():
         replace(RunConfig.resolved({"model": "rmt"}), attention_type="vla").check()
 
 
-def test_flags_and_file_both_count_as_given_and_defaults_do_not(tmp_path, capsys, monkeypatch):
-    seen = []
+@pytest.mark.parametrize(
+    ("layers", "resolved"),
+    [
+        ([{"seed": 1, "hidden_size": 8}, {"seed": 2}], {"seed": 2, "hidden_size": 8}),
+        ([{"num_segments": 8}, {"model": "transformer"}], {"num_segments": 1, "attention_type": "softmax"}),
+        ([{"model": "transformer"}, {"model": "rmt", "num_segments": 4}], {"model": "rmt", "num_segments": 4}),
+        ([{"model": "rmt"}, {"attention_type": "vla"}], {"model": None, "attention_type": "vla", "astro_mem": False}),
+        ([{"model": "rmaat"}, {"astro_mem": False}], {"model": "rmaat", "astro_mem": False}),
+        ([{"max_steps": 9}, {"num_train_epochs": 2.0}], {"max_steps": 0, "num_train_epochs": 2.0}),
+        ([{"max_steps": 9, "num_train_epochs": 2.0}], {"max_steps": 9}),
+        ([{"match_parameters": 9}, {"intermediate_size": 8}], {"match_parameters": None, "intermediate_size": 8}),
+        ([{"bf16": "auto"}, {"fp16": True}], {"bf16": False, "fp16": True}),
+        ([{"bf16": "auto"}, {"fp16": False}], {"bf16": "auto", "fp16": False}),
+        ([{"overwrite": True}, {"resume": True}], {"overwrite": False, "resume": True}),
+        ([{"astro_mem": False}, {"retention_schedule": "ltp"}], {"astro_mem": True}),
+    ],
+    ids=str,
+)
+def test_a_later_layer_replaces_an_earlier_one(layers, resolved):
+    settings = resolve(*layers)
+    assert {name: settings[name] for name in resolved} == resolved
+
+
+def test_a_model_of_a_later_layer_replaces_the_earlier_models_settings():
+    long = {"model": "rmaat_long", "associative_size": 16, "norm_first": True, "hidden_size": 8, "num_memory_tokens": 4}
+    settings = resolve(long, {"model": "rmt"})
+    assert not {"associative_size", "norm_first", "retention_schedule"} & settings.keys()
+    assert settings.items() >= {**MODELS["rmt"].fixed, "hidden_size": 8, "num_memory_tokens": 4}.items()
+    assert resolve(long, {"model": "armt"})["associative_size"] == 16
+    assert "num_segments" not in resolve({"model": "transformer"}, {"model": "rmt"})
+    astro = {"attention_type": "astro", "hebbian_sigmoid": True}
+    assert "hebbian_sigmoid" not in resolve(astro, {"model": "rmt"})
+
+
+def test_flags_beat_the_file_and_contradict_only_flags(tmp_path, capsys, monkeypatch):
+    runs = []
 
     def stop(run, bar):
-        seen.append(run)
+        run.check()
+        runs.append(run)
         raise UserError("stop")
 
     monkeypatch.setattr("rmaat.training.run.train", stop)
     path = tmp_path / "run.yaml"
-    path.write_text("model: rmt\nnum_segments: 4\n")
-    assert main(["train", "--config", str(path), "--hidden_size", "32"]) == 2
-    assert (seen[0].attention_type, seen[0].astro_mem, seen[0].num_segments, seen[0].hidden_size) == (
-        "softmax",
-        False,
-        4,
-        32,
-    )
+    path.write_text("model: rmt\nnum_segments: 4\nmax_steps: 10\n")
+
+    def train(*flags):
+        assert main(["train", "--config", str(path), *flags]) == 2
+        error = capsys.readouterr().err
+        return error if "stop" not in error else runs[-1]
+
+    run = train("--hidden_size", "32")
+    assert (run.attention_type, run.astro_mem, run.num_segments, run.hidden_size) == ("softmax", False, 4, 32)
     # The default of attention_type, but given.
-    assert main(["train", "--config", str(path), "--attention_type", "astro"]) == 2
-    assert "contradicts model 'rmt'" in capsys.readouterr().err
-    assert main(["train", "--config", str(path), "--model", "transformer"]) == 2
-    assert "num_segments 4 contradicts model 'transformer'" in capsys.readouterr().err
+    run = train("--attention_type", "astro")
+    assert (run.attention_type, run.model) == ("astro", None)
+    run = train("--model", "transformer")
+    assert (run.num_segments, run.model, run.max_steps) == (1, "transformer", 10)
+    assert train("--num_train_epochs", "3").max_steps == 0
+    assert "num_segments 2 contradicts model 'transformer'" in train("--model", "transformer", "--num_segments", "2")
+    assert "--num_train_epochs has no effect" in train("--num_train_epochs", "3", "--max_steps", "5")
+    assert "--retention_schedule has no effect" in train("--model", "rlt", "--retention_schedule", "ltp")
+    assert "--intermediate_size has no effect" in train("--intermediate_size", "8", "--match_parameters", "9000")
     assert main(["train", "--model", "rnt"]) == 2
     assert "did you mean 'rmt'" in capsys.readouterr().err
-    assert len(seen) == 1
+
+
+def test_a_flag_that_takes_the_models_name_away_is_reported(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("model: rmt\ndataset: recall\n")
+    arguments = ["train", "--config", str(path), "--data_dir", str(tmp_path), "--attention_type", "vla"]
+    assert main(arguments) == 2
+    assert "note: a flag changes what model 'rmt' fixes; the run has no model name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 from rmaat.errors import UserError
 from rmaat.registry import Registry
-from rmaat.settings import RETENTION_SCHEDULES
+from rmaat.settings import ASTRO_SWITCHES, RETENTION_SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,6 @@ class Preset:
             return False
         allowed = self.ablations[name]
         return allowed is None or value in allowed
-
-    def over(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings with those that are fixed put in their place: another model in the same place, as in a grid."""
-        return {**settings, **self.fixed}
 
 
 _WHOLE: Mapping[str, Any] = {
@@ -162,6 +158,7 @@ MODELS: Registry[Preset] = Registry(
                 "basis_stride",
                 "macro_model",
                 "associative_size",
+                "associative_writers",
             ),
             lighter=tuple({"associative_size": size} for size in (32, 16, 8)),
         ),
@@ -174,33 +171,80 @@ MODELS: Registry[Preset] = Registry(
 """All models, in the order of the paper's tables, then those that its reviewers asked for."""
 
 
-def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings given, completed by those that the model named under `model` fixes.
+REPLACES: Mapping[str, Mapping[str, Any]] = {
+    "num_train_epochs": {"max_steps": 0},
+    "intermediate_size": {"match_parameters": None},
+    "fp16": {"bf16": False},
+    "bf16": {"fp16": False},
+    "resume": {"overwrite": False},
+    "overwrite": {"resume": False},
+    "retention_schedule": {"astro_mem": True},
+}
+"""Settings without effect beside others. In a later layer, they set those others to these values."""
+
+
+def resolve(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge layers of settings, completed by those that the named model fixes.
+
+    A setting of a later layer replaces that of an earlier one. A model named in a later layer
+    replaces the earlier layers' model with all its settings. A setting that an earlier layer's
+    model does not allow replaces the model's own, and the result has no model name.
 
     Args:
-        given: the settings that somebody gave, without defaults; `model` may be missing or None.
+        layers: lowest first, without defaults; `model` may be missing or None.
 
     Returns:
-        All of them; with no model, as they are.
+        The settings of all layers, with `model` if a layer has it.
 
     Raises:
-        UserError: for an unknown model, or naming all settings that contradict it and are not among its ablations.
+        UserError: for an unknown model, or naming all settings of one layer that contradict the
+            model of that layer and are not among its ablations.
     """
-    name = given.get("model")
-    if name is None:
-        return dict(given)
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        below = settings.get("model")
+        name = layer.get("model", below)
+        if name != below:
+            settings = _without_model(settings, name)
+        if name is not None and "model" in layer:
+            _check_model(name, layer)
+        fixed = {} if name in (None, below) else MODELS[name].fixed
+        changes = {**_replaced(settings, layer), **fixed, **layer}
+        if name is not None and not all(MODELS[name].allows(*item) for item in changes.items()):
+            changes["model"] = None
+        settings |= changes
+    return settings
+
+
+def _replaced(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings below a layer that would leave settings of the layer without effect."""
+    active = [REPLACES[name] for name in REPLACES if layer.get(name) not in (None, False)]
+    return {k: v for others in active for k, v in others.items() if k in settings}
+
+
+def _without_model(settings: Mapping[str, Any], model: str | None) -> dict[str, Any]:
+    """Return the settings without those that belong to their model or attention but not to `model`."""
+    below = settings.get("model")
+    specific = {name for name in ASTRO_SWITCHES if name in settings}
+    if below is not None:
+        preset = MODELS[below]
+        specific |= {*preset.fixed, *preset.own}
+    shared = () if model is None else MODELS[model].own
+    return {k: v for k, v in settings.items() if k not in specific or k in shared}
+
+
+def _check_model(name: str, layer: Mapping[str, Any]) -> None:
     preset = MODELS[name]
-    contradicting = [setting for setting, value in given.items() if not preset.allows(setting, value)]
+    contradicting = [setting for setting, value in layer.items() if not preset.allows(setting, value)]
     if contradicting:
-        found = _in_words(f"{setting} {yaml_word(given[setting])}" for setting in contradicting)
+        given = _in_words(f"{setting} {yaml_word(layer[setting])}" for setting in contradicting)
         fixed = _in_words(
             f"{setting} {yaml_word(preset.fixed[setting])}{_otherwise(preset, setting)}" for setting in contradicting
         )
         raise UserError(
-            f"{found} contradict{'s' if len(contradicting) == 1 else ''} model '{name}', which is {fixed}; "
+            f"{given} contradict{'s' if len(contradicting) == 1 else ''} model '{name}', which is {fixed}; "
             f"leave {_in_words(contradicting)} out, or leave out model"
         )
-    return {**preset.fixed, **given}
 
 
 def _otherwise(preset: Preset, setting: str) -> str:

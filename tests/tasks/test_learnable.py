@@ -106,7 +106,7 @@ def test_easy_pathfinder_leaves_chance_with_rmaat(tmp_path: Path) -> None:
     task = TASKS["pathfinder32_easy"]
     assert isinstance(task, GeneratedTask)
     generate(task, tmp_path, 0, Counts(train=160_000, validation=2_000, test=20_000))
-    config = RunConfig.from_yaml(Path(__file__).parents[2] / "configs" / "pathfinder32_easy.yaml")
+    config = RunConfig.resolved({"recipe": "pathfinder32_easy"})
     run = replace(config, data_dir=str(tmp_path), output_dir=str(tmp_path / "run"), max_steps=2000)
     assert run.patch_size == 32
     assert train_run(run).metrics["test_accuracy"] > 0.55

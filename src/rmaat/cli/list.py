@@ -1,4 +1,4 @@
-"""List what can be named on the command line: tasks, models."""
+"""List what can be named on the command line: tasks, models, recipes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.errors import UserError
 from rmaat.presets import MODELS, yaml_word
+from rmaat.recipes import recipe_names, recipe_summary
 from rmaat.tasks import TASKS, Task, data_folder
 from rmaat.tasks.base import SPLITS
 
@@ -53,6 +54,15 @@ def list_tasks(arguments: Namespace) -> None:
         print(f"    {info.summary}\n    {info.source}")
 
 
+def list_recipes(arguments: Namespace) -> None:
+    """Print the name of each recipe, and what it trains."""
+    print("rmaat train --recipe NAME [--model MODEL] [--key value ...]\n")
+    names = recipe_names()
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:<{width}}  {recipe_summary(name)}")
+
+
 def _is_found(task: Task, data_dir: Path) -> bool:
     try:
         return bool(task.sources(data_dir))
@@ -60,4 +70,8 @@ def _is_found(task: Task, data_dir: Path) -> bool:
         return False
 
 
-LISTINGS: dict[str, Callable[[Namespace], None]] = {"models": list_models, "tasks": list_tasks}
+LISTINGS: dict[str, Callable[[Namespace], None]] = {
+    "models": list_models,
+    "recipes": list_recipes,
+    "tasks": list_tasks,
+}

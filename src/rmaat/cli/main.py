@@ -17,13 +17,13 @@ from typing import Any, NoReturn
 from rmaat.errors import DIVERGENCE, MISTAKE, CellsFailedError, TrainingDivergedError, UserError, did_you_mean
 
 VERBS = {
-    "train": "train a model on a task, from a YAML run config and --key value overrides",
+    "train": "train a model on a task, from a recipe or a YAML file, and --key value",
     "evaluate": "measure a finished run on the task's test part",
     "predict": "label texts with a finished run",
     "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",
     "data": "generate or check the data of a task",
     "compare": "compare models side by side: accuracy, memory, time",
-    "list": "list what can be named: tasks, models",
+    "list": "list what can be named: tasks, models, recipes",
 }
 """Each verb's line in `rmaat --help`."""
 

@@ -18,8 +18,8 @@ class Parser(ArgumentParser):
     """A jsonargparse parser whose errors are `UserError`, to be printed in one place."""
 
     _fill_defaults = True
-    _read: tuple[Path, dict[str, Any]] | None = None
-    """The config file on the command line, and its settings."""
+    _file: tuple[Path, dict[str, Any]] | None = None
+    """The config file that is being parsed, and its settings."""
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """Add an argument as jsonargparse does, but call the type of a path "path" in the help."""
@@ -47,10 +47,10 @@ class Parser(ArgumentParser):
         self._refuse(wrong)
 
     def _refuse(self, wrong: WrongValue) -> NoReturn:
-        path, settings = self._read or (None, {})
         key = wrong.key
-        if key not in settings or " ".join(str(settings[key]).split()) != wrong.value:
+        if self._file is None:
             raise UserError(f"--{wrong}")
+        path, settings = self._file
         found = settings[key]
         kind = f"the {NUMBERS[type(found)]} " if type(found) in NUMBERS else ""
         quoted = (
@@ -61,8 +61,12 @@ class Parser(ArgumentParser):
         raise UserError(f"'{path}': {key} is {kind}{yaml_word(found)}; {wrong.must_be}{quoted}")
 
     def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:
-        """Parse after checking the names of flags and of the keys in a config file."""
+        """Parse after checking the names of flags.
+
+        The settings of the file that --config names are the result's `config_settings`.
+        """
         given = list(args or [])
+        path: Path | None = None
         options = {option: action for action in self._actions for option in action.option_strings}
         filled: list[str] = []
         for place, word in enumerate(given):
@@ -76,25 +80,27 @@ class Parser(ArgumentParser):
             if name == "--config":
                 named = value or ("" if following.startswith("-") else following)
                 if not named:
-                    raise UserError("--config needs the path of a YAML file, such as configs/listops.yaml")
+                    raise UserError("--config needs the path of a YAML file, such as the run.yaml of a run")
                 path = Path(named)
-                self._read = path, read_settings(path)
             elif not value and following.startswith("--") and _is_flag(options[name]):
                 filled.append("true")
-        self._check_nulls()
-        return super().parse_args(filled, **{"defaults": self._fill_defaults, **kwargs})
+        parsed = super().parse_args(filled, **{"defaults": self._fill_defaults, **kwargs})
+        if path is not None:
+            parsed["config_settings"] = self._parse_file(path)
+        return parsed
 
-    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Parse a config file without its retired settings, which no flag declares."""
-        return self.parse_string(yaml.safe_dump(read_settings(Path(path))), *args, **kwargs)
-
-    def _check_nulls(self) -> None:
-        # In a file jsonargparse takes null for any type.
-        _, settings = self._read or (None, {})
+    def _parse_file(self, path: Path) -> dict[str, Any]:
+        """Return the settings of a config file, each of its type."""
+        settings = read_settings(path)
+        self._file = path, settings
         for action in self._actions:
+            # jsonargparse takes null for any type.
             allowed = in_words(action)
             if allowed and "null" not in allowed and settings.get(action.dest, "") is None:
                 self._refuse(WrongValue(action.dest, "None", allowed))
+        typed = self.parse_string(yaml.safe_dump(settings), defaults=False) if settings else Namespace()
+        self._file = None
+        return {name: typed[name] for name in settings}
 
 
 class _PathType:

@@ -1,20 +1,27 @@
-"""Train a model on a task. Settings come from a YAML run config and from --key value, the latter winning.
+"""Train a model on a task. Settings come from a recipe, from a YAML file, and from --key value; a later one wins.
 
 Sources of settings: [P] the RMAAT paper (arXiv 2601.00426), [A] its astromorphic predecessor (arXiv 2312.10925), [C] this
 project's choice.
 """
 
+import sys
+from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
 from rmaat.cli.parser import Parser
+from rmaat.errors import UserError
+from rmaat.presets import resolve
+from rmaat.recipes import recipe_layers
 from rmaat.training.config import RunConfig
 
 
 def add_arguments(parser: Parser) -> None:
     """One flag a setting, with its type and help from the run config itself."""
-    parser.add_argument("--config", action="config", help="YAML file of settings, see configs/")
+    parser.add_argument("--config", type=Path | None, help="YAML file of settings, such as the run.yaml of a run")
     parser.add_argument(
         "--print_config",
         type=bool,
@@ -28,7 +35,13 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Train, and print where the results are; or, where it is asked for, the settings alone."""
-    config = RunConfig.resolved({f.name: arguments[f.name] for f in fields(RunConfig) if f.name in arguments})
+    names = [field.name for field in fields(RunConfig)]
+    flags = {name: arguments[name] for name in names if name in arguments}
+    settings = arguments.get("config_settings") or {}
+    config = RunConfig.resolved(settings, flags)
+    check_flags(flags, config)
+    if "model" not in flags and config.model is None:
+        _report_lost_model(config, settings)
     from rmaat.cli.progress import count_bar
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.tasks.base import no_bar
@@ -48,3 +61,25 @@ def run(arguments: Namespace) -> None:
     print(f"always the commonest     {100 * metrics['test_majority_accuracy']:6.2f}%")
     print(f"curves                   {folder / 'curves.png'}")
     print(f"metrics                  {folder / 'metrics.json'}")
+
+
+def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:
+    """Raise `UserError` if a flag has no effect because of another flag or of the model.
+
+    Args:
+        flags: the settings given as flags.
+        config: the run config that they are part of.
+    """
+    if "num_train_epochs" in flags and config.max_steps:
+        raise UserError("--num_train_epochs has no effect beside --max_steps; give one of them")
+    if "intermediate_size" in flags and config.match_parameters is not None:
+        raise UserError("--intermediate_size has no effect beside --match_parameters, which chooses it; give one")
+    if flags.get("retention_schedule", config.schedule) != config.schedule:
+        reason = "--astro_mem false" if "astro_mem" in flags else f"model '{config.model}'"
+        raise UserError(f"--retention_schedule has no effect with {reason}, which has no retention; leave one out")
+
+
+def _report_lost_model(config: RunConfig, settings: Mapping[str, Any]) -> None:
+    below = {} if config.recipe is None else resolve(*recipe_layers(config.recipe))
+    if name := {**below, **settings}.get("model"):
+        print(f"note: a flag changes what model '{name}' fixes; the run has no model name", file=sys.stderr)

@@ -1,7 +1,6 @@
 """The run config: one flat set of typed settings, from YAML and `--key value`. Knows nothing of torch."""
 
 import importlib.util
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,7 +10,9 @@ import yaml
 
 from rmaat.errors import UserError, did_you_mean
 from rmaat.presets import resolve
+from rmaat.recipes import recipe_layers
 from rmaat.settings import ModelSettings, one_of, without_retired
+from rmaat.settings_file import parse_settings
 from rmaat.tasks.options import TaskOptions
 
 AUTO: Literal["auto"] = "auto"
@@ -24,15 +25,17 @@ class RunConfig(ModelSettings, TaskOptions):
     """One training run: the model's settings, those of tasks, and these.
 
     Args:
-        model: a preset of settings, one of `rmaat list models`; null takes the settings as they are. A setting that contradicts it
-            is refused, unless it is one of the model's ablations.
+        recipe: settings of a task to begin with, one of `rmaat list recipes`; other settings replace
+            its own.
+        model: a preset of settings, one of `rmaat list models`; null takes the settings as they are.
         match_parameters: parameters that the model is to have, within 10%: intermediate_size is then chosen for it, whatever is
             given; null leaves the model as it is.
         dataset: the task, one of `rmaat list tasks`.
         data_dir: folder of the data; null means the environment's RMAAT_DATA, else 'datasets'.
         data_seed: seed of the validation part held out of the imdb tasks and, without a validation_file, of files; and of the
             examples drawn for eval_examples, test_examples and the statistics of pooled_norm. `rmaat data` has its own.
-        output_dir: folder of the run, made if need be.
+        output_dir: folder of the run; by default runs/RECIPE or runs/DATASET, with -MODEL if a model
+            is named beside the recipe.
         overwrite: begin anew in an output_dir that already holds a run.
         resume: go on from the last whole checkpoint in output_dir.
         init_from: output_dir of a finished run whose weights this one begins with, such as one on an easier task, on shorter
@@ -64,6 +67,7 @@ class RunConfig(ModelSettings, TaskOptions):
         wandb_run_name: name of the run there; null means output_dir's.
     """
 
+    recipe: str | None = None
     model: str | None = None
     match_parameters: int | None = None
     dataset: str = "listops"
@@ -77,7 +81,7 @@ class RunConfig(ModelSettings, TaskOptions):
     max_steps: int = 0
     num_train_epochs: float = 1.0
     per_device_train_batch_size: int = 32
-    per_device_eval_batch_size: int = 32
+    per_device_eval_batch_size: int = 64
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-3
     lr_scheduler_type: str = "linear"
@@ -90,7 +94,7 @@ class RunConfig(ModelSettings, TaskOptions):
     eval_steps: int = 500
     eval_examples: int = 0
     test_examples: int = 0
-    logging_steps: int = 50
+    logging_steps: int = 25
     save_total_limit: int = 2
     curriculum: bool = False
     curriculum_threshold: float = 0.95
@@ -148,31 +152,43 @@ class RunConfig(ModelSettings, TaskOptions):
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
     @classmethod
-    def resolved(cls, given: Mapping[str, Any]) -> "RunConfig":
-        """From the settings that somebody gave: those that their `model` fixes are added, and defaults for the rest.
+    def resolved(cls, *layers: Mapping[str, Any]) -> "RunConfig":
+        """Merge layers of settings into a run config, with defaults for the rest.
+
+        The lowest layer is the recipe that one of the layers names. A setting of a later layer
+        replaces that of an earlier one, see `rmaat.presets.resolve`. Without an output_dir, the
+        folder is runs/RECIPE or runs/DATASET, followed by -MODEL if a layer above the recipe
+        names a model.
+
+        Args:
+            layers: lowest first, such as the settings of a file and those of the command line.
 
         Raises:
-            UserError: for an unknown model or a setting that contradicts it.
+            UserError: for an unknown recipe or model, or a layer that contradicts its own model.
         """
-        return cls(**resolve(given))
+        given: dict[str, Any] = {}
+        for layer in layers:
+            given |= layer
+        recipe = given.get("recipe")
+        # A stored run holds every setting, so it outlives the recipe that it began with.
+        complete = all(field.name in given for field in fields(cls))
+        below = [] if recipe is None or complete else recipe_layers(recipe)
+        settings = resolve(*below, *layers)
+        if "output_dir" not in settings:
+            name = str(recipe or settings.get("dataset", cls.dataset)).replace("/", "-")
+            model = given.get("model")
+            settings["output_dir"] = f"runs/{name}-{model}" if model else f"runs/{name}"
+        return cls(**settings)
 
     @classmethod
     def from_yaml(cls, path: Path) -> "RunConfig":
-        """Read a YAML file as `to_yaml` writes it; types are those of the file.
+        """Read a YAML file as `to_yaml` writes it, or one with fewer settings.
 
         Raises:
-            UserError: where the file is missing, is not YAML, holds an unknown key, or contradicts the model it names.
+            UserError: if the file is missing, is not YAML, holds an unknown key, or contradicts
+                the model that it names.
         """
         return cls.resolved(read_settings(path))
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that reads 2e-3 as a number, as YAML 1.2 has it; PyYAML wants 2.0e-3."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -185,15 +201,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         text = path.read_text()
     except OSError as error:
         raise UserError(f"cannot read the run config '{path}': {error.strerror}") from error
-    try:
-        settings = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"'{path}'{line} is not YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"'{path}' must be lines of 'key: value'")
-    settings = without_retired(settings, f"'{path}'")
+    settings = without_retired(parse_settings(text, f"'{path}'"), f"'{path}'")
     for key in settings:
         check_key(str(key), f"'{path}'")
     return settings

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rmaat.compare.grid.cells import Cell, computed, make_cells
-from rmaat.compare.grid.presets import SMOKE
+from rmaat.compare.grid.presets import GRIDS
 from rmaat.compare.grid.process import Job
 from rmaat.compare.grid.results import Record
 
@@ -40,7 +40,7 @@ def record() -> Callable[..., Record]:
 @pytest.fixture
 def cells(listops_dir: Path) -> list[Cell]:
     """Two models, two seeds."""
-    return make_cells(SMOKE, models=["rmaat", "rmt"], seeds=2, data_dir=str(listops_dir))
+    return make_cells(GRIDS["smoke"], models=["rmaat", "rmt"], seeds=2, data_dir=str(listops_dir))
 
 
 @pytest.fixture

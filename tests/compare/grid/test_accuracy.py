@@ -10,7 +10,7 @@ import pytest
 from rmaat.cli.main import main
 from rmaat.compare.grid.accuracy import run_grid
 from rmaat.compare.grid.cells import make_cells
-from rmaat.compare.grid.presets import SMOKE
+from rmaat.compare.grid.presets import GRIDS
 from rmaat.compare.grid.results import RESULTS, append, claimed, read
 from rmaat.errors import UserError
 
@@ -90,7 +90,7 @@ def test_cells_of_other_settings_do_not_share_a_folder(cells, tmp_path, ran, lis
     run_grid(cells, tmp_path, workers=1)
     ran.clear()
     with pytest.raises(UserError, match=re.escape(said)):
-        run_grid(make_cells(SMOKE, seeds=1, data_dir=str(listops_dir), **other), tmp_path, workers=1)
+        run_grid(make_cells(GRIDS["smoke"], seeds=1, data_dir=str(listops_dir), **other), tmp_path, workers=1)
     assert not ran
 
 
@@ -104,7 +104,7 @@ def test_a_line_of_a_cell_with_another_model_of_the_same_name_is_refused(cells, 
 
 def test_more_cells_join_those_that_are_there(cells, tmp_path, ran, listops_dir):
     run_grid(cells, tmp_path, workers=1)
-    more = make_cells(SMOKE, models=["rmt", "rmaat[astro_mem=false]"], seeds=1, data_dir=str(listops_dir))
+    more = make_cells(GRIDS["smoke"], models=["rmt", "rmaat[astro_mem=false]"], seeds=1, data_dir=str(listops_dir))
     run_grid(more, tmp_path, workers=1)
     assert ran == {cell.key: 1 for cell in [*cells, more[1]]}
 
@@ -112,7 +112,7 @@ def test_more_cells_join_those_that_are_there(cells, tmp_path, ran, listops_dir)
 def test_a_folder_in_use_and_missing_data_are_refused_before_anything_runs(cells, tmp_path, ran):
     with claimed(tmp_path), pytest.raises(UserError, match="another grid is writing"):
         run_grid(cells, tmp_path)
-    absent = make_cells(SMOKE, models=["rmt"], seeds=1, data_dir=str(tmp_path / "none"))
+    absent = make_cells(GRIDS["smoke"], models=["rmt"], seeds=1, data_dir=str(tmp_path / "none"))
     with pytest.raises(UserError, match="is missing"):
         run_grid(absent, tmp_path / "grid")
     assert not ran

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from rmaat.compare.grid.cells import make_cells
-from rmaat.compare.grid.presets import SMOKE
+from rmaat.compare.grid.presets import GRIDS
 from rmaat.compare.grid.results import RESULTS, read
 from rmaat.training.folder import last_whole_checkpoint
 
@@ -23,7 +23,7 @@ def test_a_killed_grid_resumes_to_the_same_result(listops_dir, tmp_path):
         return [sys.executable, "-m", "rmaat", *words]
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    first, second = make_cells(SMOKE, models=["rmaat", "rmt"], seeds=1)
+    first, second = make_cells(GRIDS["smoke"], models=["rmaat", "rmt"], seeds=1)
     process = subprocess.Popen(command(killed), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while last_whole_checkpoint(second.folder(killed)) is None:

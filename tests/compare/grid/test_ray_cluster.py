@@ -10,7 +10,7 @@ import pytest
 from rmaat.cli.main import main
 from rmaat.compare.grid.accuracy import run_grid
 from rmaat.compare.grid.cells import make_cells
-from rmaat.compare.grid.presets import SMOKE
+from rmaat.compare.grid.presets import GRIDS
 from rmaat.compare.grid.ray_cluster import RayRunner
 from rmaat.compare.grid.results import read
 from rmaat.errors import UserError
@@ -133,7 +133,7 @@ def test_a_stopped_job_is_cancelled(install, jobs):
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'rmaat[ray]'")
 def test_a_cell_over_ray_itself(listops_dir, tmp_path):
-    cells = make_cells(SMOKE, models=["rmt"], seeds=1, data_dir=str(listops_dir), max_steps=3)
+    cells = make_cells(GRIDS["smoke"], models=["rmt"], seeds=1, data_dir=str(listops_dir), max_steps=3)
     (record,) = run_grid(cells, tmp_path, ray_address="local")
     assert record.status == "finished", record.reason
     assert record.values["steps"] == 3

@@ -101,13 +101,12 @@ def run(arguments: Namespace) -> None:
 
 def grid_of(task: MemoryTask, options: MemoryOptions) -> Grid:
     """Return the preset with the task's own segments and settings."""
-    base = {
-        **RECALL.tasks[task.name],
+    changes = {
         "max_seq_len": task.info.max_seq_len,
         "num_segments": task.info.max_seq_len // (task.segment_tokens * task.info.segments_read_together),
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
-    return replace(RECALL, tasks={task.name: base})
+    return replace(RECALL, recipes=(task.name,), changes=changes)
 
 
 def test_lengths(task: MemoryTask, asked: Sequence[int] | None) -> list[int]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-from rmaat.presets import MODELS
+from rmaat.presets import MODELS, resolve
 from rmaat.training.config import RunConfig
 
 BASE = "rmaat"
@@ -32,7 +32,7 @@ def with_model(settings: dict[str, Any], name: str) -> dict[str, Any]:
 def _sized(settings: str, name: str) -> dict[str, Any]:
     from rmaat.training.data import RunData
 
-    given = {**MODELS[name].over(json.loads(settings)), "model": name}
+    given = resolve(json.loads(settings), {"model": name})
     if name == BASE:
         return given
     run = RunConfig(**given, match_parameters=_base_parameters(settings))

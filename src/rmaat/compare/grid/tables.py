@@ -3,20 +3,12 @@
 from collections.abc import Callable
 
 from rmaat.compare.grid import published
+from rmaat.compare.grid.presets import DESCRIBED
 from rmaat.compare.grid.published import Figures
 from rmaat.compare.grid.results import FINISHED
 from rmaat.compare.grid.summary import BASELINE, Spread, Summary
 
 NOTHING = "–"
-SETTINGS = (
-    "max_seq_len",
-    "num_segments",
-    "hidden_size",
-    "num_hidden_layers",
-    "max_steps",
-    "per_device_train_batch_size",
-    "learning_rate",
-)
 
 Text = Callable[[float], str]
 
@@ -107,14 +99,14 @@ def _settings(summary: Summary) -> str:
     for task in summary.tasks:
         of_task = [record.values for record in summary.records if record.task == task]
         finished = [values for values in of_task if values["status"] == FINISHED]
-        row = [task, of_task[0]["preset"], *(f"{of_task[0]['base'][name]}" for name in SETTINGS)]
+        row = [task, of_task[0]["preset"], *(f"{of_task[0]['base'][name]}" for name in DESCRIBED)]
         tested = {values["test_examples"] for values in finished if "test_examples" in values}
         row.append(" or ".join(f"{count:,}" for count in sorted(tested)) or NOTHING)
         lengths = finished[0]["lengths"]["train"].values() if finished else []
         row.append(" and ".join(f"{column['mean']:,.0f} to {column['longest']:,}" for column in lengths) or NOTHING)
         rows.append(row)
     return _markdown(
-        ["task", "preset", *SETTINGS, "test examples", "tokens of a training example, mean to longest"], rows
+        ["task", "preset", *DESCRIBED, "test examples", "tokens of a training example, mean to longest"], rows
     )
 
 
