@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from rmaat.machine.provenance import provenance
 from rmaat.ops import astromorphic_attention
-from rmaat.provenance import provenance
 
 HEADS, WIDTH = 4, 32
 LENGTHS = [128 * 2**i for i in range(8)]

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rmaat.errors import UserError
-from rmaat.provenance import provenance
+from rmaat.machine.provenance import provenance
 from rmaat.tasks import TASKS, data_folder, load
 from rmaat.tasks.collate import Collator
 from rmaat.tasks.reader import TokenReader

@@ -20,8 +20,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from rmaat.compare.methods import METHODS
 from rmaat.compare.shapes import Shape
+from rmaat.machine.provenance import provenance
 from rmaat.models.segment import SegmentEncoder
-from rmaat.provenance import provenance
 
 DRAWING = "drawing dropout masks"
 FUSED = "fused by the compiler"

@@ -18,7 +18,7 @@ HEADINGS = (
 
 def row(path: Path) -> str:
     """One line of the table."""
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     run, task = path.parent.name, found.get("dataset", path.parent.name)
     cells = (
         f"[{run}]({run}/metrics.json)",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rmaat.errors import UserError
-from rmaat.units import SIZE, parse_bytes
+from rmaat.machine.units import SIZE, parse_bytes
 
 FORMS = f"{SIZE}, a fraction of the free memory such as 0.5, or a whole number of segments >= 1"
 

@@ -60,7 +60,7 @@ def test_the_gradient_is_that_of_full_backpropagation(kept):
 @pytest.mark.parametrize("segments", [1, 2, 4, 6])
 def test_a_size_in_bytes_keeps_what_fits_into_it(segments, monkeypatch):
     """A segment holds one new state; stored states count, and so does a part of a segment in flight."""
-    monkeypatch.setattr("rmaat.resident.resident_bytes", lambda: 0)
+    monkeypatch.setattr("rmaat.machine.memory.ResidentMemory.used", lambda self: 0)
     calls: list[tuple[int, bool]] = []
     budget = int(STATE * (TOTAL + segments + 0.5))
     Replay(Budget(size=budget))(recurrence(calls))
@@ -70,10 +70,10 @@ def test_a_size_in_bytes_keeps_what_fits_into_it(segments, monkeypatch):
 
 @pytest.mark.parametrize("segments", [1, 3, 6])
 def test_a_fraction_is_of_the_memory_that_was_free_at_first(segments, monkeypatch):
-    monkeypatch.setattr("rmaat.resident.resident_bytes", lambda: 0)
+    monkeypatch.setattr("rmaat.machine.memory.ResidentMemory.used", lambda self: 0)
     wanted = int(STATE * (TOTAL + segments + 0.5))
     free = iter((4 * wanted, 0))
-    monkeypatch.setattr("rmaat.resident.free_bytes", lambda: next(free))
+    monkeypatch.setattr("rmaat.machine.memory.ResidentMemory.free", lambda self: next(free))
     replay = Replay(Budget(fraction=0.25))
     for probed in (3, 0):
         calls: list[tuple[int, bool]] = []
@@ -98,7 +98,7 @@ def test_the_buffer_is_where_states_are_stored():
 
 
 def test_the_probe_runs_once_for_a_shape(monkeypatch):
-    monkeypatch.setattr("rmaat.resident.resident_bytes", lambda: 0)
+    monkeypatch.setattr("rmaat.machine.memory.ResidentMemory.used", lambda self: 0)
     calls: list[tuple[int, bool]] = []
     replay = Replay(Budget(size=1))
     replay(recurrence(calls))

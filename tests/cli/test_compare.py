@@ -1,5 +1,6 @@
 """`rmaat compare memory` and `rmaat compare speed`: from flags to files, and one line for every mistake."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ from rmaat.cli.compare import VERBS
 from rmaat.cli.main import main
 from rmaat.compare.measure import measure
 from rmaat.compare.methods import METHODS
+from rmaat.machine.memory import ResidentMemory
 
 TINY = [
     *("--segment_length", "32", "--batch", "1", "--hidden_size", "16", "--num_hidden_layers", "1"),
@@ -22,8 +24,10 @@ TINY = [
 def in_process(monkeypatch):
     """No processes are started and no limit is set on this one."""
     monkeypatch.setattr("rmaat.compare.processes.in_fresh_process", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr("rmaat.resident.limit_growth", lambda allowance: None)
-    monkeypatch.setattr("rmaat.compare.measure._ResidentMemory.peak", lambda self: self._before + 2**20)
+    peaks = itertools.count(2**20, 2**20)
+    monkeypatch.setattr(ResidentMemory, "limit_growth", lambda self, allowance=None: None)
+    monkeypatch.setattr(ResidentMemory, "used", lambda self: 0)
+    monkeypatch.setattr(ResidentMemory, "peak", lambda self: next(peaks))
     monkeypatch.setitem(__import__("rmaat.compare.rates", fromlist=["x"]).MATRIX_SIZE, "cpu", 64)
     monkeypatch.setenv("COLUMNS", "160")
 

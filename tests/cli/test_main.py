@@ -14,7 +14,7 @@ from rmaat.cli import compare
 from rmaat.cli.main import VERBS, main
 from rmaat.cli.parser import Parser
 from rmaat.errors import UserError
-from rmaat.provenance import provenance
+from rmaat.machine.provenance import provenance
 from rmaat.tasks import TASKS
 
 
@@ -134,13 +134,6 @@ def test_a_module_run_records_a_command_that_can_be_run(monkeypatch):
     monkeypatch.setattr("sys.argv", ["-m", "train", "--output_dir", "my run"])
     runpy.run_module("rmaat", run_name="__main__", alter_sys=True)
     assert recorded == ["rmaat train --output_dir 'my run'"]
-
-
-def test_the_environment_gives_the_commit_of_a_copy_without_git(monkeypatch):
-    monkeypatch.setenv("RMAAT_COMMIT", "0123456789ab")
-    assert provenance()["commit"] == "0123456789ab"
-    monkeypatch.setenv("RMAAT_COMMIT", "")
-    assert provenance()["commit"] not in ("", "0123456789ab")
 
 
 def test_a_reader_that_has_gone_ends_the_command_without_a_traceback():

@@ -12,9 +12,10 @@ from rmaat.compare.measure import Measurement, OutOfMemoryError, measure
 from rmaat.compare.memory import MemoryPlan, compare_memory
 from rmaat.compare.processes import KilledError
 from rmaat.compare.rates import matrix_product_rate, model_operations
-from rmaat.compare.run import Setting, write_json
+from rmaat.compare.run import Setting
 from rmaat.compare.speed import SpeedPlan, compare_speed
 from rmaat.errors import UserError
+from rmaat.machine.files import write_json
 
 METHODS = ("replay", "full", "one_segment", "rmt", "memformer")
 
@@ -85,7 +86,7 @@ def test_memory_reports_what_passed_and_stops_where_memory_ends(setting, made_up
     assert found.rows[0].seconds == 1.0  # the median of 0.5, 1.0, 1.5
     assert len(setting[1]) <= memory_plan(setting).pieces
 
-    write_json(found.to_json(), tmp_path / "memory.json")
+    write_json(tmp_path / "memory.json", found.to_json())
     stored = json.loads((tmp_path / "memory.json").read_text())
     assert set(stored) == {
         *("command", "commit", "machine", "threads", "environment", "device", "shape"),
@@ -134,7 +135,7 @@ def test_speed_takes_turns_and_sets_medians_in_relation(setting, made_up, tmp_pa
     assert rows["replay"].share == pytest.approx(0.1)
     assert len(setting[1]) <= SpeedPlan(setting[0], 3, 1, 3).pieces
 
-    write_json(found.to_json(), tmp_path / "speed.json")
+    write_json(tmp_path / "speed.json", found.to_json())
     stored = json.loads((tmp_path / "speed.json").read_text())
     assert stored["matrix_product_rates"] == [1e9] * 3
     assert stored["rows"][0]["step_seconds"] == [[0.5, 1.0, 1.5]] * 3

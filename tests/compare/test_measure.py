@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rmaat import resident
 from rmaat.compare.measure import OutOfMemoryError, measure
 from rmaat.compare.methods import METHODS, Method
 from rmaat.compare.processes import KilledError, in_fresh_process
 from rmaat.compare.rates import matrix_product_rate, model_operations
 from rmaat.compare.shapes import Shape
 from rmaat.compare.workload import Workload
+from rmaat.machine.memory import ResidentMemory
 
 MEBIBYTE = 2**20
 
@@ -26,13 +26,14 @@ def _hold_and_free():
     before = torch.ones(256 * MEBIBYTE // 4)
     del before
     gc.collect()
-    resident.return_freed()
-    resident.reset_peak()
-    baseline = resident.resident_bytes()
+    memory = ResidentMemory()
+    memory.return_freed()
+    memory.reset_peak()
+    baseline = memory.used()
     held = torch.ones(64 * MEBIBYTE // 4)
     del held
-    peak = resident.peak_bytes() - baseline
-    resident.limit_growth(64 * MEBIBYTE)
+    peak = memory.peak() - baseline
+    memory.limit_growth(64 * MEBIBYTE)
     torch.ones(16 * MEBIBYTE // 4)
     try:
         torch.ones(128 * MEBIBYTE // 4)
@@ -57,7 +58,7 @@ def test_a_process_that_ends_without_an_answer_is_told():
 
 def test_a_step_past_its_allowance_fails_instead_of_the_machine(monkeypatch):
     limits = []
-    monkeypatch.setattr(resident, "limit_growth", limits.append)
+    monkeypatch.setattr(ResidentMemory, "limit_growth", lambda self, allowance: limits.append(allowance))
 
     def build(shape, device):
         def step(tokens):

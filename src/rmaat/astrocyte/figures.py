@@ -15,6 +15,7 @@ from rmaat.astrocyte.nonlinearity import Array
 from rmaat.astrocyte.retention import retention_factors
 from rmaat.astrocyte.simulate import Simulation
 from rmaat.astrocyte.sweep import SweepPoint
+from rmaat.machine.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,8 +70,8 @@ def write(figure: "Figure", path: Path) -> None:
 
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    with Image.open(drawn) as image:
-        image.convert("RGB").quantize(256).save(path, optimize=True)
+    with Image.open(drawn) as image, replacing(path) as file:
+        image.convert("RGB").quantize(256).save(file, format="PNG", optimize=True)
 
 
 def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> "tuple[Figure, NDArray[Any]]":

@@ -1,6 +1,5 @@
 """Simulations, factors and sweeps as files: Parquet with the units in the column names, and the model as JSON."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +10,12 @@ from rmaat.astrocyte.nonlinearity import Array
 from rmaat.astrocyte.retention import retention_factors
 from rmaat.astrocyte.simulate import Simulation
 from rmaat.astrocyte.sweep import SweepPoint
+from rmaat.machine.files import replacing, write_json
 
 
 def write_model(model: MacroModel, path: Path) -> None:
     """The model's fields as JSON; `MacroModel.from_dict` reads them back."""
-    path.write_text(json.dumps(model.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_json(path, model.to_dict())
 
 
 def write_traces(simulation: Simulation, path: Path) -> None:
@@ -56,4 +56,5 @@ def _write(columns: "dict[str, object] | dict[str, Array]", path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table(columns), path)
+    with replacing(path) as file:
+        pq.write_table(pa.table(columns), file)

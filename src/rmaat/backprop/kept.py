@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from rmaat import resident
 from rmaat.backprop.base import Recurrence, Tensors
+from rmaat.machine.memory import Memory, memory_of
 
 
 def graph_nodes(outputs: Iterable[Tensor]) -> Iterator[torch.autograd.graph.Node]:
@@ -64,10 +64,11 @@ def segment_bytes(recurrence: Recurrence, room: int) -> int:
         del first
         if state[0].device.type != "cpu":
             return saved
-        resident.return_freed()
-        one, grown = _grown(recurrence, state)
+        memory = memory_of("cpu")
+        memory.return_freed()
+        one, grown = _grown(recurrence, state, memory)
         if 2 * grown <= room:
-            _, grown = _grown(recurrence, state)
+            _, grown = _grown(recurrence, state, memory)
         del one
         return max(saved, grown)
 
@@ -76,20 +77,12 @@ def _leaves(state: Tensors) -> Tensors:
     return tuple(x.detach().requires_grad_(x.is_floating_point()) for x in state)
 
 
-def _grown(recurrence: Recurrence, state: Tensors) -> tuple[Tensors, int]:
-    before = resident.resident_bytes()
-    kept = recurrence.run(1, 2, state)
-    return kept, resident.resident_bytes() - before
+def _grown(recurrence: Recurrence, state: Tensors, memory: Memory) -> tuple[Tensors, int]:
+    before = memory.used()
+    final = recurrence.run(1, 2, state)
+    return final, memory.used() - before
 
 
 def stored_bytes(state: Tensors) -> int:
     """What replay stores for one segment that it does not keep alive."""
     return sum(x.nbytes for x in state)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that this process could still take on the device."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    return resident.free_bytes()

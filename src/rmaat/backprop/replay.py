@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rmaat.backprop.base import Recurrence, Tensors
-from rmaat.backprop.kept import free_bytes, graph_nodes, segment_bytes, stored_bytes
+from rmaat.backprop.kept import graph_nodes, segment_bytes, stored_bytes
 from rmaat.budget import Budget
 from rmaat.errors import UserError
+from rmaat.machine.memory import memory_of
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class Replay:
         assert self.budget.fraction is not None
         # Read once: what a step has freed or holds must not change the next step's time and memory.
         if device not in self._measured:
-            self._measured[device] = free_bytes(device)
+            self._measured[device] = memory_of(device).free()
         return int(self.budget.fraction * self._measured[device])
 
 

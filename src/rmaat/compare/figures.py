@@ -14,6 +14,7 @@ from rmaat.compare.memory import MemoryComparison, MemoryRow
 from rmaat.compare.methods import METHODS
 from rmaat.compare.speed import SpeedComparison
 from rmaat.compare.tables import FLOOR
+from rmaat.machine.files import write_figure
 
 STYLE: dict[Any, Any] = {
     "font.size": 11,
@@ -57,7 +58,7 @@ def draw_memory(found: MemoryComparison, path: Path) -> None:
         handles, labels = memory.get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower left", ncols=3)
-        figure.savefig(path, dpi=DPI)
+        write_figure(path, figure, DPI)
 
 
 def draw_speed(found: SpeedComparison, path: Path) -> None:
@@ -84,7 +85,7 @@ def draw_speed(found: SpeedComparison, path: Path) -> None:
             title=f"{shape.tokens:,} tokens, batch {shape.batch}, {'bf16' if shape.bf16 else 'float32'}"
             f"{', compiled' if shape.torch_compile else ''}, on {found.setting.device}",
         )
-        figure.savefig(path, dpi=DPI)
+        write_figure(path, figure, DPI)
 
 
 def _lines(axes: Axes, rows: list[MemoryRow], value: Callable[[MemoryRow], float | None]) -> None:

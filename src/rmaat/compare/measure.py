@@ -1,7 +1,6 @@
 """Memory and time of one method at one shape, in this process."""
 
 import contextlib
-import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,11 +8,11 @@ from statistics import median
 
 import torch
 
-from rmaat import resident
 from rmaat.compare.methods import METHODS, Method
 from rmaat.compare.shapes import Shape
 from rmaat.compare.workload import Workload
 from rmaat.errors import UserError
+from rmaat.machine.memory import ResidentMemory, memory_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def measure(
         device: 'cpu' or 'cuda'.
         warm_up: steps before the timed ones.
         steps: timed steps, at least 1.
-        allowance: bytes that the steps may take; None means most of what is free.
+        allowance: bytes that the steps may take; None means most of what is free, on CUDA the whole device.
 
     Raises:
         OutOfMemoryError: where a step wanted more.
@@ -72,11 +71,18 @@ def measure(
     if shape.torch_compile and method.package is None:
         workload.step(_shortest(method, shape))
         workload.model.zero_grad(set_to_none=True)
-    meter = _CudaMemory() if device == "cuda" else _ResidentMemory()
-    baseline = meter.begin(allowance)
+    memory = memory_of(device)
+    baseline, earlier_peak = memory.begin_peak(), memory.peak()
+    memory.limit_growth(allowance)
     with telling_out_of_memory():
         seconds = [_timed(workload, shape.tokens, device) for _ in range(warm_up + steps)]
-    return Measurement(workload.parameters, meter.peak() - baseline, baseline, tuple(seconds[warm_up:]))
+    peak = memory.peak()
+    if isinstance(memory, ResidentMemory) and peak <= earlier_peak:
+        raise UserError(
+            "the steps took less memory than starting up did, and this system cannot reset a process's peak; "
+            "compare larger shapes"
+        )
+    return Measurement(workload.parameters, peak - baseline, baseline, tuple(seconds[warm_up:]))
 
 
 @contextlib.contextmanager
@@ -88,42 +94,6 @@ def telling_out_of_memory() -> Iterator[None]:
         if not _is_out_of_memory(failure):
             raise
         raise OutOfMemoryError("a step wanted more memory than it was allowed") from None
-
-
-class _ResidentMemory:
-    def begin(self, allowance: int | None) -> int:
-        gc.collect()
-        resident.return_freed()
-        resident.reset_peak()
-        self._before = resident.peak_bytes()
-        baseline = resident.resident_bytes()
-        resident.limit_growth(resident.most_of_free() if allowance is None else allowance)
-        return baseline
-
-    def peak(self) -> int:
-        peak = resident.peak_bytes()
-        if peak <= self._before:
-            raise UserError(
-                "the steps took less memory than starting up did, and this system cannot reset a process's peak; "
-                "compare larger shapes"
-            )
-        return peak
-
-
-class _CudaMemory:
-    def begin(self, allowance: int | None) -> int:
-        gc.collect()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        baseline = torch.cuda.memory_allocated()
-        total = torch.cuda.get_device_properties(0).total_memory
-        fraction = 1.0 if allowance is None else min((baseline + allowance) / total, 1.0)
-        torch.cuda.set_per_process_memory_fraction(fraction)
-        return baseline
-
-    def peak(self) -> int:
-        return torch.cuda.max_memory_allocated()
 
 
 def _shortest(method: Method, shape: Shape) -> int:

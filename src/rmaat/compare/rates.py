@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from rmaat import resident
 from rmaat.compare.measure import telling_out_of_memory
 from rmaat.compare.methods import METHODS
 from rmaat.compare.shapes import Shape
+from rmaat.machine.memory import memory_of
 
 PRODUCTS = 10
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
@@ -55,7 +55,7 @@ def model_operations(name: str, shape: Shape, device: str) -> int:
         return counter.get_total_flops()
 
     if device == "cpu":
-        resident.limit_growth(resident.most_of_free())
+        memory_of(device).limit_growth()
     # A step that reads the whole at once has no segments to be linear in, one that reads the first has one.
     linear = method.reads == "segments" and shape.segments > 3
     least = 2 if linear else 1 if method.reads == "first" else shape.segments

@@ -3,7 +3,6 @@
 Shape suffixes: B examples, N tokens of an example.
 """
 
-import gc
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,16 +16,16 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rmaat import resident
 from rmaat.compare.figures import DPI, MARKERS, STYLE
 from rmaat.compare.grid.cells import Cell
 from rmaat.compare.tables import Listing
 from rmaat.errors import UserError
-from rmaat.provenance import provenance
+from rmaat.machine.files import write_figure, write_json
+from rmaat.machine.memory import memory_of
+from rmaat.machine.provenance import provenance
+from rmaat.machine.units import mebibytes
 from rmaat.tasks.memory import MemoryTask
 from rmaat.training.finished import FinishedRun, open_run
-from rmaat.training.folder import write_atomically
-from rmaat.units import mebibytes
 
 RECALL = "recall.json"
 """Beside a cell's metrics: its tests."""
@@ -86,34 +85,20 @@ def test_memory(run: FinishedRun, segments: int, most: int, seed: int, device: s
     if config.num_segments == 1 and tokens > config.max_seq_len:
         return Test(segments, tokens, 0, failure=f"reads {config.max_seq_len} tokens at once and has no memory")
     examples = examples_of(tokens, most)
-    model = run.model.to(device)
+    model, memory = run.model.to(device), memory_of(device)
     # All examples are drawn before the baseline is taken, so that the peak is that of the forward pass.
     drawn = task.draw(np.random.default_rng([seed, segments]), examples, segments)
     ids_BN, labels_B = (torch.from_numpy(array).to(device) for array in drawn)
     try:
         # The first call of a process allocates what all later ones use.
         model(ids_BN[:BATCH, : 2 * task.segment_tokens])
-        baseline, started = _begin_peak(device), time.perf_counter()
+        baseline, started = memory.begin_peak(), time.perf_counter()
         answers = [model(batch_BN).logits.argmax(-1) for batch_BN in ids_BN.split(BATCH)]
     except UserError as mistake:
         return Test(segments, tokens, 0, failure=str(mistake))
     right = int((torch.cat(answers) == labels_B).sum())
     seconds = time.perf_counter() - started
-    return Test(segments, tokens, examples, right / examples, _peak(device) - baseline, round(seconds, 2))
-
-
-def _begin_peak(device: str) -> int:
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    resident.return_freed()
-    resident.reset_peak()
-    return resident.resident_bytes()
-
-
-def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else resident.peak_bytes()
+    return Test(segments, tokens, examples, right / examples, memory.peak() - baseline, round(seconds, 2))
 
 
 @dataclass(frozen=True)
@@ -180,7 +165,7 @@ def test_cells(
                 continue
             known[count] = test_memory(run, count, most, cell.seed, device)
             tests = [asdict(known[place]) for place in sorted(known)]
-            write_atomically(folder / RECALL, json.dumps({**provenance(), "tests": tests}, indent=2) + "\n")
+            write_json(folder / RECALL, {**provenance(), "tests": tests})
         rows.append((cell, [known[count] for count in segments]))
     return Recall(cells[0].task, trained, rows)
 
@@ -192,7 +177,7 @@ def _memory_task(run: FinishedRun) -> MemoryTask:
 
 def _stored(path: Path) -> list[Test]:
     try:
-        return [Test(**test) for test in json.loads(path.read_text())["tests"]]
+        return [Test(**test) for test in json.loads(path.read_text(encoding="utf-8"))["tests"]]
     except (OSError, ValueError, LookupError, TypeError):
         return []
 
@@ -271,4 +256,4 @@ def draw_recall(recall: Recall, path: Path) -> None:
         memory.set(title=f"Peak memory of a test, batch {BATCH} (MiB)")
         memory.set_ylim(bottom=0)
         figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower left", ncols=3)
-        figure.savefig(path, dpi=DPI)
+        write_figure(path, figure, DPI)

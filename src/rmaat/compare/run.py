@@ -1,17 +1,14 @@
 """What the comparisons have in common: which methods, on what, called how, reported where."""
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rmaat.compare.gate import Verdict, judge
 from rmaat.compare.processes import Call
 from rmaat.compare.shapes import Shape
-from rmaat.provenance import provenance
-from rmaat.training.folder import write_atomically
+from rmaat.machine.provenance import provenance
 
 ALLOCATORS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTORCH_")
 """What begins the names of the variables that set how memory is allocated: they move a peak by more than twice."""
@@ -59,8 +56,3 @@ class Setting:
             "gradients": [asdict(verdict) for verdict in verdicts],
             "absent": self.absent,
         }
-
-
-def write_json(found: dict[str, Any], path: Path) -> None:
-    """Write the figures; a reader never meets half of them."""
-    write_atomically(path, json.dumps(found, indent=2) + "\n")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rmaat.compare.gate import Verdict
 from rmaat.compare.memory import MemoryComparison, MemoryRow
 from rmaat.compare.speed import BASES, SpeedComparison
-from rmaat.units import mebibytes
+from rmaat.machine.units import mebibytes
 
 FLOOR = "one_segment"
 

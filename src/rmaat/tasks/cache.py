@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from filelock import FileLock
 
 from rmaat.errors import UserError
+from rmaat.machine.files import scratch_folder, sync_to_disk, write_text
+from rmaat.machine.locks import locked
 from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import SPLITS, Part, ProgressBar, Task, no_bar
 from rmaat.tasks.facts import PartFacts, facts
@@ -58,7 +59,7 @@ def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: Pr
     dataset = _opened(final)
     if dataset is None:
         try:
-            with FileLock(final.with_suffix(".lock")):
+            with locked(final.with_suffix(".lock")):
                 dataset = _opened(final)  # another process may have built it while this one waited
                 if dataset is None:
                     _build_into(final, task, data_dir, seed, max_seq_len, bar, states)
@@ -81,7 +82,7 @@ def _opened(folder: Path) -> DatasetDict | None:
     dataset = DatasetDict()
     for split in SPLITS:
         try:
-            of_part = PartFacts.from_json((folder / f"{split}.json").read_text())
+            of_part = PartFacts.from_json((folder / f"{split}.json").read_text(encoding="utf-8"))
             dataset[split] = read_part(folder / f"{split}.arrow", of_part)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
             return None  # what altered JSON or Arrow raises
@@ -96,33 +97,19 @@ def _build_into(
     if final.exists():
         logger.warning("%s is damaged and is built again", final)
         shutil.rmtree(final)
-    partial = final.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
+    with scratch_folder(final.with_suffix(".partial")) as partial:
         with bar(f"reading {task.info.name}", None):
             parts = task.build(data_dir, seed)
         with bar(f"building {task.info.name}", _expected(parts.values())) as progress:
             for split, part in parts.items():
                 of_part = write_part(partial / f"{split}.arrow", task.info, part, max_seq_len, progress)
-                (partial / f"{split}.json").write_text(of_part.to_json())
+                (partial / f"{split}.json").write_text(of_part.to_json(), encoding="utf-8")
         # The key was made from what the files held before.
         if file_states(task.sources(data_dir)) != states:
             raise UserError(f"the files of {task.info.name} were changed while they were read; run the same again")
         for path in (*partial.iterdir(), partial):
-            _to_disk(path)
+            sync_to_disk(path)
         partial.replace(final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file or folder is on the disk: else its name could outlive its content where the power fails."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _expected(parts: Iterable[Part]) -> int | None:
@@ -200,14 +187,11 @@ def remembered_checksums(paths: Sequence[Path], root: Path, bar: ProgressBar = n
         found = _recalled(remembered, len(paths))
         if found is None:
             memo.mkdir(exist_ok=True)
-            with FileLock(memo / ".lock"):
+            with locked(memo / ".lock"):
                 found = _recalled(remembered, len(paths))  # another process may have read the files in between
                 if found is None:
                     found = _checksums(paths, sum(size for _, size, *_ in states), bar)
-                    partial = memo / ".partial"
-                    partial.write_text("\n".join(found))
-                    _to_disk(partial)
-                    partial.replace(remembered)
+                    write_text(remembered, "\n".join(found), sync=True)
         return found
     except OSError as error:
         raise UserError(
@@ -219,7 +203,7 @@ def _recalled(remembered: Path, count: int) -> list[str] | None:
     """The checksums in a file of the memo; None where it is not there or not whole."""
     if not remembered.is_file():
         return None
-    found = remembered.read_text(errors="replace").split()
+    found = remembered.read_text(encoding="utf-8", errors="replace").split()
     return found if len(found) == count and {len(one) for one in found} == {64} else None
 
 

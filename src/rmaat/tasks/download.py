@@ -15,9 +15,9 @@ from http.client import HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
 
-from filelock import FileLock
-
 from rmaat.errors import UserError
+from rmaat.machine.files import scratch_folder
+from rmaat.machine.locks import locked
 
 CHUNK = 2**20
 
@@ -94,7 +94,7 @@ def fetch(download: Download, data_dir: Path, bar: BytesBar = no_bytes_bar, url:
     archives = data_dir / "downloads"
     try:
         archives.mkdir(parents=True, exist_ok=True)
-        with FileLock(archives / f".{download.folder}.lock"):
+        with locked(archives / f".{download.folder}.lock"):
             if folder.exists():
                 raise UserError(f"{folder} is there already; remove it to fetch it anew")
             archive = archives / f"{download.folder}.tar.gz"
@@ -219,26 +219,22 @@ class _Watched(FileIO):
 
 
 def _unpack(archive: Path, download: Download, folder: Path, told: Told) -> None:
-    unpacking = folder.parent / f".{folder.name}.unpacking"
-    shutil.rmtree(unpacking, ignore_errors=True)  # what a killed process left; this one holds the lock
     try:
-        unpacking.mkdir()
-        with _Watched(archive, told) as packed, gzip.open(packed) as stream:
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                # The filter takes leading slashes away and refuses devices and whatever climbs out.
-                tar.extractall(unpacking, filter="data")
-            # tarfile stops short of the end, where gzip compares lengths and checksums.
-            while stream.read(CHUNK):
-                pass
-        if not (unpacking / folder.name).is_dir():
-            found = sorted(path.name for path in unpacking.iterdir())[:5]
-            raise UserError(
-                f"{archive} holds {', '.join(found) or 'nothing'} where the folder {folder.name} is expected"
-            )
-        (unpacking / folder.name).replace(folder)
+        with scratch_folder(folder.parent / f".{folder.name}.unpacking") as unpacking:
+            with _Watched(archive, told) as packed, gzip.open(packed) as stream:
+                with tarfile.open(fileobj=stream, mode="r:") as tar:
+                    # The filter takes leading slashes away and refuses devices and whatever climbs out.
+                    tar.extractall(unpacking, filter="data")
+                # tarfile stops short of the end, where gzip compares lengths and checksums.
+                while stream.read(CHUNK):
+                    pass
+            if not (unpacking / folder.name).is_dir():
+                found = sorted(path.name for path in unpacking.iterdir())[:5]
+                raise UserError(
+                    f"{archive} holds {', '.join(found) or 'nothing'} where the folder {folder.name} is expected"
+                )
+            (unpacking / folder.name).replace(folder)
     except tarfile.FilterError as error:
         raise UserError(f"{archive}: refused, nothing was unpacked ({error}); fetch it from {download.url}") from error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{archive}: not a whole .tar.gz file ({error}); remove it and fetch it again") from error
-    finally:
-        shutil.rmtree(unpacking, ignore_errors=True)

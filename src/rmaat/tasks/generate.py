@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from rmaat.errors import UserError
+from rmaat.machine.files import scratch_folder, write_json
+from rmaat.machine.locks import locked
 from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Progress, ProgressBar, no_bar
 from rmaat.tasks.cache import cache_folder, file_checksum, remembered_checksums
 
@@ -53,7 +53,7 @@ def generate(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with locked(folder / ".lock"):
             if (folder / READY).is_dir():
                 _put_into_place(task, folder)
             if not overwrite and _is_there(task, folder, settings):
@@ -112,7 +112,7 @@ def check_undamaged(task: GeneratedTask, data_dir: Path, bar: ProgressBar = no_b
 def _read_settings(folder: Path) -> dict[str, Any] | None:
     """What is in the settings file; None where it is not there or holds something else."""
     try:
-        settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text())
+        settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         Counts(**settings["counts"])
         return settings if type(settings["seed"]) is int else None
     except (FileNotFoundError, ValueError, LookupError, TypeError):
@@ -134,17 +134,12 @@ def _write(
     workers: int,
     progress: Progress,
 ) -> None:
-    partial = folder / PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left; this one holds the lock
-    partial.mkdir()
-    try:
+    with scratch_folder(folder / PARTIAL) as partial:
         task.write(partial, seed, counts, workers, progress)
         checksums = {name: file_checksum(partial / name) for name in task.file_names}
-        (partial / SETTINGS).write_text(json.dumps({**settings, CHECKSUMS: checksums}, indent=2) + "\n")
+        write_json(partial / SETTINGS, {**settings, CHECKSUMS: checksums})
         partial.replace(folder / READY)
         _put_into_place(task, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _put_into_place(task: GeneratedTask, folder: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
+from rmaat.machine.files import replacing
 from rmaat.tasks.base import Part, Task, TaskInfo, TokenIds, first_complete
 from rmaat.tasks.download import CIFAR_10, Download
 from rmaat.tasks.npz import read_arrays
@@ -90,7 +91,8 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], path: Path, scale: int = 
         top, left = i // across * (rows + scale), i % across * (columns + scale)
         sheet[top : top + rows, left : left + columns] = image.repeat(scale, 0).repeat(scale, 1)
     try:
-        Image.fromarray(sheet).save(path)
+        with replacing(path) as file:
+            Image.fromarray(sheet).save(file, format="PNG")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error})") from error
 

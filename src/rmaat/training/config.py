@@ -198,7 +198,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: naming the file, and the line or the key.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read the run config '{path}': {error.strerror}") from error
     settings = without_retired(parse_settings(text, f"'{path}'"), f"'{path}'")

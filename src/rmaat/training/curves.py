@@ -6,6 +6,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from rmaat.machine.files import write_figure
+
 
 def draw_curves(history: list[dict[str, Any]], majority: float, title: str, path: Path) -> None:
     """Write a PNG of training loss, validation loss and validation accuracy, with a curriculum's accuracy and maximum.
@@ -46,4 +48,4 @@ def draw_curves(history: list[dict[str, Any]], majority: float, title: str, path
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     figure.suptitle(title)
-    figure.savefig(path, dpi=130)
+    write_figure(path, figure, dpi=130)

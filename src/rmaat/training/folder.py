@@ -1,12 +1,11 @@
 """The run's folder: what lies in it, and whether it can be written before hours are spent."""
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from rmaat.errors import UserError
+from rmaat.machine.files import make_writable_folder
 
 RUN_CONFIG = "run.yaml"
 METRICS = "metrics.json"
@@ -14,19 +13,6 @@ CURVES = "curves.png"
 TOKENIZER = "tokenizer"
 """A folder; only in runs with a tokenizer."""
 CHECKPOINT_PREFIX = "checkpoint-"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is either whole or not there."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    written = Path(name)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        written.chmod(0o644)
-        written.replace(path)
-    finally:
-        written.unlink(missing_ok=True)
 
 
 def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -> None:
@@ -47,9 +33,7 @@ def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -
             f"output_dir '{folder}' already holds a run; give another, or --resume true, or --overwrite true"
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"0" * 4096)
+        make_writable_folder(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise UserError(f"output_dir '{folder}' cannot be written: {error.strerror}; give another folder") from error
@@ -78,7 +62,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     )
     for path in numbered:
         try:
-            json.loads((path / "trainer_state.json").read_text())
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         return path

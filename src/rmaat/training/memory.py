@@ -2,7 +2,7 @@
 
 import torch
 
-from rmaat import resident
+from rmaat.machine.memory import memory_of
 
 
 class PeakMemory:
@@ -17,30 +17,25 @@ class PeakMemory:
         self.training = 0
         """Bytes; the most in any step."""
         self._whole = 0
-        self._resident: int | None = None
+        self._memory = memory_of("cuda" if torch.cuda.is_available() else "cpu")
+        self._baseline: int | None = None
 
     def begin_step(self, parameter_bytes: int) -> None:
         """Called before a step; `parameter_bytes` is the size of the weights."""
         self._whole = self.whole
-        if self._resident is None:
+        if self._baseline is None:
             # What was freed before the first step but is still resident would hide what the steps take.
-            resident.return_freed()
-            self._resident = 0 if torch.cuda.is_available() else max(resident.resident_bytes() - parameter_bytes, 0)
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            resident.reset_peak()
+            self._memory.return_freed()
+            on_gpu = torch.cuda.is_available()
+            self._baseline = 0 if on_gpu else max(self._memory.used() - parameter_bytes, 0)
+        self._memory.reset_peak()
 
     def end_step(self) -> None:
         """Called after a step."""
-        assert self._resident is not None
-        self.training = max(self.training, _high_water() - self._resident)
+        assert self._baseline is not None
+        self.training = max(self.training, self._memory.peak() - self._baseline)
 
     @property
     def whole(self) -> int:
         """Bytes; the most that the process held at one time so far."""
-        return max(self._whole, _high_water())
-
-
-def _high_water() -> int:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident.peak_bytes()
+        return max(self._whole, self._memory.peak())

@@ -1,6 +1,5 @@
 """One training run, from its config to its result files."""
 
-import json
 import os
 import tempfile
 from dataclasses import dataclass, replace
@@ -15,8 +14,9 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
 
 from rmaat.errors import UserError
+from rmaat.machine.files import write_json, write_text
+from rmaat.machine.provenance import provenance
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
-from rmaat.provenance import provenance
 from rmaat.settings import SAME_RESULTS
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
@@ -78,7 +78,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         run_folder.prepare(output_dir, bytes_needed, overwrite=run.overwrite, resume=run.resume)
         if not run.resume:
             source.keep_tokenizer(output_dir)
-        run_folder.write_atomically(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
+        write_text(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
 
     trainer = build_trainer(source, model, data, curriculum)
     if trainer.is_world_process_zero():
@@ -115,7 +115,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "data": describe(data),
     }
     if trainer.is_world_process_zero():
-        run_folder.write_atomically(output_dir / run_folder.METRICS, json.dumps(metrics, indent=2) + "\n")
+        write_json(output_dir / run_folder.METRICS, metrics)
         patches = f" patches of {run.patch_size}" if run.patch_size > 1 else ""
         title = f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.segment_length}{patches}"
         draw_curves(history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES)

@@ -21,7 +21,7 @@ WEIGHTS = "model.safetensors"
 def read_config(folder: Path) -> RmaatConfig:
     """The config of the model in a folder; raises `UserError` where it is damaged or of another kind of model."""
     try:
-        stored = json.loads((folder / CONFIG).read_text())
+        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"'{folder / CONFIG}' is not JSON: {error}") from error
     kind = stored.get("model_type") if isinstance(stored, dict) else None

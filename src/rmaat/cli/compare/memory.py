@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rmaat.cli.compare.common import Bar, add_common_arguments, print_tables, setting_of
 from rmaat.cli.folders import writable_folder
 from rmaat.compare.shapes import Shape
-from rmaat.units import parse_bytes
+from rmaat.machine.units import parse_bytes
 
 LONGEST = 1024 * 1024
 
@@ -33,7 +33,7 @@ def run(arguments: Namespace) -> None:
     bar = Bar()
     setting = setting_of(arguments, bar.begin)
     from rmaat.compare.memory import MemoryPlan, compare_memory
-    from rmaat.compare.run import write_json
+    from rmaat.machine.files import write_json
 
     limit = None if arguments.limit is None else parse_bytes("--limit", arguments.limit)
     tokens = tuple(sorted(set(arguments.tokens)))
@@ -41,7 +41,7 @@ def run(arguments: Namespace) -> None:
     plan.check()
     folder = writable_folder(arguments.output)
     with bar.shown(plan.pieces):
-        comparison = compare_memory(plan, lambda so_far: write_json(so_far.to_json(), folder / "memory.json"))
+        comparison = compare_memory(plan, lambda so_far: write_json(folder / "memory.json", so_far.to_json()))
 
     from rmaat.compare.figures import draw_memory
     from rmaat.compare.tables import largest_listing, memory_listing, refusals

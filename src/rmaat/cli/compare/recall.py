@@ -140,9 +140,9 @@ def report(recall: Recall, folder: Path) -> None:
     """Print the tables, and write the figures as JSON and PNG."""
     from rmaat.cli.compare.common import print_tables
     from rmaat.compare.recall import accuracy_listing, draw_recall, failures, memory_listing
-    from rmaat.compare.run import write_json
+    from rmaat.machine.files import write_json
 
-    write_json(recall.to_json(), folder / JSON)
+    write_json(folder / JSON, recall.to_json())
     draw_recall(recall, folder / FIGURE)
     print_tables([accuracy_listing(recall), memory_listing(recall)], [*failures(recall), f"written to {folder}"])
 

@@ -23,14 +23,14 @@ def run(arguments: Namespace) -> None:
     """Time, print the table, and write speed.json (after every method of every round) and speed.png."""
     bar = Bar()
     setting = setting_of(arguments, bar.begin)
-    from rmaat.compare.run import write_json
     from rmaat.compare.speed import SpeedPlan, compare_speed
+    from rmaat.machine.files import write_json
 
     plan = SpeedPlan(setting, arguments.repeats, arguments.warm_up, arguments.steps)
     plan.check()
     folder = writable_folder(arguments.output)
     with bar.shown(plan.pieces):
-        comparison = compare_speed(plan, lambda so_far: write_json(so_far.to_json(), folder / "speed.json"))
+        comparison = compare_speed(plan, lambda so_far: write_json(folder / "speed.json", so_far.to_json()))
 
     from rmaat.compare.figures import draw_speed
     from rmaat.compare.tables import refusals, speed_listing

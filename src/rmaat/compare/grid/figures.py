@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rmaat.compare.grid.summary import Spread, Summary
+from rmaat.machine.files import write_figure
 
 MARKERS = "osD^vP*Xh<>pd"
 COLUMNS = 3
@@ -55,4 +56,4 @@ def draw_accuracy(summary: Summary, against: Callable[[str, str], Spread | None]
         axes.set_visible(False)
     shown = [model for model in summary.models if model in drawn]
     figure.legend([drawn[model] for model in shown], shown, loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=130)
+    write_figure(path, figure, dpi=130)

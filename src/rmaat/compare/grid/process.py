@@ -17,7 +17,8 @@ import yaml
 from rmaat.compare.grid.cells import Cell, computed
 from rmaat.compare.grid.results import DIVERGED, FAILED, FINISHED, Record
 from rmaat.errors import DIVERGENCE, MISTAKE
-from rmaat.training.folder import CHECKPOINT_PREFIX, METRICS, RUN_CONFIG, last_whole_checkpoint, write_atomically
+from rmaat.machine.files import write_text
+from rmaat.training.folder import CHECKPOINT_PREFIX, METRICS, RUN_CONFIG, last_whole_checkpoint
 
 CELL_CONFIG = "cell.yaml"
 LOG = "log.txt"
@@ -58,12 +59,12 @@ def run_job(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool
         return _record(job, *_failure(code, job.folder / LOG))
     for checkpoint in job.folder.glob(f"{CHECKPOINT_PREFIX}*"):
         shutil.rmtree(checkpoint)
-    found = json.loads(metrics.read_text())
+    found = json.loads(metrics.read_text(encoding="utf-8"))
     parts = found.pop("data")
     lengths = {part: facts["lengths"] for part, facts in parts.items()}
     examples = {part: facts["examples"] for part, facts in parts.items()}
     wall = round(time.monotonic() - started, 1)
-    found["config"] = computed(yaml.safe_load((job.folder / RUN_CONFIG).read_text()))
+    found["config"] = computed(yaml.safe_load((job.folder / RUN_CONFIG).read_text(encoding="utf-8")))
     # As from within the grid's folder: results are for others, who have other folders.
     found["command"] = found["command"].replace(str(job.folder), job.cell.folder(Path()).as_posix())
     return _record(job, FINISHED, **found, examples=examples, lengths=lengths, wall_seconds=wall)
@@ -83,12 +84,12 @@ def _prepared(job: Job) -> bool:
     """Write the cell's settings into its folder; tell whether it holds a run of them, begun or finished. Another is removed."""
     config = job.folder / CELL_CONFIG
     settings = {**job.cell.settings, "output_dir": str(job.folder)}
-    same = config.exists() and computed(yaml.safe_load(config.read_text())) == computed(settings)
+    same = config.exists() and computed(yaml.safe_load(config.read_text(encoding="utf-8"))) == computed(settings)
     if not same:
         shutil.rmtree(job.folder, ignore_errors=True)
         job.folder.mkdir(parents=True)
     # Anew each time: where data and folders are may have changed, which changes no result.
-    write_atomically(config, yaml.safe_dump(settings, sort_keys=False))
+    write_text(config, yaml.safe_dump(settings, sort_keys=False))
     return same
 
 

@@ -7,7 +7,7 @@ from rmaat.compare.grid.results import RESULTS, read
 from rmaat.compare.grid.summary import Summary
 from rmaat.compare.grid.tables import tables
 from rmaat.errors import UserError
-from rmaat.training.folder import write_atomically
+from rmaat.machine.files import write_text
 
 TABLES, MEMORY_FIGURE, TIME_FIGURE = "tables.md", "accuracy_memory.png", "accuracy_time.png"
 
@@ -30,7 +30,7 @@ def write_report(folder: Path) -> tuple[str, list[Path]]:
         text += f"\nLeft out of {RESULTS}: {results.damaged} damaged line(s).\n"
     files = [folder / name for name in (TABLES, MEMORY_FIGURE, TIME_FIGURE)]
     try:
-        write_atomically(files[0], text)
+        write_text(files[0], text)
         draw_accuracy(summary, summary.memory, "peak memory of a training step (GB)", files[1])
         draw_accuracy(summary, summary.minutes, "time in training steps (minutes)", files[2])
     except OSError as error:

@@ -1,18 +1,16 @@
 """The results of a grid: a file of one JSON line a cell, which one grid at a time adds to."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from rmaat.compare.grid.cells import Key
 from rmaat.errors import CellsFailedError, UserError
-from rmaat.training.folder import write_atomically
+from rmaat.machine.files import append_text, write_text
+from rmaat.machine.locks import LockHeldError, locked
 
 RESULTS = "cells.jsonl"
 NEEDED = frozenset({"task", "model", "seed", "status", "reason", "preset", "base", "settings"})
@@ -75,7 +73,7 @@ def read(folder: Path) -> Results:
     records: dict[Key, Record] = {}
     damaged = 0
     path = folder / RESULTS
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             record = Record.of(json.loads(line))
         except ValueError:
@@ -90,19 +88,15 @@ def mend(folder: Path) -> Results:
     results = read(folder)
     path = folder / RESULTS
     if results.damaged:
-        write_atomically(path, "".join(_line(record) for record in results.records.values()))
+        write_text(path, "".join(_line(record) for record in results.records.values()))
     elif path.exists() and not path.read_bytes().endswith(b"\n"):
-        with path.open("a") as file:
-            file.write("\n")
+        append_text(path, "\n")
     return results
 
 
 def append(folder: Path, record: Record) -> None:
     """Add a line and have it on disk."""
-    with (folder / RESULTS).open("a") as file:
-        file.write(_line(record))
-        file.flush()
-        os.fsync(file.fileno())
+    append_text(folder / RESULTS, _line(record))
 
 
 @contextmanager
@@ -112,18 +106,15 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         UserError: where another grid holds it, or it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another grid is writing to '{folder}'; wait for it, or give another --output") from None
-    except OSError as error:
-        raise UserError(f"--output '{folder}' cannot be written: {error.strerror}; give another folder") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / ".lock", wait=False))
+        except LockHeldError:
+            raise UserError(f"another grid is writing to '{folder}'; wait for it, or give another --output") from None
+        except OSError as error:
+            raise UserError(f"--output '{folder}' cannot be written: {error.strerror}; give another folder") from error
         yield
-    finally:
-        lock.release()
 
 
 def _line(record: Record) -> str:

@@ -1,7 +1,5 @@
 """One compressed file of Pathfinder images and labels, with the settings that made them."""
 
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError, did_you_mean
+from rmaat.machine.files import replacing
 from rmaat.tasks.npz import read_arrays
 from rmaat.tasks.pathfinder.settings import DIFFICULTIES, SIZE
 
@@ -33,9 +32,8 @@ def write_archive(path: Path, archive: PathfinderArchive) -> None:
     The file appears whole or not at all: an interrupted call leaves what was there before. The same content gives the
     same bytes. Raises `UserError` where the place cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with partial.open("wb") as file:
+        with replacing(path, sync=True) as file:
             np.savez_compressed(
                 file,
                 images=archive.images,
@@ -44,15 +42,10 @@ def write_archive(path: Path, archive: PathfinderArchive) -> None:
                 seed=np.array(archive.seed),
                 version=np.array(VERSION),
             )
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose a folder that exists and has room"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _fault(arrays: dict[str, NDArray[Any]]) -> str | None:

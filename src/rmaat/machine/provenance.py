@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rmaat import __version__
+
 
 def provenance() -> dict[str, str]:
     """Return `command`, `commit` and `machine`, each one line.
 
-    The commit is `$RMAAT_COMMIT` if set, else that of the checkout, else the installed version.
+    The commit is `$RMAAT_COMMIT` if set, else that of the repository that tracks this package, else
+    the package's version.
     """
     import torch
 
@@ -19,8 +22,8 @@ def provenance() -> dict[str, str]:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
-        "machine": f"{device}, {os.cpu_count()} CPU cores, {platform.system()}, Python {platform.python_version()}, "
-        f"PyTorch {torch.__version__}",
+        "machine": f"{device}, {os.cpu_count()} CPU cores, {platform.system()}, "
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}",
     }
 
 
@@ -28,19 +31,25 @@ def _commit() -> str:
     # A copy of the files without their repository cannot ask git.
     if commit := os.environ.get("RMAAT_COMMIT"):
         return commit
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
+    module = Path(__file__).resolve().parents[1] / "__init__.py"
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        # An installed package may lie in another project's repository: its commit is no source.
+        _git(module.parent, "ls-files", "--error-unmatch", module.name)
+        describe = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*")
+        return _git(module.parent, *describe)
     except (OSError, subprocess.CalledProcessError):
-        from rmaat import __version__
-
         return f"version {__version__}"
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True)
+    return done.stdout.strip()
 
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,7 +1,7 @@
 import pytest
 
 from rmaat.errors import UserError
-from rmaat.units import mebibytes, parse_bytes
+from rmaat.machine.units import mebibytes, parse_bytes
 
 
 @pytest.mark.parametrize(("text", "size"), [("2GiB", 2**31), ("1.5 MB", 1_500_000), ("3kib", 3072), ("7B", 7)])

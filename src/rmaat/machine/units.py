@@ -10,7 +10,10 @@ SIZE = "a size such as '2GiB' or '500 MB'"
 
 
 def parse_bytes(name: str, text: str, forms: str = SIZE) -> int:
-    """Bytes from a number with a unit, as '1.5GiB'; raises `UserError` naming the setting `name` and the `forms` allowed."""
+    """Return the bytes of a number with a unit such as '1.5GiB'.
+
+    Raises `UserError` naming the setting `name` and the allowed `forms` if it is no such text.
+    """
     units = {unit.lower(): size for unit, size in UNITS.items()}
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
     size = int(float(match[1]) * units.get(match[2].lower(), 0)) if match else 0
@@ -20,5 +23,5 @@ def parse_bytes(name: str, text: str, forms: str = SIZE) -> int:
 
 
 def mebibytes(size: int) -> str:
-    """A number of bytes in MiB, with one decimal."""
+    """Write a number of bytes in MiB, with one decimal."""
     return f"{size / 2**20:,.1f}"

@@ -1,0 +1,1 @@
+"""This computer: memory, files, locks, and where a figure was made. Knows nothing of models."""

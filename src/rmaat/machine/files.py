@@ -1,0 +1,96 @@
+"""Files that are whole or not there, whatever interrupts their writing."""
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = False) -> Iterator[IO[bytes]]:
+    """Open a binary file that takes the place of `path` when the context ends without an error.
+
+    After an error or an interrupt, `path` holds what it held before.
+
+    Args:
+        path: the file.
+        sync: wait until the content is on the disk, so that it also survives a loss of power.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        with partial.open("xb") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, sync: bool = False) -> None:
+    """Write text as UTF-8, whole or not at all; see `replacing`."""
+    with replacing(path, sync=sync) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write indented JSON, whole or not at all; see `replacing`."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_figure(path: Path, figure: "Figure", dpi: int) -> None:
+    """Write a matplotlib figure as PNG, whole or not at all; see `replacing`."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=dpi)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text as UTF-8 to the end of a file, and wait until it is on the disk."""
+    with path.open("ab") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Make an empty folder, and remove it at the end unless it was renamed.
+
+    What a killed process left at `path` is removed first: the caller holds a lock.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        path.mkdir()
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk: a name must not outlive its content."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open folders.
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def make_writable_folder(folder: Path) -> None:
+    """Make a folder if it is missing, and write a page there; raises `OSError` if that fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"0" * 4096)
