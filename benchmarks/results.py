@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from rmaat.compare.grid.published import ACCURACY
+from rmaat.grid.published import ACCURACY
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 HEADINGS = (

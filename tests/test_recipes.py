@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rmaat.cli.main import main
-from rmaat.compare.grid.presets import GRIDS
 from rmaat.errors import UserError
+from rmaat.grid.presets import GRIDS
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.presets import MODELS, resolve
 from rmaat.recipes import recipe_layers, recipe_names, recipe_summary

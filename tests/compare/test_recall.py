@@ -1,25 +1,27 @@
 """How far a memory reaches: counted again example by example; what is trained and tested once only; tables from made-up tests."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from transformers.utils.logging import enable_progress_bar
 
 from rmaat.cli.main import main
 from rmaat.compare import recall  # a module with names that begin with test_, hence not imported one by one
-from rmaat.compare.grid.cells import Cell, computed
-from rmaat.compare.grid.results import Record
+from rmaat.grid.cells import Cell
+from rmaat.grid.outcomes import CELL_CONFIG, Outcome, write_status
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.tasks import task_of
 from rmaat.tasks.options import MemoryOptions
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.finished import FinishedRun
-from rmaat.training.folder import RUN_CONFIG
+from rmaat.training.folder import METRICS, RUN_CONFIG
 
 SMALL = {
     "dataset": "recall",
@@ -67,21 +69,22 @@ def trained(monkeypatch) -> list[str]:
     """The models whose training is asked for; instead of a training, an untrained model is written, and no figure is drawn."""
     models = []
 
-    def write(job, environment, stopped):
-        cell = job.cell
+    def write(cell, folder, environment, stopped):
         models.append(cell.model)
-        run = cell.run_config(job.folder)
+        run = cell.run_config(folder)
         torch.manual_seed(cell.seed)
         config = RmaatConfig(**RunData.of(run).model_settings())
-        RmaatForSequenceClassification(config).save_pretrained(job.folder)
-        (job.folder / RUN_CONFIG).write_text(run.to_yaml())
-        names = {name: getattr(cell, name) for name in ("task", "model", "seed", "preset", "base")}
-        status = "diverged" if cell.settings["learning_rate"] > 1 else "finished"
-        return Record.of(
-            {**names, "status": status, "reason": None, "settings": computed(cell.settings), "test_accuracy": 0.5}
-        )
+        RmaatForSequenceClassification(config).save_pretrained(folder)
+        (folder / RUN_CONFIG).write_text(run.to_yaml())
+        (folder / CELL_CONFIG).write_text(yaml.safe_dump(cell.settings))
+        outcome = Outcome(cell, "diverged" if cell.settings["learning_rate"] > 1 else "finished")
+        if outcome.status == "finished":
+            (folder / METRICS).write_text('{"test_accuracy": 0.5}')
+            outcome = replace(outcome, metrics={"test_accuracy": 0.5})
+        write_status(folder, outcome)
+        return outcome
 
-    monkeypatch.setattr("rmaat.compare.grid.accuracy.run_job", write)
+    monkeypatch.setattr("rmaat.grid.executors.run_cell", write)
     monkeypatch.setattr(recall, "draw_recall", lambda comparison, path: None)
     return models
 

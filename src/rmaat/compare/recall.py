@@ -17,9 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rmaat.compare.figures import DPI, MARKERS, STYLE
-from rmaat.compare.grid.cells import Cell
 from rmaat.compare.tables import Listing
 from rmaat.errors import UserError
+from rmaat.grid.cells import Cell
 from rmaat.machine.files import write_figure, write_json
 from rmaat.machine.memory import memory_of
 from rmaat.machine.provenance import provenance

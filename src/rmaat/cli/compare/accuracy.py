@@ -4,13 +4,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rmaat.compare.grid.models import model_names
-from rmaat.compare.grid.presets import GRIDS, MODEL_GROUPS
+from rmaat.grid.presets import GRIDS, MODEL_GROUPS
+from rmaat.presets import MODELS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat compare accuracy`."""
-    names = ", ".join((*model_names(), *MODEL_GROUPS))
+    names = ", ".join((*MODELS.names(), *MODEL_GROUPS))
     parser.add_argument("--output", type=Path, required=True, help="folder of the grid, made where missing")
     parser.add_argument("--preset", type=str, default="cpu", help=f"one of: {', '.join(GRIDS.names())}")
     parser.add_argument("--tasks", type=str, nargs="*", help="tasks of the preset (default: all)")
@@ -30,9 +30,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Run what is missing and say where the results are."""
-    from rmaat.compare.grid.accuracy import run_grid
-    from rmaat.compare.grid.cells import make_cells
-    from rmaat.compare.grid.results import RESULTS, check_failed
+    from rmaat.grid.cells import CELLS, make_cells
+    from rmaat.grid.run import check_failed, run_grid
 
     cells = make_cells(
         GRIDS[arguments.preset],
@@ -42,7 +41,7 @@ def run(arguments: Namespace) -> None:
         arguments.data_dir,
         arguments.max_steps,
     )
-    records = run_grid(cells, arguments.output, arguments.workers, arguments.threads, arguments.ray_address)
-    print(f"results                  {arguments.output / RESULTS}")
+    outcomes = run_grid(cells, arguments.output, arguments.workers, arguments.threads, arguments.ray_address)
+    print(f"results                  {arguments.output / CELLS}")
     print(f"tables and figures       rmaat compare table {arguments.output}")
-    check_failed(records)
+    check_failed(outcomes)

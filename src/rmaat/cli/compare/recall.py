@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.cli.progress import count_bar, named_bar
-from rmaat.compare.grid.models import model_names
-from rmaat.compare.grid.presets import RECALL, Grid
 from rmaat.errors import UserError, did_you_mean
+from rmaat.grid.presets import RECALL, Grid
+from rmaat.presets import MODELS
 from rmaat.tasks import data_folder, task_of
 from rmaat.tasks.base import Counts
 from rmaat.tasks.memory import MemoryTask
@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--models",
         type=str,
         nargs="*",
-        help=f"of: {', '.join(model_names())}; 'name[key=value,...]' changes settings (default: rmaat with each "
+        help=f"of: {', '.join(MODELS.names())}; 'name[key=value,...]' changes settings (default: rmaat with each "
         "schedule, rmaat_long, rmt, rlt, transformer)",
     )
     parser.add_argument("--seeds", type=int, default=RECALL.seeds, help="number of seeds, from 0 on")
@@ -63,10 +63,10 @@ def run(arguments: Namespace) -> None:
     """Train what is missing, test it, print the tables, and write recall.json and recall.png."""
     from rmaat.cli.compare.common import device_of
     from rmaat.cli.quiet import hide_progress_of_transformers
-    from rmaat.compare.grid.accuracy import run_grid
-    from rmaat.compare.grid.cells import make_cells
-    from rmaat.compare.grid.results import DIVERGED, FINISHED, check_failed
     from rmaat.compare.recall import test_cells
+    from rmaat.grid.cells import make_cells
+    from rmaat.grid.outcomes import DIVERGED, FINISHED
+    from rmaat.grid.run import check_failed, run_grid
 
     if arguments.examples < 1:
         raise UserError(f"--examples must be >= 1, not {arguments.examples}")
@@ -86,17 +86,18 @@ def run(arguments: Namespace) -> None:
         arguments.max_steps,
     )
     make_data(task, data_folder(arguments.data_dir))
-    records = run_grid(cells, arguments.output, arguments.workers, arguments.threads)
-    finished = [cell for cell, record in zip(cells, records, strict=True) if record.status == FINISHED]
+    outcomes = run_grid(cells, arguments.output, arguments.workers, arguments.threads)
+    finished = [outcome.cell for outcome in outcomes if outcome.status == FINISHED]
     if finished:
         hide_progress_of_transformers()
         with named_bar(len(finished) * len(segments)) as begin:
             recall = test_cells(finished, arguments.output, segments, arguments.examples, device, begin)
         report(recall, arguments.output)
-    for record in records:
-        if record.status == DIVERGED:
-            print(f"{record.model} seed {record.seed}: not tested, its training diverged")
-    check_failed(records)
+    for outcome in outcomes:
+        if outcome.status == DIVERGED:
+            cell = outcome.cell
+            print(f"{cell.model} seed {cell.seed}: not tested, its training diverged")
+    check_failed(outcomes)
 
 
 def grid_of(task: MemoryTask, options: MemoryOptions) -> Grid:

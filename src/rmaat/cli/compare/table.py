@@ -12,9 +12,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Print the tables, and say where they and the figures are."""
-    from rmaat.compare.grid.report import write_report
+    from rmaat.grid.tables import write_tables
 
-    text, files = write_report(arguments.folder)
+    text, files = write_tables(arguments.folder)
     print(text)
     for path in files:
         print(path)

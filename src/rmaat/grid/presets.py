@@ -1,11 +1,11 @@
-"""The presets of grids: the recipes in which all models are compared, and which models.
+"""The presets of grids: recipes, models and the number of seeds.
 
 `cpu` has small models. `paper` has the lengths of the RMAAT paper [P] in segments of 512 tokens, as
 in its Retrieval (16 of 8K [P]; the others' number is not published [C]). Its layers, width, heads,
 batch and dropout are those of the Long Range Arena's base configurations (arXiv 2011.04006), to
 which the Arena's bound of 10% more parameters refers. Where those have an inverse square root
 schedule (ListOps, Text, Retrieval), the peak rate, steps and warm-up are those of Luna's harness
-(arXiv 2106.01540). `recall` has the tasks that only a memory can solve.
+(arXiv 2106.01540). `recall` has the tasks that only a memory can solve. Knows nothing of torch.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from rmaat.compare.grid.models import model_names
-from rmaat.presets import resolve
+from rmaat.presets import MODELS, resolve
 from rmaat.recipes import recipe_layers, recipe_names
 from rmaat.registry import Registry
 from rmaat.training.config import RunConfig
@@ -30,20 +29,22 @@ DESCRIBED = (
     "per_device_train_batch_size",
     "learning_rate",
 )
-"""Settings that the table of a grid's tasks shows."""
+"""Settings of a task that the tables show."""
 
 SHARES = ("warmup_steps", "eval_steps")
 """Settings that are a share of a run's steps."""
 
 WITHOUT_RETENTION = "rmaat[astro_mem=false]"
+SCHEDULES = ("plateau", "streaming", "constant", "none", "learned")
+SWITCHES = ("hebbian_astro", "presynaptic_plasticity", "positional_encoding")
 
 MODEL_GROUPS: dict[str, tuple[str, ...]] = {
-    "models": model_names(),
+    "models": MODELS.names(),
     "ablations": (
         "rmaat",
         WITHOUT_RETENTION,
-        *(f"rmaat[retention_schedule={name}]" for name in ("plateau", "streaming", "constant", "learned")),
-        *(f"rmaat[{name}=false]" for name in ("hebbian_astro", "presynaptic_plasticity", "positional_encoding")),
+        *(f"rmaat[retention_schedule={name}]" for name in SCHEDULES if name != "none"),
+        *(f"rmaat[{name}=false]" for name in SWITCHES),
         "rmaat[calcium_exponent=0.5]",
         "rmaat[calcium_exponent=1.0]",
         "rmaat[attention_type=softmax]",
@@ -58,7 +59,7 @@ MODEL_GROUPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Grid:
-    """Recipes, and what is run on them by default.
+    """A preset.
 
     Attributes:
         name: name of the preset.
@@ -76,7 +77,7 @@ class Grid:
 
     @cached_property
     def tasks(self) -> dict[str, Settings]:
-        """The settings of each task, with the defaults of those that tables show or `shortened` changes."""
+        """The settings of each task; `DESCRIBED` and `SHARES` are always among them."""
         defaults = {name: getattr(RunConfig, name) for name in (*DESCRIBED, *SHARES)}
         tasks = {}
         for recipe in self.recipes:
@@ -89,12 +90,17 @@ def _of_folder(name: str, seeds: int) -> Grid:
     return Grid(name, recipe_names(name), ("models", WITHOUT_RETENTION), seeds)
 
 
+GRIDS: Registry[Grid] = Registry(
+    "preset",
+    {name: _of_folder(name, seeds) for name, seeds in (("smoke", 1), ("cpu", 1), ("paper", 3))},
+)
+
 RECALL = Grid(
     name="recall",
     recipes=("recall", "remember", "rewrite", "stories"),
     models=(
         "rmaat",
-        *(f"rmaat[retention_schedule={name}]" for name in ("plateau", "streaming", "constant", "none", "learned")),
+        *(f"rmaat[retention_schedule={name}]" for name in SCHEDULES),
         "rmaat_long",
         "rmt",
         "rlt",
@@ -102,16 +108,13 @@ RECALL = Grid(
     ),
     seeds=3,
 )
-
-GRIDS: Registry[Grid] = Registry(
-    "preset", {"smoke": _of_folder("smoke", 1), "cpu": _of_folder("cpu", 1), "paper": _of_folder("paper", 3)}
-)
+"""The preset of `rmaat compare recall`."""
 
 
 def shortened(settings: Settings, max_steps: int | None) -> Settings:
-    """The settings with that many steps; warm-up and evaluations keep their shares of the run."""
+    """Return the settings with `max_steps` steps; warm-up and evaluations keep their shares."""
     if max_steps is None:
         return settings
     share = max_steps / settings["max_steps"]
-    kept = {name: max(1, round(settings[name] * share)) for name in SHARES}
-    return {**settings, **kept, "max_steps": max_steps}
+    shares = {name: max(1, round(settings[name] * share)) for name in SHARES}
+    return {**settings, **shares, "max_steps": max_steps}

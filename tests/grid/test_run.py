@@ -1,77 +1,90 @@
-"""A whole grid with a runner that computes nothing: what is run, what is kept, what is refused."""
+"""A whole grid whose cells compute nothing: what is run, what is left, what is refused."""
 
-import json
 import re
+import subprocess
+import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from rmaat.cli.main import main
-from rmaat.compare.grid.accuracy import run_grid
-from rmaat.compare.grid.cells import make_cells
-from rmaat.compare.grid.presets import GRIDS
-from rmaat.compare.grid.results import RESULTS, append, claimed, read
 from rmaat.errors import UserError
+from rmaat.grid.cells import make_cells
+from rmaat.grid.outcomes import read_outcomes
+from rmaat.grid.presets import GRIDS
+from rmaat.grid.run import claimed, run_grid
+from rmaat.training.folder import METRICS
 
 
 @pytest.fixture
-def ran(monkeypatch, record):
+def ran(monkeypatch, outcome, leave):
     """How often each cell was run; `ran.outcome(cell)` gives what becomes of it."""
 
     class Ran(Counter):
         def outcome(self, cell):
-            return record(cell)
+            return outcome(cell)
 
     ran = Ran()
 
-    def runner(job, environment, stopped):
-        ran[job.cell.key] += 1
-        return ran.outcome(job.cell)
+    def run_cell(cell, folder, environment, stopped):
+        ran[cell.key] += 1
+        ended = ran.outcome(cell)
+        leave(ended, folder)
+        return ended
 
-    monkeypatch.setattr("rmaat.compare.grid.accuracy.run_job", runner)
+    monkeypatch.setattr("rmaat.grid.executors.run_cell", run_cell)
     return ran
 
 
-def test_a_finished_cell_is_never_run_again_and_a_failed_one_is(cells, tmp_path, ran, record, capsys):
+def test_a_finished_cell_is_never_run_again_and_a_failed_one_is(cells, tmp_path, ran, outcome, capsys):
     fate = {cells[0].key: ("failed", "no room"), cells[1].key: ("diverged", "NaN")}
-    ran.outcome = lambda cell: record(cell, *fate.get(cell.key, ()))
+    ran.outcome = lambda cell: outcome(cell, *fate.get(cell.key, ()))
     first = run_grid(cells, tmp_path, workers=2)
-    assert [line.status for line in first] == ["failed", "diverged", "finished", "finished"]
-    ran.outcome = record
+    assert [end.status for end in first] == ["failed", "diverged", "finished", "finished"]
+    ran.outcome = outcome
     second = run_grid(cells, tmp_path, workers=2)
-    assert [line.status for line in second] == ["finished", "diverged", "finished", "finished"]
+    assert [end.status for end in second] == ["finished", "diverged", "finished", "finished"]
+    assert second[1].reason == "NaN"
     run_grid(cells, tmp_path, workers=2)
     assert ran == {cells[0].key: 2, cells[1].key: 1, cells[2].key: 1, cells[3].key: 1}
-    assert len((tmp_path / RESULTS).read_text().splitlines()) == 5
     assert "4 cells, 4 of them finished before" in capsys.readouterr().err
 
 
-def test_a_cut_file_is_told_and_only_what_it_lost_runs_again(cells, tmp_path, ran, capsys):
+@pytest.mark.parametrize("size", [0, -20])
+def test_only_a_cell_with_damaged_metrics_runs_again(cells, tmp_path, ran, size):
     run_grid(cells, tmp_path, workers=1)
-    path = tmp_path / RESULTS
-    lost = json.loads(path.read_text().splitlines()[-1])
-    path.write_text(path.read_text()[:-40])
-    capsys.readouterr()
+    metrics = cells[3].folder(tmp_path) / METRICS
+    metrics.write_text(metrics.read_text()[:size])
+    assert [end.cell.key for end in read_outcomes(tmp_path)] == sorted(c.key for c in cells[:3])
     run_grid(cells, tmp_path, workers=1)
-    assert ran == {**{cell.key: 1 for cell in cells}, (lost["task"], lost["model"], lost["seed"]): 2}
-    assert "left out 1 damaged line(s), kept 3" in capsys.readouterr().err
-    assert [json.loads(line)["status"] for line in path.read_text().splitlines()] == ["finished"] * 4
+    assert ran == {**{cell.key: 1 for cell in cells}, cells[3].key: 2}
+    assert [end.status for end in read_outcomes(tmp_path)] == ["finished"] * 4
 
 
-def test_an_interrupted_grid_keeps_what_is_done(cells, tmp_path, ran, record):
-    def outcome(cell):
+def test_checkpoints_that_a_killed_grid_did_not_remove_are_removed(cells, tmp_path, ran):
+    run_grid(cells, tmp_path, workers=1)
+    checkpoint = cells[0].folder(tmp_path) / "checkpoint-4"
+    checkpoint.mkdir()
+    run_grid(cells, tmp_path, workers=1)
+    assert not checkpoint.exists()
+    assert ran[cells[0].key] == 1
+
+
+def test_an_interrupted_grid_keeps_what_is_done(cells, tmp_path, ran, outcome):
+    def interrupted(cell):
         if cell == cells[2]:
             pause = threading.Event()
-            while len(read(tmp_path).records) < 2:
+            while len(read_outcomes(tmp_path)) < 2:
                 pause.wait(0.01)
             raise KeyboardInterrupt
-        return record(cell)
+        return outcome(cell)
 
-    ran.outcome = outcome
+    ran.outcome = interrupted
     with pytest.raises(KeyboardInterrupt):
         run_grid(cells, tmp_path, workers=1)
-    ran.outcome = record
+    ran.outcome = outcome
     assert len(run_grid(cells, tmp_path, workers=1)) == 4
     assert all(ran[cell.key] == 1 for cell in cells[:2])
 
@@ -82,7 +95,7 @@ def test_an_interrupted_grid_keeps_what_is_done(cells, tmp_path, ran, record):
         ({"models": ["rmaat"], "max_steps": 30}, "holds cells on listops_short with"),
         (
             {"models": ["rmaat[num_segments=2]"], "max_steps": 30},
-            "max_steps 60 (now 30), eval_steps 20 (now 10); give another --output",
+            "max_steps 60 (now 30), warmup_steps 10 (now 5); give another --output",
         ),
     ],
 )
@@ -94,12 +107,13 @@ def test_cells_of_other_settings_do_not_share_a_folder(cells, tmp_path, ran, lis
     assert not ran
 
 
-def test_a_line_of_a_cell_with_another_model_of_the_same_name_is_refused(cells, tmp_path, ran, record):
-    line = record(cells[0])
-    line.values["settings"] = {**line.values["settings"], "hidden_act": "relu"}
-    append(tmp_path, line)
-    with pytest.raises(UserError, match=r"listops_short rmaat seed 0 with hidden_act relu \(now None\)"):
+def test_a_cell_with_another_model_of_the_same_name_is_refused(cells, tmp_path, ran, outcome, leave):
+    other = replace(cells[0], settings={**cells[0].settings, "hidden_act": "relu"})
+    leave(outcome(other), other.folder(tmp_path))
+    message = r"listops_short rmaat seed 0 with hidden_act relu \(now None\)"
+    with pytest.raises(UserError, match=message):
         run_grid(cells, tmp_path, workers=1)
+    assert not ran
 
 
 def test_more_cells_join_those_that_are_there(cells, tmp_path, ran, listops_dir):
@@ -119,8 +133,8 @@ def test_a_folder_in_use_and_missing_data_are_refused_before_anything_runs(cells
     assert not (tmp_path / "grid").exists()
 
 
-def test_the_command_tells_what_failed_with_status_1(tmp_path, ran, record, listops_dir, capsys):
-    ran.outcome = lambda cell: record(cell, "failed", "no room") if cell.model == "rmt" else record(cell)
+def test_the_command_names_what_failed_with_status_1(tmp_path, ran, outcome, listops_dir, capsys):
+    ran.outcome = lambda cell: outcome(cell, "failed", "no room") if cell.model == "rmt" else outcome(cell)
     words = ["compare", "accuracy", "--preset", "smoke", "--models", "rmaat", "rmt", "--seeds", "2", "--workers", "1"]
     assert main([*words, "--output", str(tmp_path / "grid"), "--data_dir", str(listops_dir)]) == 1
     told = capsys.readouterr()
@@ -128,6 +142,34 @@ def test_the_command_tells_what_failed_with_status_1(tmp_path, ran, record, list
     assert "rmaat compare table" in told.out
     assert main(["compare", "table", str(tmp_path / "grid")]) == 0
     assert "| `rmt` | 2 failed | – |" in capsys.readouterr().out
+
+
+def test_a_second_grid_is_refused_until_the_first_is_gone(tmp_path):
+    script = f"""
+import sys
+from pathlib import Path
+from rmaat.grid.run import claimed
+with claimed(Path({str(tmp_path)!r})):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(UserError, match="another grid is writing"), claimed(tmp_path):
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    with claimed(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"), claimed(tmp_path / "file" / "grid"):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
-"""Tables and figures from a file of results written by hand; the expected numbers are worked out by hand."""
+"""Tables and figures from outcomes made up; the expected numbers are worked out by hand."""
 
-import json
 import math
 
 import pytest
 from PIL import Image
 
 from rmaat.cli.main import main
-from rmaat.compare.grid.results import RESULTS
-from rmaat.compare.grid.summary import Spread
-from rmaat.compare.grid.tables import told
+from rmaat.grid.cells import Cell
+from rmaat.grid.summary import Spread
 
 BASE = {
     "max_seq_len": 2048,
@@ -20,43 +18,41 @@ BASE = {
     "per_device_train_batch_size": 4,
     "learning_rate": 0.001,
 }
-
-
-def line(task, model, seed, accuracy=None, memory=0, tokens=0, seconds=1.0, status="finished", reason=None):
-    values = {"task": task, "model": model, "seed": seed, "preset": "cpu", "status": status, "reason": reason}
-    if accuracy is not None:
-        values |= {
-            "test_accuracy": accuracy,
-            "test_majority_accuracy": 0.176,
-            "training_memory_bytes": memory,
-            "train_tokens": tokens,
-            "train_seconds": seconds,
-            "num_parameters": 1_234_567,
-            "machine": "two cores",
-            "commit": "abc",
-            "lengths": {"train": {"input_ids": {"mean": 1034.25, "longest": 1999}}},
-        }
-    return json.dumps({**values, "base": BASE, "settings": {}})
-
-
-LINES = [
-    line("aan_lite", "rmaat", 0, 0.6, 1_000_000_000, 900, 3.0),
-    line("listops", "rmaat[astro_mem=false]", 0, status="failed", reason="no room"),
-    line("listops", "rmt", 0, 0.30, 2_000_000_000, 1000, 10.0),
-    line("listops", "rmt", 1, 0.34, 3_000_000_000, 3000, 10.0),
-    line("listops", "rmaat", 0, 0.36, 500_000_000, 1000, 4.0),
-    line("listops", "rmaat", 1, 0.37, 500_000_000, 1000, 5.0),
-    line("listops", "rmaat", 2, status="diverged", reason="the loss | is not finite"),
-]
+MEASURED = {
+    "test_majority_accuracy": 0.176,
+    "num_parameters": 1_234_567,
+    "data": {"train": {"lengths": {"input_ids": {"mean": 1034.25, "longest": 1999}}}},
+}
 
 
 @pytest.fixture
-def printed(tmp_path, capsys):
-    (tmp_path / RESULTS).write_text("\n".join(LINES) + '\n{"task": "cut in the mid')
+def printed(tmp_path, capsys, outcome, leave):
+    def end(task, model, seed, status="finished", reason="", **measured):
+        cell = Cell(task, model, seed, "cpu", BASE, {"seed": seed})
+        leave(outcome(cell, status, reason, **MEASURED, **measured), cell.folder(tmp_path))
+
+    def finish(task, model, seed, accuracy, memory, tokens, seconds):
+        end(
+            task,
+            model,
+            seed,
+            test_accuracy=accuracy,
+            training_memory_bytes=memory,
+            train_tokens=tokens,
+            train_seconds=seconds,
+        )
+
+    finish("aan_lite", "rmaat", 0, 0.6, 1_000_000_000, 900, 3.0)
+    end("listops", "rmaat[astro_mem=false]", 0, "failed", "no room")
+    finish("listops", "rmt", 0, 0.30, 2_000_000_000, 1000, 10.0)
+    finish("listops", "rmt", 1, 0.34, 3_000_000_000, 3000, 10.0)
+    finish("listops", "rmaat", 0, 0.36, 500_000_000, 1000, 4.0)
+    finish("listops", "rmaat", 1, 0.37, 500_000_000, 1000, 5.0)
+    end("listops", "rmaat", 2, "diverged", "the loss | is not finite")
     assert main(["compare", "table", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert (tmp_path / "tables.md").read_text() in told
-    return told
+    printed = capsys.readouterr().out
+    assert (tmp_path / "tables.md").read_text() in printed
+    return printed
 
 
 def section(text, title):
@@ -78,7 +74,7 @@ def test_accuracy(printed):
     assert found["always the commonest class"] == ["17.60", "–", "17.60", "–"]
 
 
-def test_the_order_is_that_of_models_not_of_the_file(printed):
+def test_the_order_is_that_of_models(printed):
     names = ["model", "---", "`rmt`", "`rmaat`", "`rmaat[astro_mem=false]`", "always the commonest class"]
     assert list(rows(printed, "Test accuracy (%)")) == names
 
@@ -103,8 +99,8 @@ def test_what_is_to_be_known_is_said(printed):
     assert "compare within a column" in printed
     assert "arXiv 2601.00426" in printed
     assert "| listops | `rmaat` | 2 | diverged | the loss \\| is not finite |" in printed
-    assert "1 damaged line(s)" in printed
-    assert rows(printed, "Settings")["listops"][-1] == "1,034 to 1,999"
+    assert "Machine: a machine. Commit: abc." in printed
+    assert rows(printed, "Settings")["listops"][-2:] == ["40", "1,034 to 1,999"]
 
 
 def test_the_figures_are_drawn(printed, tmp_path):
@@ -113,12 +109,12 @@ def test_the_figures_are_drawn(printed, tmp_path):
 
 
 def test_a_spread_of_nothing():
-    assert told(None, str) == "–"
-    assert told(Spread(()), str) == "0 failed"
+    assert Spread().text(".2f") == "–"
+    assert Spread(failed=2).text(".2f") == "2 failed"
     assert Spread((1.0,)).deviation is None
     assert math.isclose(Spread((1.0, 2.0, 6.0)).deviation, math.sqrt(7))
 
 
 def test_a_folder_without_results_is_refused(tmp_path, capsys):
     assert main(["compare", "table", str(tmp_path)]) == 2
-    assert "has no cells in cells.jsonl" in capsys.readouterr().err
+    assert "holds no cell that has ended" in capsys.readouterr().err

@@ -1,6 +1,7 @@
-"""`python -m rmaat.compare.grid.child PID VERB ...`: the command line, ended when the process that started it is gone.
+"""`python -m rmaat.grid.child PID VERB ...`: the command line, ended if its parent PID dies.
 
-A grid that is killed outright cannot end its cells; left alone they would go on writing into folders that the next grid resumes.
+A grid that is killed outright cannot end its cells. They would go on writing into folders that the
+next grid resumes.
 """
 
 import os
@@ -12,7 +13,7 @@ CHECK_SECONDS = 0.5
 
 
 def end_with(parent: int) -> None:
-    """Begin to watch; this process exits at once when its parent is another."""
+    """Watch the parent from a thread; exit at once if this process has another parent."""
 
     def watch() -> None:
         while os.getppid() == parent:

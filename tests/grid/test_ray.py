@@ -8,12 +8,11 @@ import types
 import pytest
 
 from rmaat.cli.main import main
-from rmaat.compare.grid.accuracy import run_grid
-from rmaat.compare.grid.cells import make_cells
-from rmaat.compare.grid.presets import GRIDS
-from rmaat.compare.grid.ray_cluster import RayRunner
-from rmaat.compare.grid.results import read
 from rmaat.errors import UserError
+from rmaat.grid.cells import make_cells
+from rmaat.grid.executors import RayExecutor
+from rmaat.grid.presets import GRIDS
+from rmaat.grid.run import run_grid
 
 
 class StandIn(types.ModuleType):
@@ -72,7 +71,7 @@ def test_without_ray_the_command_that_installs_it_is_told(tmp_path, monkeypatch,
 def test_a_machine_without_a_cluster_is_refused(install):
     install(StandIn({}))
     with pytest.raises(UserError, match="no Ray cluster at --ray_address 'auto': nobody answers"):
-        RayRunner("auto", None)
+        RayExecutor("auto", None, None)
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
@@ -80,11 +79,11 @@ def test_an_address_is_tried_before_ray_is_asked_which_would_wait_for_minutes(in
     ray = install(StandIn({"CPU": 1.0}))
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = form.format(server.getsockname()[1])
-        RayRunner(address, None)
+        RayExecutor(address, None, None)
     assert ray.asked == address
     ray.asked = None
     with pytest.raises(UserError, match=f"no Ray cluster at --ray_address '{address}': .*refused"):
-        RayRunner(address, None)
+        RayExecutor(address, None, None)
     assert ray.asked is None
 
 
@@ -101,39 +100,45 @@ def test_an_address_is_tried_before_ray_is_asked_which_would_wait_for_minutes(in
 )
 def test_a_cell_asks_for_its_threads_and_a_gpu_where_there_are_any(install, resources, threads, asked, workers, gpus):
     ray = install(StandIn(resources))
-    runner = RayRunner("auto", threads)
+    executor = RayExecutor("auto", asked, threads)
     assert ray.options == {"num_cpus": threads or 1, "num_gpus": gpus, "max_retries": 0}
-    environments = runner.workers(asked)
-    assert len(environments) == workers
-    assert {e["OMP_NUM_THREADS"] for e in environments} == {str(threads or 1)}
+    assert executor.slots == workers
 
 
-def test_a_grid_over_a_cluster_runs_each_cell_there(install, monkeypatch, cells, tmp_path, record):
-    ray = install(StandIn({"CPU": 2.0}))
+def test_a_grid_over_a_cluster_runs_each_cell_there(install, monkeypatch, cells, tmp_path, outcome, leave):
+    ray = install(StandIn({"CPU": 4.0}))
     seen = []
 
-    def run(job, environment):
-        seen.append(job.cell.key)
-        return record(job.cell)
+    def run_cell(cell, folder, environment):
+        seen.append((cell.key, folder, environment["OMP_NUM_THREADS"]))
+        leave(outcome(cell), folder)
+        return outcome(cell)
 
-    monkeypatch.setattr("rmaat.compare.grid.ray_cluster.run_job", run)
-    run_grid(cells, tmp_path, ray_address="auto")
-    assert sorted(seen) == sorted(cell.key for cell in cells)
-    assert len(read(tmp_path).records) == 4
+    monkeypatch.setattr("rmaat.grid.executors.run_cell", run_cell)
+    ends = run_grid(cells, tmp_path, ray_address="auto", threads=2)
+    assert sorted(seen) == sorted((c.key, c.folder(tmp_path), "2") for c in cells)
+    assert [end.status for end in ends] == ["finished"] * 4
     assert ray.closed
+    run_grid(cells, tmp_path, ray_address="auto")
+    assert len(seen) == 4
 
 
-def test_a_stopped_job_is_cancelled(install, jobs):
-    ray = install(StandIn({"CPU": 1.0}, answers=False))
-    runner = RayRunner("auto", None)
-    assert runner(jobs[0], {}, lambda: True) is None
-    assert [given[0] for _, given in ray.cancelled] == [jobs[0]]
+def test_stopped_cells_are_cancelled(install, cells, tmp_path):
+    ray = install(StandIn({"CPU": 2.0}, answers=False))
+    executor = RayExecutor("auto", None, None)
+    for cell in cells[:2]:
+        executor.submit(cell, cell.folder(tmp_path))
+    assert executor.ended(0.0) == []
+    executor.stop()
+    assert [given[0] for _, given in ray.cancelled] == cells[:2]
+    assert ray.closed
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'rmaat[ray]'")
 def test_a_cell_over_ray_itself(listops_dir, tmp_path):
-    cells = make_cells(GRIDS["smoke"], models=["rmt"], seeds=1, data_dir=str(listops_dir), max_steps=3)
-    (record,) = run_grid(cells, tmp_path, ray_address="local")
-    assert record.status == "finished", record.reason
-    assert record.values["steps"] == 3
+    data = str(listops_dir)
+    cells = make_cells(GRIDS["smoke"], models=["rmt"], seeds=1, data_dir=data, max_steps=3)
+    (outcome,) = run_grid(cells, tmp_path, ray_address="local")
+    assert outcome.status == "finished", outcome.reason
+    assert outcome.metrics["steps"] == 3

@@ -1,6 +1,5 @@
 """A real grid of two models, killed outright and begun again."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,9 +8,9 @@ import time
 
 import pytest
 
-from rmaat.compare.grid.cells import make_cells
-from rmaat.compare.grid.presets import GRIDS
-from rmaat.compare.grid.results import RESULTS, read
+from rmaat.grid.cells import make_cells
+from rmaat.grid.outcomes import read_outcomes
+from rmaat.grid.presets import GRIDS
 from rmaat.training.folder import last_whole_checkpoint
 
 
@@ -31,18 +30,22 @@ def test_a_killed_grid_resumes_to_the_same_result(listops_dir, tmp_path):
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert list(read(killed).records) == [first.key]
+    assert [outcome.cell.key for outcome in read_outcomes(killed)] == [first.key]
     begun = (first.folder(killed) / "metrics.json").stat().st_mtime_ns
 
     done = subprocess.run(command(killed), capture_output=True, text=True, check=True)
     assert "2 cells, 1 of them finished before" in done.stderr
     assert (first.folder(killed) / "metrics.json").stat().st_mtime_ns == begun, "a finished cell is not run again"
-    lines = [json.loads(line) for line in (killed / RESULTS).read_text().splitlines()]
-    assert [line["model"] for line in lines] == ["rmaat", "rmt"]
-    assert "--resume" in lines[1]["command"]
+    resumed = read_outcomes(killed)
+    assert [outcome.cell.model for outcome in resumed] == ["rmaat", "rmt"]
+    assert "--overwrite" in resumed[0].metrics["command"]
+    assert "--resume" in resumed[1].metrics["command"]
 
     subprocess.run(command(whole), capture_output=True, check=True, env={**os.environ})
-    for key, record in read(whole).records.items():
+    undisturbed = read_outcomes(whole)
+    assert [outcome.cell.key for outcome in undisturbed] == [first.key, second.key]
+    for one, other in zip(undisturbed, resumed, strict=True):
         for name in ("test_accuracy", "test_loss", "train_tokens", "num_parameters", "steps"):
-            assert record.values[name] == read(killed).records[key].values[name], (key, name)
-    assert subprocess.run([sys.executable, "-m", "rmaat", "compare", "table", str(killed)], check=False).returncode == 0
+            assert one.metrics[name] == other.metrics[name], (one.cell, name)
+    table = [sys.executable, "-m", "rmaat", "compare", "table", str(killed)]
+    assert subprocess.run(table, check=False).returncode == 0

@@ -1,7 +1,7 @@
-"""The figures that the RMAAT paper publishes (arXiv 2601.00426, ICLR 2026) [P], by task and model as this project names them.
+"""The figures that the RMAAT paper publishes (arXiv 2601.00426, ICLR 2026) [P].
 
-A model or task that is not exactly the paper's has no entry. The paper quotes some of its baselines' accuracies from the Long
-Range Arena of 2020 (arXiv 2011.04006).
+Only models and tasks that are exactly the paper's have an entry. The paper quotes some of its
+baselines' accuracies from the Long Range Arena of 2020 (arXiv 2011.04006).
 """
 
 SOURCE = "the RMAAT paper (arXiv 2601.00426)"
@@ -10,11 +10,12 @@ TASKS = ("listops", "imdb_lra", "aan", "cifar10", "pathfinder32")
 """The paper's columns: ListOps 2K, Text 4K, Retrieval 8K, Image 1K, Pathfinder 1K."""
 
 Figures = dict[tuple[str, str], float]
-"""By model's label and task."""
+"""By the model's label and the task."""
 
 
 def _rows(rows: dict[str, tuple[float, ...]]) -> Figures:
-    return {(model, task): value for model, values in rows.items() for task, value in zip(TASKS, values, strict=True)}
+    pairs = ((model, zip(TASKS, values, strict=True)) for model, values in rows.items())
+    return {(model, task): value for model, row in pairs for task, value in row}
 
 
 ACCURACY: Figures = {
@@ -46,5 +47,10 @@ MEMORY: Figures = {
 }
 """Peak GPU memory in training, GB."""
 
-THROUGHPUT: Figures = _rows({"rmt": (1.0, 1.0, 1.0, 1.0, 1.0), "rmaat": (1.5, 1.5, 1.73, 1.3, 0.95)})
-"""Over that of rmt."""
+THROUGHPUT: Figures = _rows(
+    {
+        "rmt": (1.0, 1.0, 1.0, 1.0, 1.0),
+        "rmaat": (1.5, 1.5, 1.73, 1.3, 0.95),
+    }
+)
+"""Divided by that of rmt."""

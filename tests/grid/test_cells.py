@@ -2,12 +2,11 @@
 
 import pytest
 
-from rmaat.compare.grid.cells import Cell, make_cells
-from rmaat.compare.grid.models import model_names
-from rmaat.compare.grid.presets import GRIDS, MODEL_GROUPS, shortened
-from rmaat.compare.grid.published import ACCURACY, MEMORY, TASKS, THROUGHPUT
-from rmaat.compare.grid.variants import Variant, parse_variant
 from rmaat.errors import UserError
+from rmaat.grid.cells import Cell, Variant, expand, make_cells, parse_variant
+from rmaat.grid.presets import GRIDS, shortened
+from rmaat.grid.published import ACCURACY, MEMORY, TASKS, THROUGHPUT
+from rmaat.presets import MODELS
 
 
 def test_a_variant_is_read_with_the_types_of_the_settings():
@@ -17,6 +16,13 @@ def test_a_variant_is_read_with_the_types_of_the_settings():
     assert str(variant) == "rmaat[astro_mem=false,calcium_exponent=0.5,num_segments=4,readout=first]"
     assert parse_variant(str(variant)) == variant
     assert parse_variant("rmt") == Variant("rmt")
+
+
+def test_each_variant_is_named_once():
+    variants = expand(["rmt", "rmaat[macro_model={rate: 1}]", "models", "rmt[ norm_first=true]"])
+    labels = [str(variant) for variant in variants]
+    assert labels[0] == "rmt"
+    assert len(set(labels)) == len(labels) == len(MODELS.names()) + 2
 
 
 def test_data_is_found_from_any_folder(monkeypatch, tmp_path):
@@ -37,6 +43,7 @@ def test_data_is_found_from_any_folder(monkeypatch, tmp_path):
         ("rmaat[num_segments=many]", "^'rmaat[num_segments=many]': num_segments is 'many'; it must be a whole number$"),
         ("rmaat[bf16=maybe]", "bf16 is 'maybe'; it must be true, false or 'auto'"),
         ("rmaat[seed=3]", "which the grid sets"),
+        ("rmaat[recipe=listops]", "which the grid sets"),
         ("rmaat[astro_mem=false,astro_mem=true]", "twice"),
         ("rmaat[astro_mem=false", "write name or name"),
         ("rmaat[]", "write name or name"),
@@ -45,7 +52,7 @@ def test_data_is_found_from_any_folder(monkeypatch, tmp_path):
 )
 def test_what_is_no_variant_is_refused(text, said):
     with pytest.raises(UserError, match=said.replace("[", r"\[")):
-        parse_variant(text, MODEL_GROUPS)
+        parse_variant(text)
 
 
 @pytest.mark.parametrize("name", GRIDS.names())
@@ -53,7 +60,7 @@ def test_every_preset_is_valid_for_all_models_and_ablations(name, tmp_path):
     grid = GRIDS[name]
     cells = make_cells(grid, models=["models", *grid.models], seeds=1)
     assert {cell.task for cell in cells} == set(grid.tasks)
-    assert {cell.model for cell in cells} >= set(model_names())
+    assert {cell.model for cell in cells} >= set(MODELS.names())
     for cell in cells:
         run = cell.run_config(tmp_path)
         assert run.dataset == cell.task
@@ -74,7 +81,7 @@ def test_the_presets_hold_the_benchmark_at_its_lengths():
 def test_published_figures_are_of_models_that_can_be_named():
     for model, task in {*ACCURACY, *MEMORY, *THROUGHPUT}:
         assert task in TASKS
-        if model.partition("[")[0] in model_names():
+        if model.partition("[")[0] in MODELS.names():
             assert str(parse_variant(model)) == model
 
 

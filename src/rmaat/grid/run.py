@@ -1,0 +1,151 @@
+"""Running a grid into a folder: what is finished there is not run again."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rmaat.errors import CellsFailedError, UserError
+from rmaat.grid.board import Board
+from rmaat.grid.cells import Cell, effective
+from rmaat.grid.executors import Executor, make_executor
+from rmaat.grid.outcomes import FAILED, FINISHED, Outcome, read_outcomes
+from rmaat.grid.process import remove_checkpoints
+from rmaat.machine.locks import LockHeldError, locked
+from rmaat.tasks import data_folder, task_of
+from rmaat.tasks.options import TaskOptions
+
+TICK_SECONDS = 0.5
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    output: Path,
+    workers: int | None = None,
+    threads: int | None = None,
+    ray_address: str | None = None,
+) -> list[Outcome]:
+    """Run the cells that are not finished or diverged in the folder.
+
+    Args:
+        cells: the grid.
+        output: the folder of the grid.
+        workers: cells at a time; see `rmaat.grid.executors`.
+        threads: CPU threads of a cell.
+        ray_address: a Ray cluster to run on instead of this machine.
+
+    Returns:
+        The outcome of each cell.
+
+    Raises:
+        UserError: before anything runs, if another grid is writing to the folder, the folder holds
+            cells of other settings, data is missing, or there is no such cluster.
+    """
+    for name, count in (("workers", workers), ("threads", threads)):
+        if count is not None and count < 1:
+            raise UserError(f"--{name} must be >= 1, not {count}")
+    _check_data(cells)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    with claimed(output):
+        stored = read_outcomes(output)
+        for cell in cells:
+            _check_settings(cell, stored, output)
+        wanted = {cell.key for cell in cells}
+        final = [outcome for outcome in stored if outcome.final and outcome.cell.key in wanted]
+        for outcome in final:
+            if outcome.status == FINISHED:
+                # The grid may have been killed before it removed them.
+                remove_checkpoints(outcome.cell.folder(output))
+        done = {outcome.cell.key: outcome for outcome in final}
+        waiting = [cell for cell in cells if cell.key not in done]
+        console.print(f"{len(cells)} cells, {len(done)} of them finished before")
+        if waiting:
+            executor = make_executor(workers, threads, ray_address)
+            board = Board(cells, output, final, console)
+            outcomes = run_cells(waiting, output.resolve(), executor, board)
+            done |= {outcome.cell.key: outcome for outcome in outcomes}
+    return [done[cell.key] for cell in cells]
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    output: Path,
+    executor: Executor,
+    board: Board,
+) -> list[Outcome]:
+    """Run cells in their order, as many at a time as the executor has slots, and show them.
+
+    The running cells are stopped if anything is raised, such as by Ctrl-C.
+    """
+    waiting, outcomes = deque(cells), list[Outcome]()
+    try:
+        with board:
+            while len(outcomes) < len(cells):
+                running = len(cells) - len(waiting) - len(outcomes)
+                for _ in range(min(executor.slots - running, len(waiting))):
+                    cell = waiting.popleft()
+                    board.started(cell)
+                    executor.submit(cell, cell.folder(output))
+                for outcome in executor.ended(TICK_SECONDS):
+                    outcomes.append(outcome)
+                    board.ended(outcome)
+                board.tick()
+    finally:
+        executor.stop()
+    return outcomes
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a grid's folder, and lock it against other grids.
+
+    Raises:
+        UserError: if another grid has locked it, or it cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / ".lock", wait=False))
+        except LockHeldError:
+            remedy = "wait for it, or give another --output"
+            raise UserError(f"another grid is writing to '{folder}'; {remedy}") from None
+        except OSError as error:
+            reason = f"cannot be written: {error.strerror}"
+            raise UserError(f"--output '{folder}' {reason}; give another folder") from error
+        yield
+
+
+def _check_data(cells: Sequence[Cell]) -> None:
+    for cell in {cell.task: cell for cell in cells}.values():
+        run = cell.run_config(Path())
+        task_of(run.dataset, TaskOptions.of(run)).sources(data_folder(run.data_dir))
+
+
+def _check_settings(cell: Cell, stored: Sequence[Outcome], output: Path) -> None:
+    """Refuse cells of other settings: in the same column of a table, or of the same name."""
+    for other in (outcome.cell for outcome in stored):
+        if other.task == cell.task:
+            _check_equal(cell.base, other.base, f"'{output}' holds cells on {cell.task}")
+        if other.key == cell.key:
+            settings = effective(cell.settings), effective(other.settings)
+            _check_equal(*settings, f"'{output}' holds {cell}")
+
+
+def _check_equal(wanted: dict[str, Any], stored: dict[str, Any], where: str) -> None:
+    names = sorted(n for n in {*wanted, *stored} if wanted.get(n) != stored.get(n))
+    if names:
+        differing = ", ".join(f"{n} {stored.get(n)} (now {wanted.get(n)})" for n in names)
+        raise UserError(f"{where} with {differing}; give another --output")
+
+
+def check_failed(outcomes: Sequence[Outcome]) -> None:
+    """Raise `CellsFailedError` naming the first cell that failed, if any did."""
+    failed = [outcome for outcome in outcomes if outcome.status == FAILED]
+    if failed:
+        raise CellsFailedError(
+            f"{len(failed)} of {len(outcomes)} cells failed, the first, {failed[0].cell}: "
+            f"{failed[0].reason}; the same command tries them again"
+        )
