@@ -17,9 +17,9 @@ from rmaat.training.folder import last_whole_checkpoint
 @pytest.mark.slow
 def test_a_killed_grid_resumes_to_the_same_result(listops_dir, tmp_path):
     def command(output):
-        words = ["compare", "accuracy", "--preset", "smoke", "--models", "rmaat", "rmt", "--seeds", "1"]
-        words += ["--max_steps", "30", "--workers", "1", "--output", str(output), "--data_dir", str(listops_dir)]
-        return [sys.executable, "-m", "rmaat", *words]
+        words = "compare accuracy --preset smoke --models rmaat rmt --seeds 1 --max_steps 30"
+        folders = ["--output", str(output), "--data_dir", str(listops_dir)]
+        return [sys.executable, "-m", "rmaat", *words.split(), "--workers", "1", *folders]
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     first, second = make_cells(GRIDS["smoke"], models=["rmaat", "rmt"], seeds=1)
@@ -35,7 +35,8 @@ def test_a_killed_grid_resumes_to_the_same_result(listops_dir, tmp_path):
 
     done = subprocess.run(command(killed), capture_output=True, text=True, check=True)
     assert "2 cells, 1 of them finished before" in done.stderr
-    assert (first.folder(killed) / "metrics.json").stat().st_mtime_ns == begun, "a finished cell is not run again"
+    written = (first.folder(killed) / "metrics.json").stat().st_mtime_ns
+    assert written == begun, "a finished cell is not run again"
     resumed = read_outcomes(killed)
     assert [outcome.cell.model for outcome in resumed] == ["rmaat", "rmt"]
     assert "--overwrite" in resumed[0].metrics["command"]

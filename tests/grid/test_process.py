@@ -39,8 +39,7 @@ if how == "killed":
 if how == "hangs":
     signal.pause()
 facts = {{"train": {{"lengths": {{"input_ids": {{"mean": 9.5}}}}, "examples": 3}}}}
-metrics = {{"test_accuracy": 0.5, "seed": 0, "model": "without what the cell changes", "train_tokens": 7, "data": facts}}
-metrics["command"] = " ".join(["rmaat", *words[3:6]])
+metrics = {{"test_accuracy": 0.5, "train_tokens": 7, "data": facts}}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 """
 
@@ -171,12 +170,13 @@ def test_a_cell_ends_with_the_grid_that_started_it(tmp_path):
     waits += "print(os.getpid(), flush=True); signal.pause()"
     parent = (
         "import subprocess, sys, signal; "
-        f"subprocess.Popen([sys.executable, '-c', {waits!r}], start_new_session=True); signal.pause()"
+        f"subprocess.Popen([sys.executable, '-c', {waits!r}], start_new_session=True); "
+        "signal.pause()"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
     child = int(process.stdout.readline())
     assert Path(f"/proc/{child}").exists() or os.name != "posix"
     process.kill()
     process.wait()
-    assert process.stdout.read() == b"", "the pipe closes once the child, which holds it too, has ended"
+    assert process.stdout.read() == b"", "the pipe closes once the child has ended too"
     process.stdout.close()

@@ -1,4 +1,4 @@
-"""Cells over a Ray cluster: with a module that stands for ray, and with ray itself where it is installed."""
+"""Cells on a Ray cluster: with a module in place of ray, and with ray itself if installed."""
 
 import importlib.util
 import socket
@@ -61,10 +61,10 @@ def install(monkeypatch):
     return install
 
 
-def test_without_ray_the_command_that_installs_it_is_told(tmp_path, monkeypatch, listops_dir, capsys):
+def test_without_ray_the_error_names_its_install(tmp_path, monkeypatch, listops_dir, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    words = ["--preset", "smoke", "--models", "rmt", "--output", str(tmp_path), "--data_dir", str(listops_dir)]
-    assert main(["compare", "accuracy", *words, "--ray_address", "auto"]) == 2
+    words = "compare accuracy --preset smoke --models rmt --ray_address auto"
+    assert main([*words.split(), "--output", str(tmp_path), "--data_dir", str(listops_dir)]) == 2
     assert "pip install 'rmaat[ray]'" in capsys.readouterr().err
 
 
@@ -98,14 +98,14 @@ def test_an_address_is_tried_before_ray_is_asked_which_would_wait_for_minutes(in
         ({"CPU": 2.0}, None, 7, 7, 0),
     ],
 )
-def test_a_cell_asks_for_its_threads_and_a_gpu_where_there_are_any(install, resources, threads, asked, workers, gpus):
+def test_a_cell_asks_for_threads_and_a_gpu(install, resources, threads, asked, workers, gpus):
     ray = install(StandIn(resources))
     executor = RayExecutor("auto", asked, threads)
     assert ray.options == {"num_cpus": threads or 1, "num_gpus": gpus, "max_retries": 0}
     assert executor.slots == workers
 
 
-def test_a_grid_over_a_cluster_runs_each_cell_there(install, monkeypatch, cells, tmp_path, outcome, leave):
+def test_a_grid_runs_on_a_cluster(install, monkeypatch, cells, tmp_path, outcome, leave):
     ray = install(StandIn({"CPU": 4.0}))
     seen = []
 
@@ -135,7 +135,7 @@ def test_stopped_cells_are_cancelled(install, cells, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'rmaat[ray]'")
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs `pip install 'rmaat[ray]'`")
 def test_a_cell_over_ray_itself(listops_dir, tmp_path):
     data = str(listops_dir)
     cells = make_cells(GRIDS["smoke"], models=["rmt"], seeds=1, data_dir=data, max_steps=3)

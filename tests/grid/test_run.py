@@ -38,7 +38,7 @@ def ran(monkeypatch, outcome, leave):
     return ran
 
 
-def test_a_finished_cell_is_never_run_again_and_a_failed_one_is(cells, tmp_path, ran, outcome, capsys):
+def test_only_a_failed_cell_is_run_again(cells, tmp_path, ran, outcome, capsys):
     fate = {cells[0].key: ("failed", "no room"), cells[1].key: ("diverged", "NaN")}
     ran.outcome = lambda cell: outcome(cell, *fate.get(cell.key, ()))
     first = run_grid(cells, tmp_path, workers=2)
@@ -99,15 +99,16 @@ def test_an_interrupted_grid_keeps_what_is_done(cells, tmp_path, ran, outcome):
         ),
     ],
 )
-def test_cells_of_other_settings_do_not_share_a_folder(cells, tmp_path, ran, listops_dir, other, said):
+def test_cells_of_other_settings_are_refused(cells, tmp_path, ran, listops_dir, other, said):
     run_grid(cells, tmp_path, workers=1)
     ran.clear()
+    others = make_cells(GRIDS["smoke"], seeds=1, data_dir=str(listops_dir), **other)
     with pytest.raises(UserError, match=re.escape(said)):
-        run_grid(make_cells(GRIDS["smoke"], seeds=1, data_dir=str(listops_dir), **other), tmp_path, workers=1)
+        run_grid(others, tmp_path, workers=1)
     assert not ran
 
 
-def test_a_cell_with_another_model_of_the_same_name_is_refused(cells, tmp_path, ran, outcome, leave):
+def test_a_cell_of_another_model_of_that_name_is_refused(cells, tmp_path, ran, outcome, leave):
     other = replace(cells[0], settings={**cells[0].settings, "hidden_act": "relu"})
     leave(outcome(other), other.folder(tmp_path))
     message = r"listops_short rmaat seed 0 with hidden_act relu \(now None\)"
@@ -118,7 +119,8 @@ def test_a_cell_with_another_model_of_the_same_name_is_refused(cells, tmp_path, 
 
 def test_more_cells_join_those_that_are_there(cells, tmp_path, ran, listops_dir):
     run_grid(cells, tmp_path, workers=1)
-    more = make_cells(GRIDS["smoke"], models=["rmt", "rmaat[astro_mem=false]"], seeds=1, data_dir=str(listops_dir))
+    models = ["rmt", "rmaat[astro_mem=false]"]
+    more = make_cells(GRIDS["smoke"], models=models, seeds=1, data_dir=str(listops_dir))
     run_grid(more, tmp_path, workers=1)
     assert ran == {cell.key: 1 for cell in [*cells, more[1]]}
 
@@ -134,9 +136,11 @@ def test_a_folder_in_use_and_missing_data_are_refused_before_anything_runs(cells
 
 
 def test_the_command_names_what_failed_with_status_1(tmp_path, ran, outcome, listops_dir, capsys):
-    ran.outcome = lambda cell: outcome(cell, "failed", "no room") if cell.model == "rmt" else outcome(cell)
-    words = ["compare", "accuracy", "--preset", "smoke", "--models", "rmaat", "rmt", "--seeds", "2", "--workers", "1"]
-    assert main([*words, "--output", str(tmp_path / "grid"), "--data_dir", str(listops_dir)]) == 1
+    fate = {"rmt": ("failed", "no room")}
+    ran.outcome = lambda cell: outcome(cell, *fate.get(cell.model, ()))
+    words = "compare accuracy --preset smoke --models rmaat rmt --seeds 2 --workers 1"
+    folders = ["--output", str(tmp_path / "grid"), "--data_dir", str(listops_dir)]
+    assert main([*words.split(), *folders]) == 1
     told = capsys.readouterr()
     assert "2 of 4 cells failed, the first, listops_short rmt seed 0: no room" in told.err
     assert "rmaat compare table" in told.out
@@ -184,8 +188,8 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     ],
 )
 def test_mistakes_are_one_line(tmp_path, listops_dir, capsys, words, said):
-    words = ["compare", "accuracy", "--output", str(tmp_path / "grid"), "--data_dir", str(listops_dir), *words]
-    assert main(words) == 2
+    folders = ["--output", str(tmp_path / "grid"), "--data_dir", str(listops_dir)]
+    assert main(["compare", "accuracy", *folders, *words]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
