@@ -9,19 +9,19 @@ from rmaat.tasks.files import FilesOptions
 
 @dataclass(kw_only=True)
 class MemoryOptions:
-    """What the generated memory tasks look like; null means the task's default.
+    """Settings of the generated memory tasks; null means the task's default.
 
     Args:
-        pairs: remember, rewrite: most pairs of an example, which has 1 to pairs of them; null means 10.
-        key_size: remember, rewrite: symbols of a key; null means 1.
-        value_size: remember, rewrite: symbols of a value, at most 3; null means 1.
-        filler: remember, rewrite: filler tokens around the pair of each segment; null means 0.
-        distance: recall: most segments between the marked symbol and the end; null means 15.
-        symbol_segments: recall: first segments among which the marked symbol stands; the model's segment is all of them; null
-            means 1.
-        segment_tokens: recall, stories: tokens of a segment; null means 32, for stories 64.
-        story_tokens: stories: the longest story in tokens; null means 512.
-        story_facts: stories: facts that the answer needs, 1 or 2; null means 1.
+        pairs: remember, rewrite: most pairs of an example (10). An example has 1 to `pairs` of them.
+        key_size: remember, rewrite: symbols of a key (1).
+        value_size: remember, rewrite: symbols of a value, at most 3 (1).
+        filler: remember, rewrite: filler tokens around the pair of each segment (0).
+        distance: recall: most segments between the marked symbol and the end (15).
+        symbol_segments: recall: first segments among which the marked symbol stands (1). The model
+            reads them as one segment.
+        segment_tokens: recall, stories: tokens of a segment (32, stories 64).
+        story_tokens: stories: tokens of the longest story (512).
+        story_facts: stories: facts that the answer needs, 1 or 2 (1).
     """
 
     pairs: int | None = None
