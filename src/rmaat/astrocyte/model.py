@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from rmaat.astrocyte.drive import DriveLike
 from rmaat.astrocyte.nonlinearity import NONLINEARITIES, Array
+from rmaat.astrocyte.simulate import Simulation, simulate
 from rmaat.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from rmaat.astrocyte.drive import DriveLike
-    from rmaat.astrocyte.simulate import Simulation
 
 FUNCTION_FIELDS = ("theta", "phi", "psi", "g", "kappa")
 COUNT_FIELDS = ("num_pre", "num_post")
@@ -249,8 +247,6 @@ class MacroModel:
         """The same model with one number changed; raises `UserError` as the class does."""
         return MacroModel.from_dict({**self.to_dict(), name: value})
 
-    def simulate(self, cycles: int = 16, drive: "DriveLike" = None, **options: Any) -> "Simulation":
+    def simulate(self, cycles: int = 16, drive: DriveLike = None, **options: Any) -> Simulation:
         """The traces over some cycles: `rmaat.astrocyte.simulate.simulate(self, cycles, drive, **options)`."""
-        from rmaat.astrocyte.simulate import simulate
-
         return simulate(self, cycles, drive, **options)
