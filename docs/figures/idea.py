@@ -42,16 +42,12 @@ def draw_segment(axes: Axes, index: int) -> None:
     axes.text(x + WIDTH / 2, 1.72, f"segment {index + 1}", ha="center", weight="bold")
     axes.text(x + WIDTH / 2, 1.22, "astromorphic\nattention layers", ha="center", va="center", fontsize=8.5)
     for place in range(7):
-        axes.add_patch(
-            Rectangle((x + 0.12 + 0.3 * place, 0.15), 0.24, 0.24, facecolor=TOKEN, edgecolor="0.4", lw=0.7)
-        )
+        axes.add_patch(Rectangle((x + 0.12 + 0.3 * place, 0.15), 0.24, 0.24, facecolor=TOKEN, edgecolor="0.4", lw=0.7))
     arrow(axes, (x + WIDTH / 2, 0.45), (x + WIDTH / 2, 0.86))
     if index < SEGMENTS - 1:
         arrow(axes, (x + WIDTH + 0.06, 1.55), (x + WIDTH + GAP - 0.06, 1.55))
         draw_memory(axes, x + WIDTH + GAP / 2, 1.55)
-        axes.text(
-            x + WIDTH + GAP / 2, 1.98, rf"$\times\,RF({index + 1},T)$", ha="center", color="#9a6310", fontsize=9
-        )
+        axes.text(x + WIDTH + GAP / 2, 1.98, rf"$\times\,RF({index + 1},T)$", ha="center", color="#9a6310", fontsize=9)
 
 
 def draw_memory(axes: Axes, x: float, y: float) -> None:

@@ -18,9 +18,7 @@ def imported(module: str) -> set[str]:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for child in ast.walk(node)
     ]
-    names = [
-        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node not in typing_only
-    ]
+    names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node not in typing_only]
     return {name.removeprefix(PREFIX) for name in names if name and name.startswith(PREFIX)}
 
 

@@ -134,7 +134,7 @@ def test_a_value_of_the_wrong_type_is_told_with_its_place(tmp_path, capsys, sett
         ("compare memory", "--output: folder for JSON and figure; made where missing"),
         ("compare table", "its folder, the --output of `rmaat compare accuracy`"),
         ("data", f"its task, one of: {', '.join(TASKS.names())}"),
-        ("list", "one of: models, recipes, tasks"),
+        ("list", "one of: attention, models, recipes, tasks"),
     ],
 )
 def test_a_missing_argument_is_told_with_what_it_is(capsys, verb, needed):
