@@ -47,58 +47,69 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(kw_only=True)
 class ModelSettings(AttentionSettings):
-    """What a model is, apart from its vocabulary and labels.
+    """The settings of a model, apart from its vocabulary and labels.
+
+    The first sentence of each description is its line in `rmaat train --help`.
 
     Args:
-        max_seq_len: longest sequence, in tokens or values; with num_segments it sets the segment length [P].
-        num_segments: segments that max_seq_len is cut into, any divisor of it [P: 2, 4, 8, 16].
-        num_memory_tokens: memory tokens M put before each segment and handed to the next [P: 1 by default].
-        input_type: 'tokens' (ids, looked up) or 'values' (real numbers, patch_size a position, embedded linearly).
-        patch_size: consecutive values that one position holds, embedded together by one linear map, such as the channels of a
-            signal or a row of an image; needs input_type 'values' [C: 1, a position a value].
-        two_towers: read two inputs with one encoder and classify [a, b, a * b, a - b], as the Long Range Arena does for pairs.
-        attention_type: 'astro' (linear, astromorphic) or 'softmax' [P], or that of a baseline: 'linear', 'nystromformer',
-            'linformer', 'performer', 'luna', 'vla' or 's4d'; see docs/models.md.
-        memory_replay_backprop: train by replaying segments (AMRB) instead of keeping all activations [P].
-        replay_budget: memory in which replay may keep segments alive rather than compute them again: a size such as '2GiB', a
-            fraction of the free memory such as 0.5, or a whole number of segments; null keeps the last segment alone.
-        replay_buffer: where replay stores the memory between segments: on the model's 'device', or on the 'cpu'.
-        truncated_segments: let gradients reach back this many segments only; needs memory_replay_backprop off.
-        astro_mem: scale the memory by retention factors; false means the schedule 'none' [P].
-        retention_schedule: how the factors are set: 'ltp' (simulated increments of the long-term process) [P], 'plateau' (their
-            closed form) [P], 'streaming' (no T needed), 'constant', 'none', 'learned' (one logit a segment, begun at 'ltp'), or
-            'rotating' (1 for one memory token, another in each segment, and 0 for the others; not with the form 'scale') [C].
-        retention_constant: the factor of the schedule 'constant', in 0 .. 1. With 0 and the form 'interpolate' every segment
-            starts from the memory tokens of the first: only an associative memory carries anything on.
-        retention_form: what the factor RF does to the memory: 'scale' RF h [P], 'relative' (the same, RF over the sample's
-            largest), 'interpolate' RF h + (1 - RF) mem, or 'gate' (the same, by a learned gate begun at RF) [C].
-        memory_layout: where the memory stands: at the 'front' [P], at the 'back' behind a segment's tokens, or 'read_write', read
-            at the front and written at further positions at the back [C].
-        macro_model: parameters of the neuron-astrocyte model that differ from its defaults, by name; see `rmaat simulate`.
+        max_seq_len: longest sequence, in tokens or values [P].
+        num_segments: segments that max_seq_len is cut into, a divisor of it [P: 2, 4, 8, 16].
+        num_memory_tokens: memory tokens M, passed from each segment to the next [P: 1].
+        input_type: 'tokens' (ids, looked up) or 'values' (real numbers, embedded linearly).
+        patch_size: consecutive values that share a position, if input_type is 'values' [C: 1]. One
+            linear map embeds them together: the channels of a signal, a row of an image.
+        two_towers: read two inputs with one encoder, and classify [a, b, a * b, a - b]. The Long
+            Range Arena does so for pairs.
+        attention_type: attention within a segment, one of `rmaat list attention` [P: 'astro'].
+        memory_replay_backprop: compute segments again in the backward pass (AMRB) [P].
+        replay_budget: memory for segments that replay does not compute again, such as '2GiB'. A
+            fraction such as 0.5 is that of the free memory, and a whole number counts segments.
+            null means the last segment alone.
+        replay_buffer: device that stores the memory between segments: the model's 'device', or 'cpu'.
+        truncated_segments: segments that gradients reach back, without memory_replay_backprop.
+        astro_mem: scale the memory by retention factors [P]. false means the schedule 'none'.
+        retention_schedule: source of the retention factors, such as 'ltp', 'constant' or 'none' [P].
+            'ltp' takes the simulated increments of the long-term process [P], 'plateau' their
+            closed form [P], 'streaming' needs no T, 'constant' is one number, 'learned' has one
+            logit a segment that starts at 'ltp', and 'rotating' writes one memory token, another in
+            each segment, and keeps the others [C].
+        retention_constant: factor of the schedule 'constant', from 0 to 1. With 0 and the form
+            'interpolate' each segment starts from the initial memory tokens, so that only an
+            associative memory carries information.
+        retention_form: use of the factor RF: 'scale', 'relative', 'interpolate' or 'gate' [P: scale].
+            With the memory mem before a segment and h after it: 'scale' is RF h; 'relative' divides
+            RF by the sample's largest; 'interpolate' is RF h + (1 - RF) mem; 'gate' is the same
+            with a learned gate that starts at RF [C].
+        memory_layout: place of the memory tokens: 'front' [P], 'back' or 'read_write' [C]. With
+            'read_write' they are read at the front and written at further positions at the back.
+        macro_model: parameters of the neuron-astrocyte model that differ from its defaults. They are
+            the flags of `rmaat simulate`.
         positional_encoding: add sinusoids to the embedded tokens [P].
-        short_conv_size: positions that a convolution spans before each layer, feature by feature, odd: a token and its neighbours
-            in the segment, without memory; null means none [beyond P].
-        associative_memory: beside the memory tokens, carry a matrix a layer, which they write and every position reads
-            (arXiv 2407.04841) [beyond P].
-        associative_size: width of its queries and keys; the matrix has 6 * associative_size rows [C: 64].
-        associative_writers: the positions that write to it: those of the 'memory' (arXiv 2407.04841), or 'all', with the map of
-            queries for keys too [C].
-        associative_retention: scale what it holds by the retention factor before each write [C].
+        short_conv_size: neighbouring tokens that a convolution before each layer spans, odd [C]. It
+            leaves out the memory tokens; null means none.
+        associative_memory: carry a matrix in each layer beside the memory tokens [C]. The memory
+            tokens write it and every position reads it (arXiv 2407.04841).
+        associative_size: width of the associative memory's keys; it has 6 rows for each [C].
+        associative_writers: positions that write to the associative memory: 'memory' or 'all' [C].
+            With 'all' the map of the queries makes the keys too.
+        associative_retention: scale the associative memory by the retention factor before writing [C].
         hidden_size: width D of tokens and memory.
         num_hidden_layers: encoder layers.
-        num_attention_heads: heads; must divide hidden_size.
+        num_attention_heads: heads, a divisor of hidden_size.
         intermediate_size: width inside the feed-forward part.
         hidden_act: activation of the feed-forward part, a name known to transformers.
         hidden_dropout_prob: dropout on embeddings and after attention and feed-forward.
         layer_norm_eps: epsilon of layer normalisation.
-        norm_first: normalise before attention and feed-forward (pre-norm) [C]; false is after them, as drawn [P].
-        readout: what the classifier reads of the last segment: 'mean' over tokens and memory, its 'first' or 'last' token, its
-            'memory', or the 'running_mean' over all tokens of all segments [C].
-        pooled_norm: standardise each feature of what is read over the batch, before the classifier [C]: means over many tokens
-            differ little from sequence to sequence, which short trainings do not overcome. Evaluation goes by statistics of up to
-            512 train examples, taken anew before each evaluation in training; a model trained otherwise has running ones.
-        classifier_hidden_size: width of a hidden layer in the classifier, as the Long Range Arena's has one; null means a linear
-            classifier [C]. Pathfinder is not learned in short trainings without it.
+        norm_first: normalise before attention and feed-forward instead of after them [P: false].
+        readout: input of the classifier: 'mean', 'first', 'last', 'memory' or 'running_mean' [C]. In
+            the last segment they are the mean over tokens and memory, the first and the last token,
+            and the memory; 'running_mean' is the mean over the tokens of all segments.
+        pooled_norm: standardise each feature of the classifier's input over the batch [C]. Means over
+            many tokens differ little from sequence to sequence, and short trainings do not overcome
+            that. Evaluation uses the statistics of up to 512 training examples, taken anew before
+            each evaluation; a model trained by other means has running ones.
+        classifier_hidden_size: width of a hidden layer in the classifier; null means none [C]. The
+            Long Range Arena's classifier has one, and Pathfinder needs it in short trainings.
     """
 
     max_seq_len: int = 4096

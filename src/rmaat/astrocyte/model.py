@@ -98,8 +98,8 @@ class MacroModel:
     num_post: int = 3
     """Number of postsynaptic neurons, >= 1 [P]."""
     theta: str = "tanh"
-    """Function theta of both neurons' activity that writes the synapse: a name in `NONLINEARITIES`, which are
-    tanh, rectified_tanh, rectified_hyperbola, relu and linear [C]."""
+    """Function theta of both neurons' activity that writes the synapse, a name in `NONLINEARITIES` [C]. The names
+    are tanh, rectified_tanh, rectified_hyperbola, relu and linear."""
     phi: str = "tanh"
     """Function phi of a presynaptic neuron's activity, its output, a name in `NONLINEARITIES` [C]."""
     psi: str = "tanh"
@@ -109,8 +109,8 @@ class MacroModel:
     kappa: str = "rectified_tanh"
     """Function kappa of the synapse that drives both processes, a name in `NONLINEARITIES` [C]."""
     positions: tuple[Position, ...] | None = None
-    """Where the synapses are, one point of any dimension for each, (0, 0), (0, 1) ... by row of presynaptic neurons;
-    null: synapse (i, j) at grid point (i, j) [C]."""
+    """Place of each synapse, a point of any dimension; null means grid point (i, j) for synapse (i, j) [C]. The
+    order is (0, 0), (0, 1) ... by row of presynaptic neurons."""
 
     def __post_init__(self) -> None:
         for name in NUMBER_FIELDS:

@@ -30,14 +30,15 @@ class AstroSettings(MixerSettings):
 
     Args:
         calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
-        hebbian_scale: divisor of the Hebbian weights; 'auto' lets the weights of a reading sum to
-            about 1 whatever the segment's length is [C], null means the width of a head [P].
+        hebbian_scale: divisor of the Hebbian weights: 'auto', a number, or null [P: null]. With
+            'auto' the weights of a reading sum to about 1 for every length of a segment; null means
+            the width of a head.
         position_decay: scale of exp(-scale |i - j|) in the astrocyte's relative positions [C].
-        basis_stride: neighbouring positions that share a column of M in the astrocyte's relative
-            positions [C: 1].
-        hebbian_astro: add the astrocyte's Hebbian weights H_astro [P]; without them there are no
+        basis_stride: neighbouring positions that share a column of the matrix M [C]. M makes the
+            astrocyte's relative positions.
+        hebbian_astro: add the astrocyte's Hebbian weights H_astro [P]. Without them there are no
             relative positions.
-        hebbian_sigmoid: a sigmoid on the Hebbian weights [A; P has none].
+        hebbian_sigmoid: apply a sigmoid to the Hebbian weights [A; P has none].
         presynaptic_plasticity: divide by the calcium response C [P].
     """
 
@@ -67,8 +68,8 @@ class NystromformerSettings(MixerSettings):
     """The settings of Nyström attention.
 
     Args:
-        num_landmarks: landmarks of 'nystromformer', the most that a segment has.
-        conv_kernel_size: positions that the convolution of values in 'nystromformer' spans, odd.
+        num_landmarks: nystromformer: most landmarks of a segment.
+        conv_kernel_size: nystromformer: positions that the convolution of values spans, odd.
     """
 
     num_landmarks: int = 64
@@ -85,7 +86,7 @@ class LinformerSettings(MixerSettings):
     """The settings of Linformer's attention.
 
     Args:
-        linformer_size: learned sums over positions that 'linformer' attends to.
+        linformer_size: linformer: learned sums over positions that are attended to.
     """
 
     linformer_size: int = 64
@@ -100,8 +101,7 @@ class PerformerSettings(MixerSettings):
     """The settings of Performer's attention.
 
     Args:
-        num_random_features: random features of 'performer'; null means m ln m, m being the width of
-            a head.
+        num_random_features: performer: random features; null means m ln m for heads of width m.
     """
 
     num_random_features: int | None = None
@@ -117,7 +117,7 @@ class VlaSettings(MixerSettings):
     """The settings of variational linear attention.
 
     Args:
-        ridge_penalty: lambda of the least squares in 'vla' [C].
+        ridge_penalty: vla: lambda of the least squares [C].
     """
 
     ridge_penalty: float = 1.0
@@ -132,7 +132,7 @@ class S4DSettings(MixerSettings):
     """The settings of the diagonal state space.
 
     Args:
-        state_size: states of each feature in 's4d', even.
+        state_size: s4d: states of each feature, even.
     """
 
     state_size: int = 64

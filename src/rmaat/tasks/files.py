@@ -30,13 +30,13 @@ class FilesOptions:
     """Where one's own labelled documents are, for the task files.
 
     Args:
-        train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task files.
-        validation_file: the same for validation; null holds out a tenth of each class of train.
-        test_file: the same for the test; needed for the task files.
-        text_column: column of the text; null means 'text'.
-        other_text_column: column of the second text, for pairs; null means there is none.
-        label_column: column of the label, a string or a number; null means 'label'.
-        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; null means bytes.
+        train_file: files: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on.
+        validation_file: files: the same for validation; null holds out a tenth of each class.
+        test_file: files: the same for the test.
+        text_column: files: column of the text ('text').
+        other_text_column: files: column of the second text, for pairs.
+        label_column: files: column of the label, a string or a whole number ('label').
+        tokenizer: files: name or folder of a Hugging Face tokenizer on this machine; null means bytes.
     """
 
     train_file: str | None = None
