@@ -20,9 +20,9 @@ from transformers import PreTrainedTokenizerFast
 
 from rmaat.errors import UserError
 from rmaat.tasks import load, task_of
-from rmaat.tasks.facts import facts
 from rmaat.tasks.files import FilesOptions, files_task
 from rmaat.tasks.records import read_records
+from rmaat.tasks.statistics import part_statistics
 
 Rows = list[dict[str, Any]]
 
@@ -90,7 +90,7 @@ def test_every_format_gives_the_same(tmp_path: Path, suffix: str) -> None:
     dataset = load(task, tmp_path, max_seq_len=11)
     assert texts(dataset["test"]) == [row["text"].encode()[:11].decode(errors="ignore") for row in rows_of("test")]
     assert dataset["test"]["labels"][:4] == [1, 2, 0, 1]
-    assert facts(dataset["test"]).classes == {"maybe": 13, "no": 14, "yes": 13}
+    assert part_statistics(dataset["test"]).classes == {"maybe": 13, "no": 14, "yes": 13}
 
 
 def test_validation_is_held_out_by_the_seed_from_each_class(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_validation_is_held_out_by_the_seed_from_each_class(tmp_path: Path) -> N
     task = files_task(put(tmp_path / "d", train=rows))
     found = [load(task, tmp_path, seed=seed) for seed in (0, 1)]
     for dataset in found:
-        assert facts(dataset["validation"]).classes == {"maybe": 2, "no": 2, "once": 0, "rare": 1, "yes": 2}
+        assert part_statistics(dataset["validation"]).classes == {"maybe": 2, "no": 2, "once": 0, "rare": 1, "yes": 2}
         assert sorted(texts(dataset["train"]) + texts(dataset["validation"])) == sorted(row["text"] for row in rows)
     assert texts(found[0]["validation"]) != texts(found[1]["validation"])
 
@@ -117,7 +117,7 @@ def test_repetitions_are_dropped_from_train_and_counted(tmp_path: Path) -> None:
     dataset = load(files_task(put(tmp_path / "d", train=train)), tmp_path)
     both = texts(dataset["train"]) + texts(dataset["validation"])
     assert sorted(both) == [row["text"] for row in rows_of("train", 9)]
-    assert facts(dataset["train"]).notes == [
+    assert part_statistics(dataset["train"]).notes == [
         "dropped 1 examples that are in another part too and 2 that repeat another of train"
     ]
 

@@ -11,8 +11,8 @@ import pytest
 
 from rmaat.errors import UserError
 from rmaat.tasks import load
-from rmaat.tasks.facts import facts
 from rmaat.tasks.imdb import IMDB
+from rmaat.tasks.statistics import part_statistics
 
 
 def records(part: str, count: int = 60) -> list[dict[str, Any]]:
@@ -82,7 +82,9 @@ def test_repetitions_are_dropped_from_train_only(tmp_path: Path) -> None:
     assert len(both) == len(set(both)) == 60 - 3 - 2
     assert not set(both) & set(texts(dataset["test"]))
     assert len(dataset["test"]) == 60
-    assert "dropped 3 reviews that are in another part too and 2 that repeat" in facts(dataset["train"]).notes[0]
+    assert (
+        "dropped 3 reviews that are in another part too and 2 that repeat" in part_statistics(dataset["train"]).notes[0]
+    )
 
 
 def test_short_and_long_variants(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.curves import draw_curves
-from rmaat.training.data import RunData, describe, drawn, tell
+from rmaat.training.data import RunData, drawn, print_statistics
 from rmaat.training.finished import FinishedRun
 from rmaat.training.pooled import PooledStatistics
 from rmaat.training.precision import with_precision
@@ -56,6 +56,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     source = prepared(run)
     run = source.run
     data = source.load(bar)
+    statistics = source.statistics(data)
     batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
     if len(data["train"]) < batch:
         raise UserError(
@@ -82,7 +83,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
 
     trainer = build_trainer(source, model, data, curriculum)
     if trainer.is_world_process_zero():
-        tell(data)
+        print_statistics(statistics)
     trainer.train_from(checkpoint)
     history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))
@@ -112,7 +113,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "patch_size": run.patch_size,
         "model": run.model,
         **provenance(),
-        "data": describe(data),
+        "data": {part: asdict(of_part) for part, of_part in statistics.items()},
     }
     if trainer.is_world_process_zero():
         run_folder.write_atomically(output_dir / run_folder.METRICS, json.dumps(metrics, indent=2) + "\n")
