@@ -145,9 +145,9 @@ def test_pairs_of_later_parts_are_dropped_in_either_order(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("papers", "pairs", "word"),
     [
-        (b"[]\n", b"", r"docs\.jsonl\.xz, line 1: expected a JSON object"),
+        (b"[]\n", b"", r"docs\.jsonl\.xz, line 1: not a JSON object"),
         (b'{"id": "a", "text": ""}\n', b"", r"docs\.jsonl\.xz, line 1: the text is empty"),
-        (b'{"id": 3, "text": "x"}\n', b"", r"docs\.jsonl\.xz, line 1: expected a JSON object"),
+        (b'{"id": 3, "text": "x"}\n', b"", r"docs\.jsonl\.xz, line 1: 'id' and 'text' must be strings"),
         (None, b"1\ta\tx\n", r"train\.tsv\.gz, line 1: aan_lite_docs\.jsonl\.xz has no paper 'x'"),
         (None, b"1\ta\n", r"train\.tsv\.gz, line 1: expected a label of 0 or 1 and two ids"),
         (None, b"", r"train\.tsv\.gz has no pairs"),

@@ -95,7 +95,7 @@ def test_reader_gives_the_rows_that_were_written(
     for part, order in ((dataset, list(range(len(rows)))), (dataset.select(chosen), chosen)):
         reader = TokenReader(part)
         assert len(reader) == len(order)
-        assert reader.lengths("other_input_ids").tolist() == [min(8, len(rows[i][1])) for i in order]
+        assert lengths(part, "other_input_ids").tolist() == [min(8, len(rows[i][1])) for i in order]
         backwards = list(range(len(order)))[::-1]
         for found in (reader.__getitems__(backwards), pickle.loads(pickle.dumps(reader)).__getitems__(backwards)):
             for example, i in zip(found, order[::-1], strict=True):

@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerFast
 
 from rmaat.errors import UserError
 from rmaat.tasks import load, task_of
-from rmaat.tasks.files import FilesOptions, files_task
+from rmaat.tasks.files import files_task
+from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.records import read_records
 from rmaat.tasks.statistics import part_statistics
 
@@ -221,10 +222,10 @@ GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (".csv", b"text;label\na;x\n", "line 1: no column 'text'"),
         (".csv", b"text,label\na,x\n\n\nb,y\n", "line 3: blank, with lines after it"),
         (".tsv", b"text\tlabel\na\tx\n\nb\ty\n", "line 3: blank, with lines after it"),
-        (".csv", b"text,label\na,x\nb\n", "line 3: 1 columns where line 1 names 2"),
+        (".csv", b"text,label\na,x\nb\n", "line 3: 1 columns, but line 1 names 2"),
         (".csv", b'text,label\na,x\n"b,y\n', "line 3: not CSV"),
         (".csv", b"text,label\na,x\n\xe9,y\n", "line 3: byte 0 is not UTF-8"),
-        (".tsv", b"text\tlabel\na\tx\nb\ty\tz\n", "line 3: 3 columns where line 1 names 2"),
+        (".tsv", b"text\tlabel\na\tx\nb\ty\tz\n", "line 3: 3 columns, but line 1 names 2"),
         (".parquet", b"PAR1 and no more", "after row 0: not a whole Parquet file"),
         (".parquet", b"", "after row 0: not a whole Parquet file"),
         (".jsonl.gz", gzip.compress(GOOD)[:-6], "not a whole .gz file"),
@@ -248,9 +249,13 @@ def test_what_leaves_a_part_empty_is_told_with_its_file(tmp_path: Path) -> None:
     for options, word in (
         (
             same,
-            r"train\.jsonl: no example is left to train on: all 40 were dropped, being in test_file \S+train\.jsonl too",
+            r"train\.jsonl: no example is left to train on: all 40 were dropped because they are also in test_file "
+            r"\S+train\.jsonl; give a train_file with other examples",
         ),
-        (both, r"all 6 were dropped, being in validation_file \S+validation\.jsonl or test_file \S+test\.jsonl too"),
+        (
+            both,
+            r"all 6 were dropped because .* in validation_file \S+validation\.jsonl or test_file \S+test\.jsonl; ",
+        ),
         (
             put(tmp_path / "c", train=rows_of("a", 3)),
             r"train\.jsonl: no label has two examples, so .* give a validation_",

@@ -99,14 +99,14 @@ def test_short_and_long_variants(tmp_path: Path) -> None:
     ("bad", "words"),
     [
         (b"{", ["not a JSON object"]),
-        (b"[1]", ["JSON object with a string 'text'"]),
-        (b'{"text": 3, "label": 0}', ["JSON object with a string 'text'"]),
+        (b"[1]", ["not a JSON object"]),
+        (b'{"text": 3, "label": 0}', ["'text' must be a string, found 3"]),
         (b'{"text": "a", "label": 2}', ["0 (negative) or 1 (positive), found 2"]),
-        (b'{"text": "a", "label": true}', ["found true"]),
-        (b'{"text": "a"}', ["found null"]),
+        (b'{"text": "a", "label": true}', ["0 (negative) or 1 (positive), found True"]),
+        (b'{"text": "a"}', ["no column 'label'"]),
         (b'{"text": "", "label": 0}', ["empty"]),
         (b'{"text": "\\ud800", "label": 0}', ["surrogate"]),
-        (b'{"text": "\xff", "label": 0}', ["not a JSON object"]),
+        (b'{"text": "\xff", "label": 0}', ["byte 10 is not UTF-8"]),
     ],
 )
 def test_bad_lines_are_told(tmp_path: Path, bad: bytes, words: list[str]) -> None:

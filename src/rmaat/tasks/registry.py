@@ -10,8 +10,7 @@ from rmaat.registry import Registry
 from rmaat.tasks.base import Task
 
 if TYPE_CHECKING:
-    from rmaat.tasks.files import FilesOptions
-    from rmaat.tasks.options import MemoryOptions
+    from rmaat.tasks.options import FilesOptions, MemoryOptions
 
 TASKS: Registry[Task] = Registry(
     "task",

@@ -17,9 +17,9 @@ from rmaat.tasks import Task, TaskInfo, data_folder, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import SPLITS, GeneratedTask, ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
-from rmaat.tasks.files import FilesOptions, FilesTask
+from rmaat.tasks.files import FilesTask
 from rmaat.tasks.generate import made_from
-from rmaat.tasks.options import TaskOptions
+from rmaat.tasks.options import FilesOptions, TaskOptions
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import TABLE_HEADINGS, PartStatistics, dataset_statistics, remarks, table_rows
