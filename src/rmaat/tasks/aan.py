@@ -153,7 +153,7 @@ def _papers(path: Path) -> dict[bytes, bytes]:
             name, text = record["id"], record["text"]
             if not (isinstance(name, str) and isinstance(text, str)):
                 raise UserError("'id' and 'text' must be strings")
-            texts[name.encode(errors="replace")] = encode_bytes(text).tobytes()
+            texts[encode_bytes(name).tobytes()] = encode_bytes(text).tobytes()
         except UserError as error:
             raise UserError(f"{path}, {where}: {error}") from error
     if not texts:
