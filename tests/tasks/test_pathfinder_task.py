@@ -89,7 +89,7 @@ def test_damage_to_the_release_is_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"sample_175\.png.*{word}"):
             load("pathfinder32_easy", tmp_path)
     Image.new("L", (31, 32)).save(image)
-    with pytest.raises(UserError, match="31 x 32 pixels where 32 x 32"):
+    with pytest.raises(UserError, match="31 x 32 pixels, not 32 x 32"):
         load("pathfinder32_easy", tmp_path)
     image.unlink()
     with pytest.raises(UserError, match=r"sample_175\.png is missing"):

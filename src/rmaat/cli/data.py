@@ -122,17 +122,9 @@ def _report_files(console: Console, sources: tuple[Path, ...], data_dir: Path) -
 
 
 def _show(console: Console, task: Task, data_dir: Path, dataset: DatasetDict, count: int) -> None:
-    from rich.table import Table
+    from rmaat.tasks.statistics import dataset_statistics, print_statistics
 
-    from rmaat.tasks.statistics import TABLE_HEADINGS, dataset_statistics, remarks, table_rows
-
-    statistics = dataset_statistics(dataset)
-    listing = Table(*TABLE_HEADINGS, box=None)
-    for row in table_rows(statistics):
-        listing.add_row(*row)
-    console.print(listing)
-    for remark in remarks(statistics):
-        console.print(remark)
+    print_statistics(dataset_statistics(dataset), console)
     examples = dataset["train"].select(range(min(count, len(dataset["train"])))).with_format("numpy")[:]
     labels = [task.info.label_names[label] for label in examples["labels"]]
     if task.info.image_shape is not None:

@@ -6,16 +6,16 @@
 |---|---|
 | `registry.py` | the registered tasks, one line each |
 | `base.py` | the interface of a task |
-| `listops.py`, `imdb.py`, `aan.py`, `images.py`, `pathfinder/` | tasks of the Long Range Arena, and their kin |
-| `recall.py`, `retrieval.py`, `stories.py` | generated tasks that need memory; `memory.py` is their base |
+| `listops.py`, `imdb.py`, `aan.py`, `images.py`, `pathfinder/` | the Long Range Arena's tasks |
+| `recall.py`, `retrieval.py`, `stories.py` | tasks that need memory; `memory.py` is their base |
 | `files.py`, `records.py` | the user's own files |
 | `options.py` | the settings of tasks |
 | `generate.py` | generated files are written, all or none |
 | `download.py` | published archives are fetched and unpacked |
-| `text.py`, `npz.py` | text and arrays are read from files that may be damaged |
+| `text.py`, `npz.py`, `image_files.py` | text, arrays and images are read from files |
 | `splits.py` | repeated examples are dropped; validation is held out of train |
 | `cache.py`, `checksums.py`, `disk.py` | built data sets are kept and found again |
-| `arrow.py`, `statistics.py` | rows become Arrow files; lengths, classes and notes are kept beside them |
+| `arrow.py`, `statistics.py` | rows become Arrow files, with their statistics beside them |
 | `reader.py`, `collate.py` | examples are read from the mapped files and padded into batches |
 """
 
@@ -49,8 +49,8 @@ def load(
 ) -> DatasetDict:
     """Return a task's data set, memory-mapped: `train`, `validation`, `test`.
 
-    It is built once, kept in the cache (see `rmaat.tasks.cache`) and from then on only opened. What was
-    cut or dropped is logged; `rmaat.tasks.statistics.dataset_statistics` returns it.
+    It is built once, kept in the cache (see `rmaat.tasks.cache`) and from then on only opened. What
+    was cut or dropped is logged; `rmaat.tasks.statistics.dataset_statistics` returns it.
 
     Args:
         task: a name, or a task that `task_of` returned.
@@ -64,8 +64,8 @@ def load(
         `other_input_ids` too.
 
     Raises:
-        UserError: if the task is unknown, files are missing or malformed, the seed is negative or the
-            length is below 1.
+        UserError: if the task is unknown, files are missing or malformed, the seed is negative or
+            the length is below 1.
     """
     if isinstance(task, str):
         task = task_of(task)

@@ -1,26 +1,28 @@
 """Citation between two papers, from their first 4,000 bytes: the Long Range Arena's Retrieval task.
 
-`aan` reads the release's `new_aan_pairs.{train,eval,test}.tsv`. A line is a pair: label, id1, id2, text1
-and text2, separated by tabs, without quotes or a header. The files have gigabytes and are read as a
-stream. `aan_lite` reads a smaller set of other papers, made for the development of this project. Its
-files are not published, and results on it are not results on `aan`.
+`aan` reads the release's `new_aan_pairs.{train,eval,test}.tsv`. A line is a pair: label, id1, id2,
+text1 and text2, separated by tabs, without quotes or a header. The files have gigabytes and are
+read as a stream. `aan_lite` reads a smaller set of other papers, made for the development of this
+project. Its files are not published, and results on it are not results on `aan`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rmaat.errors import UserError
 from rmaat.tasks.base import SPLITS, Part, Row, TaskInfo, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
 from rmaat.tasks.records import read_records
-from rmaat.tasks.splits import digest, in_later_parts, without
+from rmaat.tasks.splits import digest, parts_without_repetitions
 from rmaat.tasks.text import VOCAB_SIZE, BytesTask, encode_bytes, read_lines, utf8
 
 PART_NAMES = {"train": "train", "validation": "eval", "test": "test"}
 
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
+
+REPEATED = "pairs that a later part has too, in this order or the other"
 
 FIELDS = ("label", "id1", "id2", "text1", "text2")
 
@@ -70,22 +72,9 @@ class Aan(BytesTask):
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
         """Read the files as a stream, the smaller ones twice; the seed is not used."""
         paths = dict(zip(SPLITS, self.sources(data_dir), strict=True))
-        return _parts(lambda split, notes: _pairs(paths[split], notes), self.info.sizes)
-
-
-def _parts(pairs: Callable[[str, list[str]], Iterator[Pair]], sizes: Sequence[int]) -> dict[str, Part]:
-    """Return the parts without pairs that are in a later part too, in either order.
-
-    `pairs` yields the pairs of a part, from the part's name, and appends to its notes.
-    """
-    elsewhere = in_later_parts(lambda split: map(_unordered_digest, pairs(split, [])))
-    parts = {}
-    for split, usual in zip(SPLITS, sizes, strict=True):
-        notes: list[str] = []
-        what = "pairs that a later part has too, in this order or the other"
-        rows = without(pairs(split, notes), elsewhere[split], _unordered_digest, what, notes)
-        parts[split] = Part(rows, notes, expected=usual)
-    return parts
+        return parts_without_repetitions(
+            lambda split, notes: _pairs(paths[split], notes), _unordered_digest, REPEATED, self.info.sizes
+        )
 
 
 def _unordered_digest(pair: Row) -> bytes:
@@ -117,8 +106,8 @@ def _pairs(path: Path, notes: list[str]) -> Iterator[Pair]:
 class AanLite(BytesTask):
     """Fewer papers and the citations between them.
 
-    Negative pairs are drawn by the popularity of the cited paper. Pairs that are in a later part too, in
-    either order, are dropped.
+    Negative pairs are drawn by the popularity of the cited paper. Pairs that are in a later part
+    too, in either order, are dropped.
     """
 
     info = _info(
@@ -142,7 +131,9 @@ class AanLite(BytesTask):
         papers, *pairs = self.sources(data_dir)
         texts = _papers(papers)
         paths = dict(zip(SPLITS, pairs, strict=True))
-        return _parts(lambda split, notes: _cited(paths[split], texts, papers), self.info.sizes)
+        return parts_without_repetitions(
+            lambda split, notes: _cited(paths[split], texts, papers), _unordered_digest, REPEATED, self.info.sizes
+        )
 
 
 def _papers(path: Path) -> dict[bytes, bytes]:

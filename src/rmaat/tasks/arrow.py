@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BATCH_TOKENS = 2**23
-"""Approximate tokens of a record batch over all columns, far below the limit of a `list` column's offsets."""
+"""Approximate tokens of a record batch, far below the limit of a `list` column's offsets."""
 
 BATCH_ROWS = 2**14
 
 PROGRESS_ROWS = 2**7
-"""Rows between two calls of `progress`: a batch of long sequences takes too long, a row too little."""
+"""Rows between two calls of `progress`: a batch of long sequences would be too many."""
 
 
 def write_part(
@@ -32,8 +32,8 @@ def write_part(
     """Write a part's rows to an Arrow stream, and its statistics beside it as `<stem>.json`.
 
     Each sequence is cut to `max_seq_len`. Memory does not grow with the number of rows. The columns
-    are the token columns of `info`, lists of `token_dtype`, and `labels`, a `ClassLabel`. `progress`
-    is called with numbers of rows.
+    are the token columns of `info`, lists of `token_dtype`, and `labels`, a `ClassLabel`.
+    `progress` is called with numbers of rows.
 
     Raises:
         UserError: if there is no row; also whatever drawing the rows raises.
@@ -44,7 +44,8 @@ def write_part(
     features = Features({name: List(Value(dtype.name)) for name in info.columns})
     features["labels"] = ClassLabel(names=list(info.label_names))
     schema = features.arrow_schema
-    # Arrays of machine integers: a Python list of millions of lengths would take many times the memory.
+    # Arrays of machine integers: a Python list of millions of lengths would take many times the
+    # memory.
     lengths = {name: array("q") for name in info.columns}
     labels = array("q")
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:

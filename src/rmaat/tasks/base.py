@@ -34,7 +34,8 @@ Progress = Callable[[int], None]
 ProgressBar = Callable[[str, int | None], AbstractContextManager[Progress]]
 """A function that shows a progress bar while the context is open.
 
-Its arguments are a description of the work and the total number of items, None if that is not known."""
+Its arguments are a description of the work and the total number of items, None if that is not
+known."""
 
 
 def no_bar(description: str, total: int | None) -> AbstractContextManager[Progress]:
@@ -72,11 +73,13 @@ class TaskInfo:
     image_shape: tuple[int, int] | None = None
     """Rows and columns of an image, whose grey levels are tokens, row by row."""
     value_mean: float | None = None
-    """Mean of the grey levels: as a real value, a level is (level - mean) / std. None if ids are no quantities."""
+    """Mean of the grey levels: as a real value, a level is (level - mean) / std.
+
+    None if ids are no quantities."""
     value_std: float | None = None
     """Standard deviation of the grey levels; see `value_mean`."""
     segment_tokens: int | None = None
-    """Tokens of a segment, if the task's examples have segments. Lengths and a curriculum count these."""
+    """Tokens of a segment, if the examples have segments. Lengths and a curriculum count these."""
     segments_read_together: int = 1
     """Number of the task's segments that form one segment of the model."""
 
@@ -127,7 +130,10 @@ class Task(ABC):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """Return what the data set depends on beside files, seed and length: JSON, part of the cache's key."""
+        """Return what the data set depends on beside files, seed and length.
+
+        The values are JSON, and part of the cache's key.
+        """
         return {}
 
     @abstractmethod
@@ -210,12 +216,15 @@ class GeneratedTask(Task):
         return False
 
     def is_there(self, data_dir: Path) -> bool:
-        """Return whether files are there, generated or published, so that none need be generated."""
+        """Return whether files are there, generated or published."""
         return all(path.is_file() for path in self.generated_files(data_dir)) or self.released(data_dir)
 
     @abstractmethod
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
-        """Write `file_names` into an existing folder; the bytes depend on seed, counts and `settings` alone."""
+        """Write `file_names` into an existing folder.
+
+        The bytes depend on seed, counts and `settings` alone.
+        """
 
 
 def first_complete(layouts: Sequence[Sequence[Path]], remedy: str) -> tuple[Path, ...]:

@@ -1,7 +1,8 @@
 """The cache of built data sets: built once, never seen half-written, shared by processes.
 
-An entry is a folder `TASK-KEY` with an Arrow file and a JSON file of statistics for each part. The key
-is a digest of everything that the data set depends on, so an entry is never changed, only added.
+An entry is a folder `TASK-KEY` with an Arrow file and a JSON file of statistics for each part. The
+key is a digest of everything that the data set depends on, so an entry is never changed, only
+added.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: Pr
     """Return the task's data set from the cache. Build it first if it is missing or damaged.
 
     Raises:
-        UserError: if the cache cannot be written, if a file changes meanwhile, and whatever the task's
-            `sources` and `build` raise.
+        UserError: if the cache cannot be written, if a file changes meanwhile, and whatever the
+            task's `sources` and `build` raise.
     """
     sources = task.sources(data_dir)
-    # The files' states from before anything is read show, at the end of a build, whether a file changed.
+    # The files' states from before anything is read show, at the end of a build, whether a file
+    # changed.
     states = file_states(sources)
     cache = cache_folder(data_dir)
     entry = cache / f"{task.info.name}-{_key(task, data_dir, sources, seed, max_seq_len, cache, bar)}"
@@ -109,8 +111,8 @@ def _build_entry(
     if entry.exists():
         logger.warning("%s is damaged and is built again", entry)
         shutil.rmtree(entry)
-    # Build in a folder with a name that no one reads. A process that was killed may have left one, and
-    # because this process holds the lock, no other is using it.
+    # Build in a folder with a name that no one reads. A process that was killed may have left one,
+    # and because this process holds the lock, no other is using it.
     partial = entry.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -120,11 +122,12 @@ def _build_entry(
         with bar(f"building {task.info.name}", _total_rows(parts.values())) as progress:
             for split, part in parts.items():
                 write_part(partial / f"{split}.arrow", task.info, part, max_seq_len, progress)
-        # The key was made from the content before the build. If a file changed since, the entry would
-        # hold data that its key does not stand for.
+        # The key was made from the content before the build. If a file changed since, the entry
+        # would hold data that its key does not stand for.
         if file_states(task.sources(data_dir)) != states:
             raise UserError(f"the files of {task.info.name} were changed while they were read; run the same again")
-        # Without this, a loss of power could leave the entry's name on the disk but not its content.
+        # Without this, a loss of power could leave the entry's name on the disk but not its
+        # content.
         for path in (*partial.iterdir(), partial):
             sync_to_disk(path)
         # The rename makes the whole entry visible in one step.
@@ -142,8 +145,8 @@ def _total_rows(parts: Iterable[Part]) -> int | None:
 def cache_folder(data_dir: Path) -> Path:
     """Return the cache folder, made if needed.
 
-    It is `$RMAAT_CACHE` if set, else `<data_dir>/.rmaat_cache`, else `~/.cache/rmaat` if the data folder
-    is missing or read-only.
+    It is `$RMAAT_CACHE` if set, else `<data_dir>/.rmaat_cache`, else `~/.cache/rmaat` if the data
+    folder is missing or read-only.
 
     Raises:
         UserError: if the folder cannot be made.

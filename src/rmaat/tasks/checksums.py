@@ -44,7 +44,8 @@ def combined_checksum(checksums: Sequence[str]) -> str:
 def file_states(paths: Sequence[Path]) -> FileStates:
     """Return what shows that a file changed without reading it.
 
-    Programs can set the modification time, but not the change time, so other content has another state.
+    Programs can set the modification time, but not the change time, so other content has another
+    state.
     """
     return [
         (str(path.resolve()), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
@@ -53,7 +54,7 @@ def file_states(paths: Sequence[Path]) -> FileStates:
 
 
 def remembered_checksums(paths: Sequence[Path], cache: Path, bar: ProgressBar = no_bar) -> list[str]:
-    """Return the `file_checksum` of each file, from the cache folder if their states are known there.
+    """Return the `file_checksum` of each file, from the cache folder if their states are known.
 
     `bar` is shown while files are read.
 

@@ -35,9 +35,11 @@ class Collator:
     multiple: int
     """Tokens or values of a segment."""
     normalise: tuple[float, float] | None = None
-    """Mean and std of levels: `input_values` (B, N) float32 = (id - mean) / std, 0 in the padding, replace `input_ids`."""
+    """Mean and standard deviation of levels.
+
+    `input_values` (B, N) float32 = (id - mean) / std, 0 in the padding, replace `input_ids`."""
     separator: int | None = None
-    """An id: the two sequences of a pair become one row, a, separator, b, and there are no `other_*` keys."""
+    """The id between the two sequences of a pair, which then become one row."""
 
     def __post_init__(self) -> None:
         if self.multiple < 1:
@@ -51,7 +53,8 @@ class Collator:
             column: [np.asarray(e[column]) for e in examples] for column in TOKEN_COLUMNS if column in examples[0]
         }
         if self.separator is not None and len(columns) == 2:
-            # A signed type if bytes do not suffice: torch has little arithmetic for wider unsigned integers.
+            # A signed type if bytes do not suffice: torch has little arithmetic for wider unsigned
+            # integers.
             between = np.array([self.separator], np.promote_types(np.uint8, np.min_scalar_type(-self.separator)))
             pairs = zip(*columns.values(), strict=True)
             columns = {"input_ids": [np.concatenate((first, between, second)) for first, second in pairs]}
@@ -67,7 +70,8 @@ class Collator:
 
     def _pad(self, rows: list[NDArray[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(1, -(-max(map(len, rows)) // self.multiple)) * self.multiple
-        # Keep the stored type: int64 ids of a long sequence would take as much memory as a segment's activations.
+        # Keep the stored type: int64 ids of a long sequence would take as much memory as a
+        # segment's activations.
         ids = np.zeros((len(rows), width), np.result_type(*{row.dtype for row in rows}))
         mask = np.zeros((len(rows), width), np.bool_)
         for padded, present, row in zip(ids, mask, rows, strict=True):
@@ -82,7 +86,10 @@ class Collator:
 
 
 def lengths(dataset: Dataset, column: str = "input_ids") -> NDArray[np.int64]:
-    """Return the numbers of tokens (len(dataset),) of a token column, from Arrow's offsets, without reading a token."""
+    """Return the numbers of tokens (len(dataset),) of a token column.
+
+    They come from Arrow's offsets; no token is read.
+    """
     counts: NDArray[np.int64] = pc.list_value_length(dataset.data.column(column)).to_numpy().astype(np.int64)
     return counts[row_numbers(dataset)]
 

@@ -71,7 +71,10 @@ LRA_RELEASE = Download(
 
 
 def release_folders(data_dir: Path) -> tuple[Path, ...]:
-    """Return the folders to search for the Long Range Arena's release: its archive unpacks into a folder in a folder."""
+    """Return the folders to search for the Long Range Arena's release.
+
+    Its archive unpacks into a folder of the same name within a folder.
+    """
     release = data_dir / LRA_RELEASE.folder
     return release, release / LRA_RELEASE.folder
 
@@ -79,8 +82,8 @@ def release_folders(data_dir: Path) -> tuple[Path, ...]:
 def fetch(download: Download, data_dir: Path, bar: ProgressBar = no_bar, url: str | None = None) -> Path:
     """Fetch an archive and unpack it.
 
-    The archive stays in `<data_dir>/downloads`. A call that was interrupted is continued by the next one.
-    The folder appears whole or not at all.
+    The archive stays in `<data_dir>/downloads`. A call that was interrupted is continued by the
+    next one. The folder appears whole or not at all.
 
     Args:
         download: the archive.
@@ -92,8 +95,8 @@ def fetch(download: Download, data_dir: Path, bar: ProgressBar = no_bar, url: st
         The folder `<data_dir>/<download.folder>`.
 
     Raises:
-        UserError: if the folder is there already, the address refuses or breaks off, the MD5 differs, or
-            the archive is damaged or would write outside its folder.
+        UserError: if the folder is there already, the address refuses or breaks off, the MD5
+            differs, or the archive is damaged or would write outside its folder.
     """
     if url is not None:
         download = replace(download, url=url)
@@ -117,7 +120,7 @@ def fetch(download: Download, data_dir: Path, bar: ProgressBar = no_bar, url: st
 
 
 def _fetch_archive(download: Download, archive: Path, bar: ProgressBar) -> None:
-    """Fetch into a `.part` file, which gets the archive's name once it is complete and its MD5 is right."""
+    """Fetch into a `.part` file, which is renamed once it is complete and its MD5 is right."""
     part = archive.with_suffix(".part")
     received = part.stat().st_size if part.is_file() else 0
     with _open_url(download, archive.parent, received) as response:
@@ -225,8 +228,8 @@ class _CountedFile(FileIO):
 
 
 def _unpack(archive: Path, download: Download, folder: Path, progress: Progress) -> None:
-    # Unpack beside the place and rename at the end. A process that was killed may have left this folder;
-    # because this process holds the lock, no other is using it.
+    # Unpack beside the place and rename at the end. A process that was killed may have left this
+    # folder; because this process holds the lock, no other is using it.
     unpacking = folder.parent / f".{folder.name}.unpacking"
     shutil.rmtree(unpacking, ignore_errors=True)
     try:

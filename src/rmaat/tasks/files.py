@@ -1,8 +1,8 @@
 """The user's own labelled documents: one text or two, from JSON Lines, CSV, TSV or Parquet.
 
-Tokens are bytes, or the ids of a tokenizer. Examples of train that repeat one of validation or test, or
-an earlier one of train, are dropped and counted. Without a validation file a tenth of each class is held
-out of train, chosen by the seed.
+Tokens are bytes, or the ids of a tokenizer. Examples of train that repeat one of validation or
+test, or an earlier one of train, are dropped and counted. Without a validation file a tenth of each
+class is held out of train, chosen by the seed.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ INFO = TaskInfo(
 class FilesTask(Task):
     """The task of the user's own files.
 
-    The train file is read for its labels when `info` is first asked for. With `label_names`, a trained
-    model's, it is not read: it may have changed since.
+    The train file is read for its labels when `info` is first asked for. With `label_names`, a
+    trained model's, it is not read: it may have changed since.
     """
 
     option_names = tuple(field.name for field in fields(FilesOptions))
@@ -93,7 +93,7 @@ class FilesTask(Task):
         return {"options": asdict(self.options), "tokenizer": self.tokenizer_checksum()}
 
     def tokenizer_checksum(self) -> str | None:
-        """Return the SHA-256, in hexadecimal, of the tokenizer's vocabulary and rules; None without a tokenizer."""
+        """Return the SHA-256 of the tokenizer's vocabulary and rules; None without a tokenizer."""
         return _tokenizer_checksum(self._tokenizer)
 
     def save_tokenizer(self, folder: Path) -> None:
@@ -102,7 +102,7 @@ class FilesTask(Task):
             self._tokenizer.save_pretrained(folder)
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """Return the files named by the options, in the order train, validation, test; `data_dir` is not used."""
+        """Return the files of the options: train, validation, test; `data_dir` is not used."""
         validation = ["validation_file"] if self.options.validation_file else []
         return tuple(self._path(option) for option in ("train_file", *validation, "test_file"))
 
@@ -135,8 +135,8 @@ class FilesTask(Task):
         """Return the test part, from the test file alone.
 
         Raises:
-            UserError: if the file is missing, or is malformed or has a label that is not in `info`; names
-                file and line.
+            UserError: if the file is missing, or is malformed or has a label that is not in `info`;
+                names file and line.
         """
         return Part(self._rows(self._path("test_file"), None))
 
@@ -180,7 +180,7 @@ class FilesTask(Task):
         return names
 
     def _files_that_repeat(self, scans: Mapping[Path, _Scan], train: Path, others: Sequence[Path]) -> str:
-        """Return, for a message, the options and paths of the other files that hold examples of train."""
+        """Return, for a message, options and paths of the files that repeat examples of train."""
         options = ("validation_file", "test_file")[-len(others) :]
         return " or ".join(
             f"{option} {path}"
@@ -228,7 +228,8 @@ def files_task(options: FilesOptions) -> FilesTask:
     """Return the task of the user's own files, with its labels known.
 
     Raises:
-        UserError: if a file is missing, the train file is unusable, or the tokenizer is not on this machine.
+        UserError: if a file is missing, the train file is unusable, or the tokenizer is not on this
+            machine.
     """
     task = FilesTask(options)
     task.sources(Path())
@@ -237,7 +238,11 @@ def files_task(options: FilesOptions) -> FilesTask:
 
 
 def _examples(path: Path, text_columns: Sequence[str], label_column: str) -> Iterator[tuple[str, list[str], str]]:
-    """Yield place, texts and label of every example. Raises `UserError` naming file and line, or if there is none."""
+    """Yield place, texts and label of every example.
+
+    Raises:
+        UserError: if a text or label is malformed, or there is no example; names file and line.
+    """
     where = None
     for where, record in read_records(path, [*text_columns, label_column]):
         for column in text_columns:
@@ -260,7 +265,7 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}\.0+")
 
 
 def _label_name(value: object) -> str | None:
-    """Return a label as a string, the same for every spelling of a whole number; None if it is no label."""
+    """Return a label's name, equal for all spellings of a number; None if it is no label."""
     match value:
         case bool():
             return str(value).lower()
@@ -284,7 +289,8 @@ class _Scan:
     digests: list[bytes]
 
 
-# `info` and `build` scan the same files. Size and time are arguments so that a changed file is scanned again.
+# `info` and `build` scan the same files. Size and time are arguments so that a changed file is
+# scanned again.
 @lru_cache(maxsize=3)
 def _scan(path: Path, text_columns: tuple[str, ...], label_column: str, size: int, modified: int) -> _Scan:
     scan = _Scan([], [])

@@ -58,8 +58,8 @@ def generate(
         True if the files were made, False if they were there.
 
     Raises:
-        UserError: before the work, if files of other settings or damaged ones are there and `overwrite`
-            is false, if the folder cannot be written, or if its disk is too full.
+        UserError: before the work, if files of other settings or damaged ones are there and
+            `overwrite` is false, if the folder cannot be written, or if its disk is too full.
     """
     folder = data_dir / task.folder_name
     settings = {
@@ -103,13 +103,13 @@ def _is_there(task: GeneratedTask, folder: Path, settings: dict[str, Any]) -> bo
 
 
 def made_from(task: GeneratedTask, data_dir: Path) -> dict[str, Any] | None:
-    """Return the settings of the generated files; None if a file is missing or the settings are unreadable."""
+    """Return the settings of the generated files; None if a file is missing or unreadable."""
     whole = all(path.is_file() for path in task.generated_files(data_dir))
     return _read_settings(data_dir / task.folder_name) if whole else None
 
 
 def check_undamaged(task: GeneratedTask, data_dir: Path, bar: ProgressBar = no_bar) -> None:
-    """Check the generated files against the checksums stored when they were written, if there are any.
+    """Check the generated files against the checksums that were stored with them, if there are any.
 
     `bar` is shown while files are read, which happens only once.
 
@@ -150,7 +150,8 @@ def _write(
     progress: Progress,
 ) -> None:
     partial = folder / PARTIAL
-    # A process that was killed may have left the folder; because this one holds the lock, no other uses it.
+    # A process that was killed may have left the folder; because this one holds the lock, no other
+    # uses it.
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:

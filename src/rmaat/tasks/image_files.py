@@ -22,7 +22,7 @@ Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def _checked(info: TaskInfo, where: str, images: NDArray[Any], labels: NDArray[Any]) -> Images:
-    """Return the arrays if they are images of the task and their labels; raises `UserError` if not."""
+    """Return the arrays if they are images of the task and their labels; else raise `UserError`."""
     assert info.image_shape is not None
     rows, columns = info.image_shape
     if images.dtype != np.uint8 or images.shape[1:] != (rows, columns) or not len(images):
@@ -47,8 +47,9 @@ def read_compact(info: TaskInfo, sources: Sequence[Path]) -> tuple[Images, Image
     return train, test
 
 
-# The official batches of CIFAR-10 are pickles. They are read without running anything in them: every name
-# that a batch refers to is replaced by one of the functions and classes below, and other names are refused.
+# The official batches of CIFAR-10 are pickles. They are read without running anything in them:
+# every name that a batch refers to is replaced by one of the functions and classes below, and other
+# names are refused.
 
 MOST_PICKLE_BYTES = 64 * 2**20
 """Larger files are refused; an official batch has 31 million bytes."""
@@ -65,7 +66,10 @@ class _Dtype:
 
 
 class _Bytes:
-    """Replacement of numpy.ndarray: makes a uint8 array of (version, shape, dtype, by columns, raw bytes)."""
+    """Replacement of numpy.ndarray.
+
+    Makes a uint8 array of (version, shape, dtype, by columns, raw bytes).
+    """
 
     pixels: NDArray[np.uint8] | None = None
 
@@ -140,7 +144,7 @@ def grey(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def read_batches(info: TaskInfo, sources: Sequence[Path]) -> tuple[Images, Images]:
-    """Return train and test part of CIFAR-10's official batches, of which the last one is the test part."""
+    """Return train and test part of CIFAR-10's official batches; the last one is the test part."""
     *train, test = (_read_batch(info, path) for path in sources)
     images, labels = zip(*train, strict=True)
     return (np.concatenate(images), np.concatenate(labels)), test
@@ -159,8 +163,8 @@ MOST_AXES = 3
 def _read_idx(path: Path) -> NDArray[np.uint8]:
     """Return the array of an idx file of bytes.
 
-    The file holds two zeros, 8 for bytes, the number of axes, each length as a big-endian int32, and the
-    bytes.
+    The file holds two zeros, 8 for bytes, the number of axes, each length as a big-endian int32,
+    and the bytes.
     """
     try:
         with open_bytes(path) as file:

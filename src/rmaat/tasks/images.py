@@ -1,9 +1,9 @@
-"""Images as sequences of grey levels, row by row: CIFAR-10 (LRA's Image task), MNIST, Fashion-MNIST.
+"""Images as sequences of grey levels: CIFAR-10 (LRA's Image task), MNIST, Fashion-MNIST.
 
-Each is read from a compact .npz file (arrays x_train, y_train, x_test, y_test; CIFAR-10 in grey) or from
-its official files: CIFAR-10's python batches, in colour, and the gzipped idx files of the other two
-(readers in `image_files.py`). The last 5,000 images of the train part are for validation. A token's id
-is its grey level, 0..255; as a real value it is (level - `value_mean`) / `value_std`.
+Each is read from a compact .npz file (arrays x_train, y_train, x_test, y_test; CIFAR-10 in grey) or
+from its official files: CIFAR-10's python batches, in colour, and the gzipped idx files of the
+other two (readers in `image_files.py`). The last 5,000 images of the train part are for validation.
+A token's id is its grey level, 0..255; as a real value it is (level - `value_mean`) / `value_std`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class ImageTask(Task, ABC):
         return self.info.image_shape
 
     def encode(self, text: str) -> NDArray[np.uint8]:
-        """Return the grey levels (rows * columns,) of the picture at this path, of any format that Pillow reads.
+        """Return the grey levels (rows * columns,) of the picture at this path.
+
+        It may have any format that Pillow reads.
 
         Raises:
             UserError: if it is no picture of that size; the message does not name the path.
@@ -102,7 +104,7 @@ class Layout:
 
 
 class Pixels(ImageTask):
-    """Images with an official train and test part, from the first complete one of several layouts."""
+    """Images with an official train and test part, in one of several layouts."""
 
     def __init__(
         self, info: TaskInfo, layouts: Sequence[Layout], remedy: str, download: Download | None = None

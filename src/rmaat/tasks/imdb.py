@@ -1,8 +1,8 @@
-"""Sentiment of IMDb reviews, byte by byte (Maas et al., ACL 2011; the Long Range Arena's Text task).
+"""Sentiment of IMDb reviews, byte by byte (Maas et al., ACL 2011; LRA's Text task).
 
-The Long Range Arena validates on the test part. Here the test part is for testing only, and a tenth of
-the train part is held out for validation: equally many of each label, chosen by the seed. Before that,
-reviews of train that repeat one of test, or an earlier one of train, are dropped.
+The Long Range Arena validates on the test part. Here the test part is for testing only, and a tenth
+of the train part is held out for validation: equally many of each label, chosen by the seed. Before
+that, reviews of train that repeat one of test, or an earlier one of train, are dropped.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ def _read_parts(sources: tuple[Path, ...]) -> tuple[list[Review], list[Review]]:
 
 
 def _official_files(folder: Path) -> list[Path]:
-    """Return the reviews `NUMBER_RATING.txt` of a part in the order of the compact files: by number, then label."""
+    """Return the reviews `NUMBER_RATING.txt` of a part by number, then label.
+
+    This is the order of the compact files.
+    """
     named: list[tuple[int, str, Path]] = []
     for label in LABELS:
         for path in (folder / label).iterdir():

@@ -1,17 +1,17 @@
-"""ListOps of the Long Range Arena: the value, a digit, of a long nested expression of list operators.
+"""ListOps of the Long Range Arena: the value, a digit, of a nested expression of list operators.
 
-The vocabulary has 15 symbols: the ten digits, the operators [MIN [MAX [MED [SM, and ]. Lengths and sizes
-of the two tasks are at the end of this file. Expressions are drawn in `listops_generator.py`.
+The vocabulary has 15 symbols: the ten digits, the operators [MIN [MAX [MED [SM, and ]. Lengths and
+sizes of the two tasks are at the end of this file. Expressions are drawn in `listops_generator.py`.
 
-The original files have further brackets, ( and ), that carry no information; they are dropped on reading
-[LRA]. Files written here have the original's columns, Source and Target, without those brackets, which
-makes them a third of the size. Both forms are read.
+The original files have further brackets, ( and ), that carry no information; they are dropped on
+reading [LRA]. Files written here have the original's columns, Source and Target, without those
+brackets, which makes them a third of the size. Both forms are read.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from rmaat.errors import UserError
 from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Part, Progress, Row, TaskInfo, TokenIds, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
 from rmaat.tasks.listops_generator import MALFORMED, Bounds, evaluate, evaluate_all, expressions
-from rmaat.tasks.splits import in_later_parts, without
+from rmaat.tasks.splits import parts_without_repetitions
 
 HEADER = b"Source\tTarget"
 
@@ -31,11 +31,13 @@ FILE_NAMES = {"train": "basic_train.tsv", "validation": "basic_val.tsv", "test":
 DRAWING_ORDER = ("test", "validation", "train")
 """The parts in the order in which they are drawn.
 
-An expression that was drawn before is left out, so the test part does not depend on the others' sizes."""
+An expression that was drawn before is left out, so the test part does not depend on the others'
+sizes."""
 
 ALLOWED = "allowed: digits 0-9, [MIN [MAX [MED [SM and ], and ( ) which are dropped, with one space between symbols"
 
-# Each symbol is written as one letter, so that parsing and printing are a few passes of C over the whole line.
+# Each symbol is written as one letter, so that parsing and printing are a few passes of C over the
+# whole line.
 OPERATOR_LETTERS = {b"[MIN": b"a", b"[MAX": b"b", b"[MED": b"c", b"[SM": b"d"}
 LETTERS = b"0123456789abcd]"
 LETTER_TO_ID = bytes(LETTERS.index(letter) if letter in LETTERS else 255 for letter in range(256))
@@ -97,7 +99,7 @@ class ListOps(GeneratedTask):
             generated=True,
         )
         self.bounds = bounds
-        self.bytes_per_example = 5 * (bounds.shortest + bounds.longest) // 4  # about 2.3 bytes a token
+        self.bytes_per_example = 5 * (bounds.shortest + bounds.longest) // 4  # about 2.3 bytes each
 
     def release_folders(self, data_dir: Path) -> list[Path]:
         """Return the folders to search for published files."""
@@ -109,7 +111,7 @@ class ListOps(GeneratedTask):
         return any((folder / name).is_file() for folder in folders for name in self.file_names)
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """Return `basic_{train,val,test}.tsv`: the generated files if all exist, else the release's."""
+        """Return `basic_{train,val,test}.tsv`, generated if all exist, else the release's."""
         folders = [data_dir / self.info.name, *self.release_folders(data_dir)]
         remedy = self.generate_remedy(data_dir)
         if self.released(data_dir):
@@ -117,14 +119,14 @@ class ListOps(GeneratedTask):
         return first_complete([[folder / FILE_NAMES[split] for split in SPLITS] for folder in folders], remedy)
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
-        """Read the files and check every expression's value against its target; the seed is not used.
+        """Read the files and check every target; the seed is not used.
 
-        Expressions of train that are in validation or test too are dropped, and expressions of validation
-        that are in test.
+        Expressions of train that are in validation or test too are dropped, and expressions of
+        validation that are in test.
         """
         parts = {split: _read(path) for split, path in zip(SPLITS, self.sources(data_dir), strict=True)}
-        elsewhere = in_later_parts(lambda split: map(_ids, parts[split]))
-        return {split: _part(rows, elsewhere[split]) for split, rows in parts.items()}
+        what, sizes = "expressions that a later part has too", [len(rows) for rows in parts.values()]
+        return parts_without_repetitions(lambda split, notes: parts[split], _ids, what, sizes)
 
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
         """Draw the three parts, without any expression twice, and write them."""
@@ -170,13 +172,6 @@ def _shortened(text: str) -> str:
 
 def _ids(row: Row) -> bytes:
     return bytes(row[0][0])
-
-
-def _part(rows: Sequence[Row], elsewhere: Collection[bytes]) -> Part:
-    notes: list[str] = []
-    return Part(
-        without(rows, elsewhere, _ids, "expressions that a later part has too", notes), notes, expected=len(rows)
-    )
 
 
 def _read(path: Path) -> list[Row]:

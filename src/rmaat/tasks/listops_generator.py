@@ -5,12 +5,13 @@ $$\text{gen}(d) = \begin{cases}
 \text{an operator, uniform, over } k \text{ children } \text{gen}(d + 1),\ k \text{ uniform in } 2..10 & \text{else}
 \end{cases}$$
 
-Trees are drawn from depth 1 and accepted if their length lies within bounds. A digit has length 1; an
-operator has length 2, because it opens and closes, plus the lengths of its children. A root that is a
-digit has length 1 and is never accepted.
+Trees are drawn from depth 1 and accepted if their length lies within bounds. A digit has length 1;
+an operator has length 2, because it opens and closes, plus the lengths of its children. A root that
+is a digit has length 1 and is never accepted.
 
-The original's split depends on the interpreter's hash seed. Here examples are drawn in blocks of fixed
-size, each from its own random stream, so they depend neither on that nor on the number of workers.
+The original's split depends on the interpreter's hash seed. Here examples are drawn in blocks of
+fixed size, each from its own random stream, so they depend neither on that nor on the number of
+workers.
 """
 
 from __future__ import annotations
@@ -50,12 +51,15 @@ class Bounds:
 
 @njit(nogil=True)
 def _draw(rng: np.random.Generator, longest: int, tokens: NDArray[np.uint8]) -> int:
-    """Draw one tree into `tokens`, in prefix order. Return its length, or 0 once it must exceed `longest`.
+    """Draw one tree into `tokens`, in prefix order, and return its length.
 
-    Such a tree would be rejected anyway, so stopping early does not change the distribution of accepted trees.
+    Return 0 once the tree must exceed `longest`. Such a tree would be rejected anyway, so stopping
+    early does not change the distribution of accepted trees.
     """
-    undrawn = np.zeros(MAX_DEPTH + 1, np.int64)  # by depth: children of the open operator that are still to be drawn
-    depth, length, pending = 1, 0, 1  # pending: nodes that are sure to come
+    # By depth: children of the open operator that are still to be drawn.
+    undrawn = np.zeros(MAX_DEPTH + 1, np.int64)
+    # `pending` counts all nodes that are still to be drawn.
+    depth, length, pending = 1, 0, 1
     while True:
         undrawn[depth - 1] -= 1
         if depth < MAX_DEPTH and rng.random() < OPERATOR_PROBABILITY:
@@ -102,7 +106,7 @@ def _apply(operator: int, values: NDArray[np.int64]) -> int:
 
 @njit(nogil=True)
 def evaluate(tokens: NDArray[np.uint8]) -> int:
-    """Return the value 0..9 of an expression, ids (N,) 0..14; `MALFORMED` if it is not one whole expression.
+    """Return the value 0..9 of an expression, ids (N,) 0..14; `MALFORMED` if it is not whole.
 
     MED is the median, rounded down; SM is the sum modulo 10.
     """
@@ -135,7 +139,10 @@ def evaluate(tokens: NDArray[np.uint8]) -> int:
 
 @njit(nogil=True)
 def evaluate_all(tokens: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the values (B,) of B expressions end to end, the i-th at `tokens[offsets[i]:offsets[i + 1]]`."""
+    """Return the values (B,) of B expressions end to end.
+
+    The i-th one is `tokens[offsets[i]:offsets[i + 1]]`.
+    """
     values = np.empty(len(offsets) - 1, np.int64)
     for i in range(len(values)):
         values[i] = evaluate(tokens[offsets[i] : offsets[i + 1]])
@@ -164,13 +171,14 @@ def _draw_block(
 
 
 def draw_block(seed: int, stream: int, block: int, bounds: Bounds) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
-    """Return a block of a stream: `BLOCK` expressions end to end, offsets (BLOCK + 1,), and trees drawn."""
+    """Return a block of a stream: `BLOCK` expressions end to end, offsets, and trees drawn."""
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, block))
     return _draw_block(np.random.Generator(np.random.PCG64(sequence)), bounds.shortest, bounds.longest, BLOCK)
 
 
 def _blocks(seed: int, stream: int, bounds: Bounds, workers: int) -> Iterator[list[bytes]]:
-    # Threads suffice because the compiled loops release the interpreter's lock. The short queue limits memory.
+    # Threads suffice because the compiled loops release the interpreter's lock. The short queue
+    # limits memory.
     with ThreadPoolExecutor(workers) as pool:
         queue: deque[Future[tuple[NDArray[np.uint8], NDArray[np.int64], int]]] = deque()
         for block in itertools.count():

@@ -30,7 +30,9 @@ from rmaat.tasks.base import (
 from rmaat.tasks.npz import read_arrays
 
 DRAWN_TOKENS = 2**22
-"""Tokens drawn at a time. Another number gives other data from the same seed, so it needs a new `generator_version`."""
+"""Tokens drawn at a time.
+
+Another number gives other data from the same seed, so it needs a new `generator_version`."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,12 @@ class Option:
 class MemoryTask(GeneratedTask):
     """A task whose examples are segments, the last of which holds the question.
 
-    Examples of a part have different numbers of segments, each equally probable. Each variant of the task
-    has its own folder, whose name has the settings that differ from their defaults.
+    Examples of a part have different numbers of segments, each equally probable. Each variant of
+    the task has its own folder, whose name has the settings that differ from their defaults.
 
-    Unlike in other tasks, examples of train that are in another part are not dropped. There are few short
-    examples (`remember` with one pair of single symbols has 256), so every part has most of them, and
-    dropping them would leave train without short ones.
+    Unlike in other tasks, examples of train that are in another part are not dropped. There are few
+    short examples (`remember` with one pair of single symbols has 256), so every part has most of
+    them, and dropping them would leave train without short ones.
     """
 
     name: ClassVar[str]
@@ -76,7 +78,7 @@ class MemoryTask(GeneratedTask):
 
     @abstractmethod
     def describe(self) -> TaskInfo:
-        """Return the task's description, which depends on the settings; `max_seq_len` is whole segments."""
+        """Return the task's description for the settings; `max_seq_len` is whole segments."""
 
     @property
     @abstractmethod
@@ -91,7 +93,7 @@ class MemoryTask(GeneratedTask):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, count: int, segments: int) -> tuple[TokenIds, NDArray[np.int64]]:
-        """Draw `count` examples of exactly `segments` segments, which may be more than those of a part.
+        """Draw `count` examples of exactly `segments` segments, also of more than a part has.
 
         Returns:
             Ids (B, N), uint8 or int16 by the vocabulary, and labels (B,).
@@ -106,7 +108,10 @@ class MemoryTask(GeneratedTask):
 
     @property
     def folder_name(self) -> str:
-        """The task's name and the settings that differ from their defaults, as in `remember_pairs50_key_size2`."""
+        """The task's name and the settings that differ from their defaults.
+
+        An example is `remember_pairs50_key_size2`.
+        """
         return "_".join([self.name, *(f"{name}{value}" for name, value in self._changed().items())])
 
     @property
@@ -120,7 +125,11 @@ class MemoryTask(GeneratedTask):
         }
 
     def with_options(self, options: Mapping[str, Any]) -> MemoryTask:
-        """Return the variant of the task with these settings; raises `UserError` if a value is out of its range."""
+        """Return the variant of the task with these settings.
+
+        Raises:
+            UserError: if a value is out of its range.
+        """
         return type(self)(options)
 
     def settings(self) -> dict[str, Any]:
@@ -155,7 +164,7 @@ class MemoryTask(GeneratedTask):
         return Part(_rows(ids, lengths, labels), expected=len(labels))
 
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
-        """Draw each part from its own seed, so that its examples do not depend on the sizes of other parts."""
+        """Draw each part from its own seed, independent of the sizes of other parts."""
         for i, split in enumerate(SPLITS):
             rng = np.random.default_rng((seed, i))
             ids, lengths_B, labels_B = self._draw_part(rng, getattr(counts, split), progress)
@@ -164,14 +173,15 @@ class MemoryTask(GeneratedTask):
     def _draw_part(
         self, rng: np.random.Generator, count: int, progress: Progress
     ) -> tuple[TokenIds, NDArray[np.int32], NDArray[np.int16]]:
-        """Draw examples of random lengths; return their ids one after another, lengths (B,) and labels (B,)."""
+        """Draw examples of random lengths: ids one after another, lengths (B,) and labels (B,)."""
         segments_B = rng.integers(self.segments.start, self.segments.stop, count)
         numbers, number_index_B = np.unique(segments_B, return_inverse=True)
         lengths_B = np.array([self.length(int(number)) for number in numbers], np.int32)[number_index_B]
         starts_B = np.cumsum(lengths_B, dtype=np.int64) - lengths_B
         ids = np.empty(lengths_B.sum(dtype=np.int64), token_dtype(self.info.vocab_size))
         labels_B = np.empty(count, np.int16)
-        # Examples of equal length are drawn together, and then stored at the rows that have that length.
+        # Examples of equal length are drawn together, and then stored at the rows that have that
+        # length.
         for i, number in enumerate(numbers.tolist()):
             rows, length = np.flatnonzero(number_index_B == i), self.length(number)
             step = max(1, DRAWN_TOKENS // length)
@@ -205,8 +215,8 @@ class LetterTask(MemoryTask):
                 raise UserError(f"'{symbol}' is no symbol of {self.name}; allowed: {self.allowed}")
         if len(symbols) < shortest or (len(symbols) - shortest) % segment_tokens:
             raise UserError(
-                f"an example of {self.folder_name} has {shortest} symbols, or {segment_tokens} more for each further segment; this text "
-                f"has {len(symbols)}"
+                f"an example of {self.folder_name} has {shortest} symbols, or {segment_tokens} more for each further "
+                f"segment; this text has {len(symbols)}"
             )
         return np.array([self.letters.index(symbol) for symbol in symbols], np.uint8)
 

@@ -35,12 +35,13 @@ def read_arrays(path: Path, names: Sequence[str], what: str, remedy: str) -> dic
     """Return the named arrays of an .npz file; nothing in the file is unpickled.
 
     Raises:
-        UserError: if the file is missing, truncated or altered; names the file, `what` it should be, and
-            the remedy.
+        UserError: if the file is missing, truncated or altered; names the file, `what` it should
+            be, and the remedy.
     """
     try:
         with zipfile.ZipFile(path) as file:
-            # Check the checksums before parsing: NumPy's reader stops before the end, so zipfile would not compare them.
+            # Check the checksums before parsing: NumPy's reader stops before the end, so zipfile
+            # would not compare them.
             damaged = file.testzip()
             if damaged is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged!r} does not match")

@@ -11,13 +11,15 @@ class FilesOptions:
     """The user's own labelled documents, for the task files.
 
     Args:
-        train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task files.
+        train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task
+            files.
         validation_file: the same for validation; null holds out a tenth of each class of train.
         test_file: the same for the test; needed for the task files.
         text_column: column of the text; null means 'text'.
         other_text_column: column of the second text, for pairs; null means there is none.
         label_column: column of the label, a string or a number; null means 'label'.
-        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; null means bytes.
+        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; null means
+            bytes.
     """
 
     train_file: str | None = None
@@ -39,12 +41,14 @@ class MemoryOptions:
     """The shape of the generated memory tasks; null means the task's default.
 
     Args:
-        pairs: remember, rewrite: most pairs of an example, which has 1 to pairs of them; null means 10.
+        pairs: remember, rewrite: most pairs of an example, which has 1 to pairs of them; null means
+            10.
         key_size: remember, rewrite: symbols of a key; null means 1.
         value_size: remember, rewrite: symbols of a value, at most 3; null means 1.
         filler: remember, rewrite: filler tokens around the pair of each segment; null means 0.
         distance: recall: most segments between the marked symbol and the end; null means 15.
-        symbol_segments: recall: first segments that may hold the marked symbol; the model reads them as one; null means 1.
+        symbol_segments: recall: first segments that may hold the marked symbol; the model reads
+            them as one; null means 1.
         segment_tokens: recall, stories: tokens of a segment; null means 32, for stories 64.
         story_tokens: stories: the longest story in tokens; null means 512.
         story_facts: stories: facts that the answer needs, 1 or 2; null means 1.

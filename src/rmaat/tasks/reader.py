@@ -1,4 +1,4 @@
-"""Read examples of a memory-mapped data set for torch's DataLoader, as views into the mapped file."""
+"""Read examples of a memory-mapped data set for torch's DataLoader, without copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rmaat.tasks.collate import TOKEN_COLUMNS, row_numbers
 
 
 class _Column:
-    """One list column: the chunk of each row, and the row's first and last position in the chunk's flat values."""
+    """One list column: each row's chunk, and its start and stop in the chunk's flat values."""
 
     def __init__(self, dataset: Dataset, name: str) -> None:
         chunks = dataset.data.column(name).chunks
@@ -33,9 +33,9 @@ class _Column:
 class TokenReader(torch.utils.data.Dataset[dict[str, Any]]):
     """Reader of a part that `rmaat.tasks.load` returned, or of a selection of it.
 
-    For a DataLoader with `rmaat.tasks.collate.Collator`. An example is a dict of token columns, read-only
-    arrays (N,) of the stored type that lie in the mapped file, and `labels`, an int. Worker processes map
-    the file again and do not copy it.
+    For a DataLoader with `rmaat.tasks.collate.Collator`. An example is a dict of token columns,
+    read-only arrays (N,) of the stored type that lie in the mapped file, and `labels`, an int.
+    Worker processes map the file again and do not copy it.
     """
 
     def __init__(self, dataset: Dataset) -> None:

@@ -20,9 +20,10 @@ ORDINARY, MARKED = "abcdefghijklmnop", "01234567"
 class Recall(LetterTask):
     """Recall of the marked symbol at the beginning; all other tokens are ordinary symbols.
 
-    An example has 1 to `distance` + 1 segments of `segment_tokens` tokens. Tokens are uniform. The marked
-    symbol is at a uniform place in the first `symbol_segments` segments, which the model reads as one. If
-    there are several, a curriculum begins with few tokens for the model to search and ends with many.
+    An example has 1 to `distance` + 1 segments of `segment_tokens` tokens. Tokens are uniform. The
+    marked symbol is at a uniform place in the first `symbol_segments` segments, which the model
+    reads as one. If there are several, a curriculum begins with few tokens for the model to search
+    and ends with many.
     """
 
     name = "recall"

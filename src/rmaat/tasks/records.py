@@ -1,4 +1,4 @@
-"""Read records, as a stream, from JSON Lines, CSV, TSV and Parquet, each with its place for error messages.
+"""Read records, each with its place for error messages, from JSON Lines, CSV, TSV and Parquet.
 
 The readers of `datasets` and pandas are not used: they guess types ("07" becomes 7, "NA" a missing
 value, "2020-01-01" a date), fill missing columns silently, and name no line in their errors.
@@ -16,7 +16,9 @@ from rmaat.errors import UserError, did_you_mean
 from rmaat.tasks.text import read_lines
 
 Record = tuple[str, dict[str, Any]]
-"""A record's place ("line 3"), and its values by column: strings; in JSON Lines and Parquet other types too."""
+"""A record's place ("line 3"), and its values by column.
+
+Values are strings; in JSON Lines and Parquet other types too."""
 
 LONGEST_FIELD = 2**31 - 1
 """Most bytes of one field of a CSV file; the csv module's default is 131,072."""
@@ -27,13 +29,13 @@ Reader = Callable[[Path, Sequence[str]], Iterator[Record]]
 def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     """Yield the records of a file with at least these columns.
 
-    The file is .jsonl, .csv, .tsv (also .gz, .xz) or .parquet. CSV and TSV begin with a line of column
-    names. In CSV a field may be quoted; in TSV a quotation mark is an ordinary character. Blank lines are
-    skipped: in JSON Lines anywhere, in CSV and TSV at the end.
+    The file is .jsonl, .csv, .tsv (also .gz, .xz) or .parquet. CSV and TSV begin with a line of
+    column names. In CSV a field may be quoted; in TSV a quotation mark is an ordinary character.
+    Blank lines are skipped: in JSON Lines anywhere, in CSV and TSV at the end.
 
     Raises:
-        UserError: if the file is missing, damaged or not UTF-8, or if a column is missing or appears
-            twice; names the file and its line (Parquet: row).
+        UserError: if the file is missing, damaged or not UTF-8, or if a column is missing or
+            appears twice; names the file and its line (Parquet: row).
     """
     suffixes = path.suffixes
     kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in (".gz", ".xz") else path.suffix

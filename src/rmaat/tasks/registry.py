@@ -1,4 +1,4 @@
-"""The registered tasks. A new task is one line here; the rest of the package finds it by its name."""
+"""The registered tasks. A new task is one line here; everything else finds it by its name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def task_of(name: str, options: FilesOptions | MemoryOptions | None = None) -> T
     """Return the task of that name with the options that are not None.
 
     Raises:
-        UserError: if the name is unknown, the task lacks one of the options, or a value is not allowed.
+        UserError: if the name is unknown, the task lacks one of the options, or a value is not
+            allowed.
     """
     task = TASKS[name]
     values = {key: value for key, value in asdict(options).items() if value is not None} if options else {}

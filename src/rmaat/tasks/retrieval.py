@@ -1,9 +1,10 @@
-"""Associative retrieval [ARMT, arXiv 2407.04841]: each segment holds a key and its value, the last one a question.
+"""Associative retrieval [ARMT, arXiv 2407.04841]: keys and values in segments, then a question.
 
-The vocabulary has 35 symbols: 16 symbols of keys and values, written a to p; `:` between key and value;
-`;` after a value; `?` after the key of the question; 16 filler symbols, written A to P.
+The vocabulary has 35 symbols: 16 symbols of keys and values, written a to p; `:` between key and
+value; `;` after a value; `?` after the key of the question; 16 filler symbols, written A to P.
 
-Shape suffixes: B examples, P pairs, W tokens of a pair, S tokens of a segment, N tokens of an example, K distinct keys.
+Shape suffixes: B examples, P pairs, W tokens of a pair, S tokens of a segment, N tokens of an
+example, K distinct keys.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ FILLER = range(19, 35)
 class Retrieval(LetterTask):
     """Retrieval of the value, a number in base 16, of the key in the last segment.
 
-    An example has 1 to `pairs` pairs. Every segment but the last holds one, `key:value;`, at a uniform
-    place among `filler` filler tokens. The last segment is `filler` filler tokens, the key of the
-    question, and `?`.
+    An example has 1 to `pairs` pairs. Every segment but the last holds one, `key:value;`, at a
+    uniform place among `filler` filler tokens. The last segment is `filler` filler tokens, the key
+    of the question, and `?`.
     """
 
     letters = SYMBOLS + ":;?" + "ABCDEFGHIJKLMNOP"
@@ -42,7 +43,7 @@ class Retrieval(LetterTask):
     summary: str
 
     def describe(self) -> TaskInfo:
-        """Return the task's description; raises `UserError` if there are fewer keys than pairs need."""
+        """Return the task's description; raise `UserError` if there are too few keys."""
         self.check_pairs(self.options["pairs"])
         value_size = self.options["value_size"]
         values = self._digits(np.arange(len(SYMBOLS) ** value_size), value_size)
@@ -143,8 +144,9 @@ class Remember(Retrieval):
 class Rewrite(Retrieval):
     """Retrieval among repeated keys; the answer is the latest value of a key.
 
-    The keys of an example with P pairs are drawn with replacement from a pool of ceil(P / 2) distinct
-    ones, or of all keys if there are fewer. The key of the question is uniform among those that occur.
+    The keys of an example with P pairs are drawn with replacement from a pool of ceil(P / 2)
+    distinct ones, or of all keys if there are fewer. The key of the question is uniform among those
+    that occur.
     """
 
     name = "rewrite"
@@ -166,10 +168,11 @@ class Rewrite(Retrieval):
 
 
 def distinct(rng: np.random.Generator, count: int, drawn: int, size: int) -> NDArray[np.int64]:
-    """Draw rows of `drawn` distinct numbers below `size`, uniformly and in random order: (count, drawn)."""
+    """Draw rows (count, drawn) of distinct numbers below `size`, uniform and in random order."""
     if size <= 4 * drawn:
         return rng.permuted(np.tile(np.arange(size), (count, 1)), axis=1)[:, :drawn]
-    # Draw repeated numbers again until there are none. This prefers no number, so rows stay uniform.
+    # Draw repeated numbers again until there are none. This prefers no number, so rows stay
+    # uniform.
     numbers = rng.integers(size, size=(count, drawn))
     rows = np.arange(count)
     while len(rows):

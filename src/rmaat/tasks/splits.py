@@ -1,4 +1,4 @@
-"""Keep parts apart: drop examples of train that repeat another part, and hold validation out of the rest."""
+"""Keep parts apart: drop examples that repeat another part, and hold validation out of train."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rmaat.tasks.base import Row
+from rmaat.tasks.base import SPLITS, Part, Row
 
 Key = Callable[[Row], bytes]
-"""A function whose value is equal for rows that are the same example, and in practice for no others."""
+"""A function whose value is equal for equal examples, and in practice for no others."""
 
 HELD_OUT = 10
 """One in so many examples of each class is held out."""
 
 
 def digest(texts: Sequence[bytes]) -> bytes:
-    """Return 16 bytes that are equal for equal texts of an example, and in practice for no others."""
+    """Return 16 bytes that are equal for equal texts, and in practice for no others."""
     lengths = ",".join(str(len(text)) for text in texts).encode()
     return hashlib.blake2b(b"".join([lengths, b":", *texts]), digest_size=16).digest()
 
 
 def repeated(digests: Iterable[bytes], elsewhere: Collection[bytes]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return two masks (B,): examples that are `elsewhere` too, and others that repeat an earlier example."""
+    """Return two masks (B,): examples that are `elsewhere`, and others that repeat one before."""
     seen: set[bytes] = set()
     in_other, again = [], []
     for one in digests:
@@ -44,13 +44,28 @@ def repetition_notes(in_other: NDArray[np.bool_], again: NDArray[np.bool_], what
     ]
 
 
-def in_later_parts(keys: Callable[[str], Iterable[bytes]]) -> dict[str, frozenset[bytes]]:
-    """Return for each part the keys of the parts after it, whose examples it may not hold."""
-    of_test, of_validation = (frozenset(keys(split)) for split in ("test", "validation"))
-    return {"train": of_test | of_validation, "validation": of_test, "test": frozenset()}
+def parts_without_repetitions(
+    rows: Callable[[str, list[str]], Iterable[Row]], key: Key, what: str, sizes: Sequence[int]
+) -> dict[str, Part]:
+    """Return the three parts, each without the rows that a later part has too.
+
+    Args:
+        rows: returns the rows of a part, from its name, and may append to the part's notes; called
+            twice for validation and test.
+        key: is equal for rows that are the same example.
+        what: the rows that are dropped, for a note.
+        sizes: expected numbers of rows in train, validation and test.
+    """
+    test, validation = (frozenset(map(key, rows(split, []))) for split in ("test", "validation"))
+    later = {"train": test | validation, "validation": test, "test": frozenset[bytes]()}
+    parts = {}
+    for split, size in zip(SPLITS, sizes, strict=True):
+        notes: list[str] = []
+        parts[split] = Part(_without(rows(split, notes), later[split], key, what, notes), notes, size)
+    return parts
 
 
-def without(rows: Iterable[Row], elsewhere: Collection[bytes], key: Key, what: str, notes: list[str]) -> Iterator[Row]:
+def _without(rows: Iterable[Row], elsewhere: Collection[bytes], key: Key, what: str, notes: list[str]) -> Iterator[Row]:
     """Yield the rows whose key is not `elsewhere`; then append to `notes` how many were dropped."""
     dropped = 0
     for row in rows:
@@ -65,7 +80,7 @@ def without(rows: Iterable[Row], elsewhere: Collection[bytes], key: Key, what: s
 def held_out(
     labels: NDArray[np.int64], usable: NDArray[np.bool_], seed: int, per_class: int | None = None
 ) -> NDArray[np.bool_]:
-    """Return a mask (B,) of the examples held out: `per_class` of each class's usable ones, or a tenth.
+    """Return a mask (B,) of held-out examples: `per_class` usable ones of each class, or a tenth.
 
     Of a class with two or more usable examples at least one is held out.
     """

@@ -1,4 +1,4 @@
-"""Part statistics: numbers of examples, classes and lengths of a built part, and what was dropped from it.
+"""Part statistics: numbers of examples, classes and lengths, and what was dropped.
 
 They are stored as JSON beside each part's Arrow file, `train.json` beside `train.arrow`.
 """
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
 class LengthStatistics:
-    """Tokens per sequence of one column before cutting, and how many sequences were `cut` to `max_seq_len`."""
+    """Tokens per sequence of one column, uncut, and how many were `cut` to `max_seq_len`."""
 
     mean: float
     p50: float
@@ -39,7 +40,7 @@ class LengthStatistics:
 
 @dataclass(frozen=True)
 class PartStatistics:
-    """Statistics of one part: examples, examples of each class, lengths by token column, and notes."""
+    """Statistics of one part: examples, examples by class, lengths by token column, and notes."""
 
     examples: int
     classes: Mapping[str, int]
@@ -115,6 +116,18 @@ def table_rows(parts: Mapping[str, PartStatistics]) -> list[tuple[str, ...]]:
 def remarks(parts: Mapping[str, PartStatistics]) -> list[str]:
     """Return one line on the classes of each part, and one for each note."""
     return [f"{split}: {line}" for split, part in parts.items() for line in (_class_balance(part.classes), *part.notes)]
+
+
+def print_statistics(parts: Mapping[str, PartStatistics], console: Console) -> None:
+    """Print the table and the remarks."""
+    from rich.table import Table
+
+    listing = Table(*TABLE_HEADINGS, box=None, pad_edge=False)
+    for row in table_rows(parts):
+        listing.add_row(*row)
+    console.print(listing)
+    for line in remarks(parts):
+        console.print(line, highlight=False, markup=False)
 
 
 def _class_balance(classes: Mapping[str, int]) -> str:

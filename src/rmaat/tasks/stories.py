@@ -1,9 +1,9 @@
-"""Stories in noise: persons move among six places and carry objects, and a question asks where one of them is.
+"""Stories in noise: persons move and carry objects, and a question asks for a place.
 
-A story is a sequence of N words and punctuation marks. Its facts stand in order at random positions
-between noise: sentences that mention no person, object or place of the facts. Every story names each
-place once, so that counting words does not help: a place to which nobody moves has its own sentence
-("The cellar echoed ."). The question stands at the end.
+There are six places. A story is a sequence of N words and punctuation marks. Its facts stand in
+order at random positions between noise: sentences that mention no person, object or place of the
+facts. Every story names each place once, so that counting words does not help: a place to which
+nobody moves has its own sentence ("The cellar echoed ."). The question stands at the end.
 
 Axes: S sentences, N tokens, B stories.
 """
@@ -118,7 +118,7 @@ NOISE: Final = (
     "Nobody knew why the {folk} had painted the {broken} {chair} .",
     "The {folk} said that the {bread} was too {salty} this {week} .",
 )
-"""Templates of 1 to 12 tokens. Each of these lengths must occur, so that any number of tokens can be filled."""
+"""Templates of 1 to 12 tokens. Each length must occur, to fill any number of tokens."""
 
 TEMPLATES: Final = (MOVE, TAKE, DROP, MENTION, *QUESTIONS.values(), *NOISE)
 
@@ -138,7 +138,9 @@ DTYPE: Final = token_dtype(len(VOCABULARY))
 LONGEST_NOISE: Final = max(len(text.split()) for text in NOISE)
 
 SHORTEST_STORY: Final = {1: 32, 2: 39}
-"""Fewest tokens, by the number of facts that the answer needs: two persons must move, and every place is named."""
+"""Fewest tokens, by the number of facts that the answer needs.
+
+Two persons must move, and every place is named."""
 
 
 class Phrasebook(NamedTuple):
@@ -180,7 +182,7 @@ def phrasebook() -> Phrasebook:
 
 
 def _sentence(rng: np.random.Generator, template: str, *choices: int | None) -> int:
-    """Return the index of a template's sentence with these words in its slots; None draws a word at random."""
+    """Return the index of a template's sentence with these words; None draws a word at random."""
     sizes = [len(words) for words in _positions(template) if len(words) > 1]
     picked = [rng.integers(size) if choice is None else choice for choice, size in zip(choices, sizes, strict=True)]
     return int(phrasebook().first[TEMPLATES.index(template)]) + int(np.ravel_multi_index(picked, sizes))
@@ -200,7 +202,7 @@ class Script(NamedTuple):
 
 
 def one_fact(rng: np.random.Generator) -> Script:
-    """Draw 2 to 6 moves of two or three persons; the answer is the place of one person's latest move."""
+    """Draw 2 to 6 moves of two or three persons; the answer is one person's latest place."""
     persons = rng.permutation(len(PERSONS))[: rng.integers(2, 4)]
     places = rng.permutation(len(PLACES)).tolist()
     while True:
@@ -224,8 +226,8 @@ ENDINGS: Final = ("first holder", "changed hands", "left behind")
 def two_facts(rng: np.random.Generator) -> Script:
     """Draw 3 to 8 facts on three persons and two objects; the answer is the place of one object.
 
-    The endings are drawn first, equally likely. Without that, nine objects in ten would stay with their
-    first holder.
+    The endings are drawn first, equally likely. Without that, nine objects in ten would stay with
+    their first holder.
     """
     ending = ENDINGS[rng.integers(len(ENDINGS))]
     while (script := _handling(rng, ending)) is None:
@@ -234,18 +236,23 @@ def two_facts(rng: np.random.Generator) -> Script:
 
 
 def _handling(rng: np.random.Generator, ending: str) -> Script | None:
-    """Draw the facts of a two-fact story; return None if fewer than two persons moved or no object ends so."""
+    """Draw the facts of a two-fact story.
+
+    Return None if fewer than two persons moved or no object has that ending.
+    """
     persons = rng.permutation(len(PERSONS))[:3].tolist()
     objects = rng.permutation(len(OBJECTS))[:2].tolist()
     unnamed = rng.permutation(len(PLACES)).tolist()
-    at: dict[int, int] = {}  # each person's place, from a move or from taking an object that was put down there
+    # Each person's place is known from a move, or from taking an object that was put down there.
+    at: dict[int, int] = {}
     moved: set[int] = set()
     takers: dict[int, list[int]] = {thing: [] for thing in objects}
     lies: dict[int, int] = {}  # the place of each object that was put down
     facts: list[tuple[str, int, int]] = []
     for kind, which, mover in rng.random((rng.integers(3, 9), 3)).tolist():
         held = [thing for thing in objects if takers[thing] and thing not in lies]
-        # An object can be taken by a person at its place, or by one whose place was not mentioned yet.
+        # An object can be taken by a person at its place, or by one whose place was not mentioned
+        # yet.
         takes = [
             (TAKE, person, thing)
             for person in persons
@@ -269,7 +276,8 @@ def _handling(rng: np.random.Generator, ending: str) -> Script | None:
                 at[person] = lies.pop(thing)
     answers = {}
     for thing in objects:
-        # Skip a holder who took the object at its place and has not moved since: that answer needs a third fact.
+        # Skip a holder who took the object at its place and has not moved since: that answer needs
+        # a third fact.
         if takers[thing] and (thing in lies or takers[thing][-1] in moved):
             last = takers[thing][-1]
             place = lies.get(thing, at[last])
@@ -311,7 +319,8 @@ def _tokens(sentences: Sentences) -> TokenIds:
     """Return the ids (N,) of sentences (S,)."""
     book = phrasebook()
     lengths = book.lengths[sentences]
-    # The index of each token in the phrasebook is the start of its sentence plus its index within it.
+    # The index of each token in the phrasebook is the start of its sentence plus its index within
+    # it.
     ends = np.cumsum(lengths)
     return book.ids[np.arange(ends[-1]) + np.repeat(book.starts[sentences] - (ends - lengths), lengths)]
 
@@ -348,7 +357,7 @@ def draw_stories(rng: np.random.Generator, count: int, tokens: int, facts: int) 
 
 
 class Stories(MemoryTask):
-    """Stories of one to `story_tokens` / `segment_tokens` segments, whose answer needs `story_facts` facts."""
+    """Stories of 1 to `story_tokens` / `segment_tokens` segments that need `story_facts` facts."""
 
     name = "stories"
     available: ClassVar = {
@@ -361,8 +370,8 @@ class Stories(MemoryTask):
         """Return the task's description.
 
         Raises:
-            UserError: if story_tokens is not whole segments, or a segment is shorter than the shortest
-                story.
+            UserError: if story_tokens is not whole segments, or a segment is shorter than the
+                shortest story.
         """
         tokens, segment_tokens = self.options["story_tokens"], self.options["segment_tokens"]
         least = SHORTEST_STORY[self.options["story_facts"]]

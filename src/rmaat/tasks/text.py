@@ -20,7 +20,11 @@ VOCAB_SIZE = 256
 
 
 def encode_bytes(text: str) -> NDArray[np.uint8]:
-    """Return the UTF-8 bytes (N,) of a text; raises `UserError` if it is empty or has a lone surrogate."""
+    """Return the UTF-8 bytes (N,) of a text.
+
+    Raises:
+        UserError: if the text is empty or has a lone surrogate.
+    """
     if not text:
         raise UserError("the text is empty; at least one character is needed")
     try:
@@ -30,7 +34,7 @@ def encode_bytes(text: str) -> NDArray[np.uint8]:
 
 
 def decode_bytes(ids: Sequence[int] | TokenIds) -> str:
-    """Return the text of bytes (N,); a character cut at the end becomes the replacement character."""
+    """Return the text of bytes (N,); a truncated character becomes the replacement character."""
     return bytes(np.asarray(ids, np.uint8)).decode(errors="replace")
 
 
@@ -42,7 +46,7 @@ class BytesTask(Task, ABC):
         return encode_bytes(text)
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
-        """Return the text; a character cut at the end becomes the replacement character."""
+        """Return the text; a truncated character becomes the replacement character."""
         return decode_bytes(ids)
 
 

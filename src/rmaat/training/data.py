@@ -1,7 +1,7 @@
 """A run's data: its task, what its batches look like, and what to say of it before training."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rmaat.tasks.generate import made_from
 from rmaat.tasks.options import FilesOptions, TaskOptions
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
-from rmaat.tasks.statistics import TABLE_HEADINGS, PartStatistics, dataset_statistics, remarks, table_rows
+from rmaat.tasks.statistics import PartStatistics, dataset_statistics
 from rmaat.training.config import RunConfig
 from rmaat.training.folder import TOKENIZER
 
@@ -250,17 +250,3 @@ def drawn(part: Dataset, count: int, seed: int) -> Dataset:
     if not 0 < count < len(part):
         return part
     return part.select(np.sort(np.random.default_rng(seed).permutation(len(part))[:count]))
-
-
-def print_statistics(parts: Mapping[str, PartStatistics]) -> None:
-    """Print lengths, how many were cut, class balance and notes of each part to standard error."""
-    from rich.console import Console
-    from rich.table import Table
-
-    listing = Table(*TABLE_HEADINGS, box=None, pad_edge=False)
-    for row in table_rows(parts):
-        listing.add_row(*row)
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(listing)
-    for line in remarks(parts):
-        console.print(line, highlight=False)

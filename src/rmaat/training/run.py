@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
@@ -20,12 +21,13 @@ from rmaat.provenance import provenance
 from rmaat.settings import SAME_RESULTS
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
+from rmaat.tasks.statistics import print_statistics
 from rmaat.training import folder as run_folder
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.curves import draw_curves
-from rmaat.training.data import RunData, drawn, print_statistics
+from rmaat.training.data import RunData, drawn
 from rmaat.training.finished import FinishedRun
 from rmaat.training.pooled import PooledStatistics
 from rmaat.training.precision import with_precision
@@ -83,7 +85,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
 
     trainer = build_trainer(source, model, data, curriculum)
     if trainer.is_world_process_zero():
-        print_statistics(statistics)
+        print_statistics(statistics, Console(stderr=True, soft_wrap=True))
     trainer.train_from(checkpoint)
     history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))

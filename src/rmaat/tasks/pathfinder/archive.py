@@ -32,8 +32,8 @@ class PathfinderArchive:
 def write_archive(path: Path, archive: PathfinderArchive) -> None:
     """Write an .npz file with the arrays images, labels, difficulty, seed and version.
 
-    The file appears whole or not at all: an interrupted call leaves the previous file. The same content
-    gives the same bytes.
+    The file appears whole or not at all: an interrupted call leaves the previous file. The same
+    content gives the same bytes.
 
     Raises:
         UserError: if the file cannot be written.

@@ -23,7 +23,9 @@ class Geometry:
     """The drawn paddles and markers, for tests and figures."""
 
     paddles: NDArray[Any]
-    """`snakes.PADDLE` records (count, P); the two long curves alternate in the first 2 * contour_length."""
+    """`snakes.PADDLE` records (count, P).
+
+    The two long curves alternate in the first 2 * contour_length."""
     markers: NDArray[np.int64]
     """Row and column of the two markers (count, 2, 2)."""
     attempts: int
@@ -75,12 +77,13 @@ def generate_images(
             "easy" (6).
         count: number of images. Two counts with one seed share their common blocks of 500 images.
         seed: at least 0.
-        workers: threads, one for each core by default; the compiled code releases the interpreter's lock.
+        workers: threads, one for each core by default; the compiled code releases the interpreter's
+            lock.
         progress: called with numbers of images.
 
     Returns:
-        Images uint8 (count, 32, 32) and labels uint8 (count,), 1 if both markers lie on one curve. Half
-        of the labels are 1, rounded down, in random order.
+        Images uint8 (count, 32, 32) and labels uint8 (count,), 1 if both markers lie on one curve.
+        Half of the labels are 1, rounded down, in random order.
 
     Raises:
         UserError: if the difficulty is unknown or a number is too small.
@@ -107,7 +110,7 @@ def generate_images(
 
 
 def generate_with_geometry(difficulty: str, count: int, seed: int) -> Sample:
-    """Return the images and labels of `generate_images`, and their geometry. Raises the same errors."""
+    """Return the images and labels of `generate_images`, and their geometry."""
     _check(difficulty, count, seed, workers=1)
     blocks = [_make_block(difficulty, seed, start, min(BLOCK, count - start)) for start in range(0, count, BLOCK)]
     images, labels, drawn = zip(*blocks, strict=True)

@@ -1,8 +1,8 @@
-"""Read Pathfinder32 of the Long Range Arena's release: folders of PNG images, and metadata as lines of text.
+"""Read Pathfinder32 of the Long Range Arena's release: PNG images, and metadata as lines of text.
 
-In spite of its name, `metadata/N.npy` is not a NumPy file. A line has the image's folder, the image's
-name, a number, the label 0 or 1, and settings, separated by spaces: `imgs/0 sample_7.png 7 1 ...`. The
-release is not split into parts.
+In spite of its name, `metadata/N.npy` is not a NumPy file. A line has the image's folder, the
+image's name, a number, the label 0 or 1, and settings, separated by spaces:
+`imgs/0 sample_7.png 7 1 ...`. The release is not split into parts.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
 """The constants of Pathfinder32, and its three difficulties. Lengths are in pixels.
 
-Sources: the settings that Long Range Arena states for Pathfinder32 (`lra_benchmarks/data/pathfinder.py`),
-and for everything else the defaults of the data set's generator (`snakes2.py` of drewlinsley/pathfinder).
+Sources: the settings that Long Range Arena states for Pathfinder32
+(`lra_benchmarks/data/pathfinder.py`), and for everything else the defaults of the data set's
+generator (`snakes2.py` of drewlinsley/pathfinder).
 """
 
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ MARKER_RADIUS: Final = 1.5
 ANTIALIAS: Final = 2
 """Factor by which drawings are larger than the image that they are reduced to."""
 SEED_DISTANCE: Final = 7
-"""Distance between the tails of the two long curves. The first tail keeps twice as much from the edges."""
+"""Distance between the tails of the two long curves; the first is twice that from the edges."""
 CONTINUITY: Final = 1.0
 """Factor of the turns between paddles, which are then less than pi / 2."""
 TARGET_CONTRAST: Final = 0.75 * 2.0
-"""Paddle contrast times snake contrast. Distractors have the second factor alone, so they are brighter."""
+"""Paddle contrast times snake contrast; distractors have only the second factor."""
 DISTRACTOR_CONTRAST: Final = 2.0
 PADDLE_RETRIES: Final = 2
 DISTRACTOR_RETRIES: Final = 4

@@ -1,11 +1,11 @@
-"""Compiled: two long curves of paddles grow in turn, short ones fill the remaining space; all become an image.
+"""Grow two long curves of paddles in turn and short ones in the remaining space, and draw them.
 
-This follows the published generator (`snakes2.py` and `snakes.py` of drewlinsley/pathfinder) down to its
-roundings. It stores records of paddles, not whole images: paddles are drawn only once all curves of an
-image are complete.
+This follows the published generator (`snakes2.py` and `snakes.py` of drewlinsley/pathfinder) down
+to its roundings. It stores records of paddles, not whole images: paddles are drawn only once all
+curves of an image are complete.
 
-Orientations are in radians, from the columns' axis towards the rows' axis. Coordinates are (row, column)
-= (y, x).
+Orientations are in radians, from the columns' axis towards the rows' axis. Coordinates are (row,
+column) = (y, x).
 """
 
 import math
@@ -44,9 +44,10 @@ PADDLE: Final = np.dtype(
 )
 """The record of one paddle, drawn from the pixel `start` along `stroke`, in half pixels.
 
-A curve's first paddle starts at its tail and is drawn forwards. The others start at their far tips and are
-drawn backwards. `snake` is 0 or 1 for the two long curves, 2 and more for distractors, ABSENT in unused
-records. `pivot` and `orientation` determine the possible places of the curve's next paddle."""
+A curve's first paddle starts at its tail and is drawn forwards. The others start at their far tips
+and are drawn backwards. `snake` is 0 or 1 for the two long curves, 2 and more for distractors,
+ABSENT in unused records. `pivot` and `orientation` determine the possible places of the curve's
+next paddle."""
 ABSENT: Final = -1
 
 STEP: Final = PADDLE_LENGTH + PADDLE_MARGIN
@@ -91,7 +92,7 @@ def _stroke(orientation: float) -> tuple[int, int]:
 
 @njit
 def _window(y: int, x: int) -> tuple[int, int, int, int]:
-    """Return first row, end row, first column and end column of the image under a stamp round (y, x)."""
+    """Return first and end row, first and end column of the image under a stamp round (y, x)."""
     return max(y - STAMP_HALF, 0), min(y + STAMP_HALF + 1, SIZE), max(x - STAMP_HALF, 0), min(x + STAMP_HALF + 1, SIZE)
 
 
@@ -134,7 +135,10 @@ def _fill(
 
 @njit
 def _first_paddle(paddle: Any, tail_y: int, tail_x: int, orientation: float) -> bool:
-    """Write the record of a curve's first paddle. Return False if its head or pivot is outside the image."""
+    """Write the record of a curve's first paddle.
+
+    Return False if its head or pivot is outside the image.
+    """
     head_y, head_x = _translate(tail_y, tail_x, orientation, PADDLE_LENGTH)
     pivot_y, pivot_x = _translate(head_y, head_x, _flip(orientation), STEP)
     if not (_inside(head_y, head_x) and _inside(pivot_y, pivot_x)):
@@ -191,7 +195,7 @@ def _seed(rng: np.random.Generator, mask: Mask, frame: int, stamps: Stamps, padd
 
 @njit
 def _seed_at_distance(rng: np.random.Generator, first: Any, paddle: Any) -> bool:
-    """Begin the second long curve at SEED_DISTANCE from the first one, without a look at the mask."""
+    """Begin the second long curve at SEED_DISTANCE from the first one; the mask is not used."""
     for _ in range(PADDLE_RETRIES + 1):
         orientation = (_below(rng, 360) - 180) * math.pi / 180
         bearing = _below(rng, 360) * math.pi / 180
@@ -219,7 +223,8 @@ def _extend(
 ) -> bool:
     """Add a paddle to the curve that ends in `last`. Return False at a dead end.
 
-    The footprint of `last` is added to the mask only after its successor is placed, which it would block.
+    The footprint of `last` is added to the mask only after its successor is placed, which it would
+    block.
     """
     pivot_y, pivot_x = _translate(last.pivot_y, last.pivot_x, last.orientation, STEP + PADDLE_MARGIN)
     weights = np.zeros(len(circle))
@@ -256,7 +261,7 @@ def _extend(
 def _try_targets(
     rng: np.random.Generator, mask: Mask, stamps: Stamps, circle: NDArray[np.int64], length: int, paddles: Paddles
 ) -> bool:
-    """Grow the two long curves from an empty mask, in turn, so that their paddles alternate in the records."""
+    """Grow the two long curves from an empty mask, in turn; their records alternate."""
     for y in range(SIZE):
         for x in range(SIZE):
             mask[y, x] = 1.0 if min(y, x) < PADDING or max(y, x) >= SIZE - PADDING else 0.0
@@ -268,7 +273,8 @@ def _try_targets(
     for i in range(2, 2 * length):
         if not _extend(rng, mask, stamps, circle, paddles[i - 2], paddles[i]):
             return False
-    # Add the last footprint of the second curve, but not of the first one, as in the published data.
+    # Add the last footprint of the second curve, but not of the first one, as in the published
+    # data.
     _paste(mask, stamps.footprint, paddles[2 * length - 1], 1.0)
     return True
 
@@ -277,7 +283,7 @@ def _try_targets(
 def _try_distractor(
     rng: np.random.Generator, mask: Mask, stamps: Stamps, circle: NDArray[np.int64], paddles: Paddles, snake: int
 ) -> bool:
-    """Grow one short curve that fills `paddles`. After a failure the mask holds a part of the curve."""
+    """Grow one short curve that fills `paddles`. A failure leaves a part of it in the mask."""
     if not _seed(rng, mask, PADDING, stamps, paddles[0]):
         return False
     paddles[0].snake = snake
@@ -355,8 +361,9 @@ def fill_block(
     """Make one image for each label. Return the number of attempts at a pair of long curves.
 
     Reads `labels` uint8 (n,). Writes `images` uint8 (n, 32, 32), `paddles` PADDLE (n, P) with P =
-    2 contour_length + room for whole distractors, and `markers` int64 (n, 2, 2). One marker lies on the
-    tail of one long curve, the other on the far tip of the same curve (label 1) or the other (label 0).
+    2 contour_length + room for whole distractors, and `markers` int64 (n, 2, 2). One marker lies on
+    the tail of one long curve, the other on the far tip of the same curve (label 1) or the other
+    (label 0).
     """
     mask = np.empty((SIZE, SIZE))
     attempts = 0
@@ -377,9 +384,10 @@ def fill_block(
 
 
 def circle_offsets() -> NDArray[np.int64]:
-    """Return the pixels, (row, column) from a pivot, for the outer tip of its paddle; int64 (K, 2), sorted.
+    """Return the pixels, (row, column) from a pivot, for the outer tip of its paddle: int64 (K, 2).
 
-    They are points on the circle of radius STEP, one pixel's length apart, rounded down to whole pixels.
+    They are points on the circle of radius STEP, one pixel's length apart, rounded down to whole
+    pixels, and sorted.
     """
     angles = np.arange(0, 360, 360 / (2 * np.pi * STEP)) * np.pi / 180
     points = np.stack([np.sin(angles), np.cos(angles)], axis=1) * STEP

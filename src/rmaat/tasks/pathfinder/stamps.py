@@ -1,8 +1,8 @@
 """Draw every possible paddle, footprint and marker once, with Pillow.
 
-The far end of a paddle is rounded to a pixel of the enlarged drawing, so there are only 9 x 9 different
-strokes. As in the published generator, Pillow draws (`ImageDraw.line`) and reduces (`Image.resize` with
-LANCZOS).
+The far end of a paddle is rounded to a pixel of the enlarged drawing, so there are only 9 x 9
+different strokes. As in the published generator, Pillow draws (`ImageDraw.line`) and reduces
+(`Image.resize` with LANCZOS).
 """
 
 import math
@@ -66,8 +66,8 @@ def _dilate(drawing: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
 def _paddle(stroke_y: int, stroke_x: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return ink and footprint of one stroke, uint8 (9, 9) each.
 
-    The enlarged drawing has 17 pixels, an odd number like the stamp's 9, so the start is in the middle of
-    both.
+    The enlarged drawing has 17 pixels, an odd number like the stamp's 9, so the start is in the
+    middle of both.
     """
     centre = STAMP_HALF * ANTIALIAS
     drawing = Image.new("L", (2 * centre + 1, 2 * centre + 1), 0)
@@ -92,8 +92,9 @@ def stamps() -> Stamps:
     strokes = range(-REACH, REACH + 1)
     paddles = np.array([[_paddle(y, x) for x in strokes] for y in strokes])
     ink, footprint = paddles[:, :, 0], paddles[:, :, 1]
-    # The published generator takes the fully covered pixels of a footprint, in a window whose middle is
-    # one pixel before the paddle's start. The shift is reproduced because it changes the data.
+    # The published generator takes the fully covered pixels of a footprint, in a window whose
+    # middle is one pixel before the paddle's start. The shift is reproduced because it changes the
+    # data.
     window = 2 * SWEEP_HALF + 1
     sweep = footprint[:, :, :window, :window] == 255
     marker = np.array([[_marker(y, x) for x in range(SIZE)] for y in range(SIZE)])

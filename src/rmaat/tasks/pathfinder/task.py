@@ -1,8 +1,8 @@
 """The three Pathfinder tasks: do the two round markers lie on one dashed curve, or on two?
 
-The images are generated, one archive for each part, or are the Long Range Arena's release. The release is
-not split into parts: a fixed random tenth of its images is for validation and another for test, whatever
-the seed of `load`.
+The images are generated, one archive for each part, or are the Long Range Arena's release. The
+release is not split into parts: a fixed random tenth of its images is for validation and another
+for test, whatever the seed of `load`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Pathfinder(ImageTask, GeneratedTask):
         self.difficulty = difficulty
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """Return the three generated archives, else the release's metadata and every image that they name."""
+        """Return the generated archives, else the release's metadata and the images it names."""
         archives = self.generated_files(data_dir)
         if not all(path.is_file() for path in archives):
             for folder in self._release_folders(data_dir):
@@ -82,7 +82,7 @@ class Pathfinder(ImageTask, GeneratedTask):
         return parts
 
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
-        """Draw each part from its own seed, so that its images do not depend on the sizes of other parts."""
+        """Draw each part from its own seed, independent of the sizes of other parts."""
         from rmaat.tasks.pathfinder.generate import generate_images
 
         for i, split in enumerate(SPLITS):
