@@ -243,9 +243,7 @@ def _unpack(archive: Path, download: Download, folder: Path, progress: Progress)
                 pass
         if not (unpacking / folder.name).is_dir():
             names = sorted(path.name for path in unpacking.iterdir())[:5]
-            raise UserError(
-                f"{archive} holds {', '.join(names) or 'nothing'} where the folder {folder.name} is expected"
-            )
+            raise UserError(f"{archive} holds {', '.join(names) or 'nothing'}, not the folder {folder.name}")
         (unpacking / folder.name).replace(folder)
     except tarfile.FilterError as error:
         raise UserError(f"{archive}: refused, nothing was unpacked ({error}); fetch it from {download.url}") from error
