@@ -1,10 +1,39 @@
-"""The settings of tasks: one flat set, of which a task has its own few."""
+"""The settings of tasks: one flat set, of which each task has a few."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
-from rmaat.tasks.files import FilesOptions
+
+@dataclass(kw_only=True)
+class FilesOptions:
+    """The user's own labelled documents, for the task files.
+
+    Args:
+        train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task
+            files.
+        validation_file: the same for validation; null holds out a tenth of each class of train.
+        test_file: the same for the test; needed for the task files.
+        text_column: column of the text; null means 'text'.
+        other_text_column: column of the second text, for pairs; null means there is none.
+        label_column: column of the label, a string or a number; null means 'label'.
+        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; null means
+            bytes.
+    """
+
+    train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
+    text_column: str | None = None
+    other_text_column: str | None = None
+    label_column: str | None = None
+    tokenizer: str | None = None
+
+    @classmethod
+    def of(cls, settings: object) -> Self:
+        """Return the options among the attributes of any object: parsed flags, a run config."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 @dataclass(kw_only=True)
