@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
 from rmaat.backprop import Full, Recurrence, Replay
-from rmaat.backprop.kept import saved_bytes
+from rmaat.backprop.segment_memory import saved_bytes
 from rmaat.budget import Budget
 
 ROWS, WIDTH, TOTAL = 5, 32, 8
