@@ -25,8 +25,8 @@ from rmaat.layers import (
     sinusoidal_positions,
 )
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.functional import CallLock
 from rmaat.models.layout import moved_behind, rearranged
-from rmaat.models.stand_in import CallLock
 
 WIDTH_STEP = 64
 """Segments are computed in multiples of so many positions, so that memory and kernels meet few sizes."""
