@@ -60,7 +60,7 @@ def test_one_wrong_tensor_is_refused_and_named(register, factor, told):
 
 def test_a_reference_is_held_against_what_its_loss_does(monkeypatch):
     """Written by hand, attention's backward pass would mislead whatever is compared with it."""
-    monkeypatch.setattr("rmaat.ops.astromorphic.slope_", lambda phi: phi)
+    monkeypatch.setattr("rmaat.attention.astro.slope_", lambda phi: phi)
     verdict = judge("full", Shape(), "cpu")
     assert "mixer" in verdict.refusal
     assert judge("rmt", Shape(), "cpu").refusal is None

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rmaat.attention.precision import at_least_float32
 from rmaat.layers import (
     READOUT_SUMS,
     AssociativeMemory,
@@ -24,9 +25,8 @@ from rmaat.layers import (
     sinusoidal_positions,
 )
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.functional import CallLock
 from rmaat.models.layout import moved_behind, rearranged
-from rmaat.models.stand_in import CallLock
-from rmaat.ops.precision import at_least_float32
 
 WIDTH_STEP = 64
 """Segments are computed in multiples of so many positions, so that memory and kernels meet few sizes."""

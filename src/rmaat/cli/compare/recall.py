@@ -12,7 +12,6 @@ from jsonargparse import ArgumentParser, Namespace
 from rmaat.cli.progress import count_bar, named_bar
 from rmaat.errors import UserError, did_you_mean
 from rmaat.grid.presets import RECALL, Grid
-from rmaat.presets import MODELS
 from rmaat.tasks import data_folder, task_of
 from rmaat.tasks.base import Counts
 from rmaat.tasks.memory import MemoryTask
@@ -35,8 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--models",
         type=str,
         nargs="*",
-        help=f"of: {', '.join(MODELS.names())}; 'name[key=value,...]' changes settings (default: rmaat with each "
-        "schedule, rmaat_long, rmt, rlt, transformer)",
+        help="of `rmaat list models`; 'name[key=value,...]' changes settings (default: rmaat with each schedule, and four)",
     )
     parser.add_argument("--seeds", type=int, default=RECALL.seeds, help="number of seeds, from 0 on")
     parser.add_argument(
