@@ -9,10 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rmaat.backprop import Full, Recurrence, Replay, Tensors, Truncated
+from rmaat.backprop import Checkpoint, Full, Recurrence, Replay, Tensors, Truncated
+from rmaat.backprop.reference import ReferenceReplay
 from rmaat.budget import Budget
 
 F64 = torch.float64
+
+EXACT = [Replay(), Checkpoint(), ReferenceReplay()]
+"""The kinds that compute segments twice and return the gradient of `Full`."""
+
+exact = pytest.mark.parametrize("kind", EXACT, ids=lambda kind: type(kind).__name__)
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -57,12 +63,24 @@ class Toy:
         return torch.autograd.grad((hidden**2).sum() + total.sin().sum(), self.leaves)
 
 
+@exact
 @settings(deadline=None, max_examples=30)
 @given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(any), state_grad=st.booleans())
-def test_replay_equals_full(lengths, state_grad):
+def test_the_gradient_is_that_of_full_backpropagation(kind, lengths, state_grad):
     toy = Toy(tuple(lengths), state_grad=state_grad)
-    for found, wanted in zip(toy.gradients(Replay()), toy.gradients(Full()), strict=True):
+    for found, wanted in zip(toy.gradients(kind), toy.gradients(Full()), strict=True):
         assert relative(found, wanted) < 1e-13
+
+
+@exact
+@settings(deadline=None, max_examples=10)
+@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=4))
+def test_values_are_those_of_full(kind, lengths):
+    """Bit for bit, the histories too, also if no row has a segment."""
+    toy = Toy(tuple(lengths))
+    loop = replace(toy.recurrence(), history=(1, 0))
+    for found, wanted in zip(kind(loop), Full()(loop), strict=True):
+        assert torch.equal(found, wanted)
 
 
 def test_full_equals_finite_differences():
@@ -84,10 +102,52 @@ def test_replay_computes_each_segment_but_the_last_once_more():
     assert again == [(3, True), (2, True), (1, True), (0, True)]
 
 
-def test_without_gradients_nothing_is_computed_twice_or_kept():
+@pytest.mark.parametrize(("kind", "again"), [(Checkpoint(), 5), (ReferenceReplay(), 5), (Full(), 0)])
+def test_kinds_that_recompute_compute_every_segment_once_more(kind, again):
+    toy = Toy((5,))
+    toy.gradients(kind)
+    assert [index for index, _ in toy.calls[:5]] == [0, 1, 2, 3, 4]
+    assert toy.calls[5:] == [(index, True) for index in reversed(range(again))]
+    assert kind.recomputes == (again > 0)
+
+
+@pytest.mark.parametrize("kind", [Replay(), Checkpoint()])
+def test_a_single_segment_is_computed_once(kind):
+    toy = Toy((1, 1))
+    toy.gradients(kind)
+    assert toy.calls == [(0, True)]
+
+
+def test_a_checkpoint_saves_states_and_no_activations():
+    """What autograd packs under `Checkpoint` does not grow with the width of a segment's inside."""
+
+    def saved_bytes(kind, inner: int) -> int:
+        up, down = torch.randn(2, 4, inner, dtype=F64).requires_grad_()
+
+        def step(index, parameters, shared, segment, state):
+            return (state[0] + torch.tanh(state[0] @ parameters[0]) @ parameters[1].T,)
+
+        storages = {}
+
+        def pack(x: Tensor) -> Tensor:
+            storages[x.untyped_storage().data_ptr()] = x
+            return x
+
+        loop = Recurrence(step, (up, down), (), (), (torch.ones(3, 4, dtype=F64),), (6,) * 3)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            kind(loop)
+        parameters = {up.untyped_storage().data_ptr()}
+        return sum(x.nbytes for place, x in storages.items() if place not in parameters)
+
+    assert saved_bytes(Checkpoint(), 64) == saved_bytes(Checkpoint(), 8) <= 6 * 3 * 4 * 8
+    assert saved_bytes(Full(), 64) > 6 * 3 * 64 * 8
+
+
+@exact
+def test_without_gradients_nothing_is_computed_twice_or_kept(kind):
     toy = Toy((4,))
     with torch.no_grad():
-        state = Replay()(toy.recurrence())
+        state = kind(toy.recurrence())
     assert len(toy.calls) == 4
     assert not state[0].requires_grad
 
@@ -121,9 +181,10 @@ def test_truncation_keeps_no_graph_of_the_segments_before():
     assert [grad for _, grad in toy.calls] == [False] * 4 + [True] * 2
 
 
-def test_gradients_of_losses_add_up():
+@exact
+def test_gradients_of_losses_add_up(kind):
     toy = Toy((4, 2))
-    one, two = Replay()(toy.recurrence()), Replay()(toy.recurrence())
+    one, two = kind(toy.recurrence()), kind(toy.recurrence())
     both = torch.autograd.grad(one[0].sum() + (two[1] ** 2).sum(), toy.leaves)
     first = torch.autograd.grad(Full()(toy.recurrence())[0].sum(), toy.leaves)
     second = torch.autograd.grad((Full()(toy.recurrence())[1] ** 2).sum(), toy.leaves)
@@ -139,10 +200,11 @@ def test_grad_attributes_are_written_once_and_only_by_autograd():
     assert len(seen) == 1
 
 
-def test_a_frozen_parameter_gets_no_gradient_and_the_others_theirs():
+@exact
+def test_a_frozen_parameter_gets_no_gradient_and_the_others_theirs(kind):
     toy = Toy((4,))
     toy.weight.requires_grad_(False)
-    for found, wanted in zip(toy.gradients(Replay()), toy.gradients(Full()), strict=True):
+    for found, wanted in zip(toy.gradients(kind), toy.gradients(Full()), strict=True):
         assert relative(found, wanted) < 1e-13
 
 
@@ -185,7 +247,8 @@ def test_an_exception_in_a_replayed_segment_leaves_nothing_behind():
         assert torch.equal(found, again)
 
 
-def test_autocast_is_restored_in_the_replay_and_its_cache_left_alone():
+@pytest.mark.parametrize("kind", [Replay(), Checkpoint()])
+def test_autocast_is_restored_in_the_replay_and_its_cache_left_alone(kind):
     """Under bfloat16 both kinds round the same; a weight cached without gradients would lose its last segment's."""
     torch.manual_seed(0)
     weight = torch.randn(4, 4, requires_grad=True)
@@ -195,9 +258,9 @@ def test_autocast_is_restored_in_the_replay_and_its_cache_left_alone():
         return (torch.tanh(state[0] @ parameters[0]).float() + segment[0],)
 
     grads = []
-    for kind in (Replay(), Full()):
+    for each in (kind, Full()):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            (out,) = kind(Recurrence(step, (weight,), (), (x,), (torch.ones(2, 4),), (3, 3)))
+            (out,) = each(Recurrence(step, (weight,), (), (x,), (torch.ones(2, 4),), (3, 3)))
         assert out.grad_fn is not None
         grads.append(torch.autograd.grad(out.sum(), weight)[0])
     assert relative(grads[0], grads[1]) < 1e-2
@@ -216,9 +279,9 @@ def test_bfloat16_gradients_are_summed_in_float32():
     assert weight.grad.item() == pytest.approx(2000, rel=0.01)
 
 
-def watched_gradients(toy: Toy, kind, seed: int = 3) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What is watched of the running sums, and gradients of a loss on them and on the final state."""
-    hidden, _, sums = kind(replace(toy.recurrence(), watched=(1,)))
+def history_gradients(toy: Toy, kind, seed: int = 3) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The history of the running sums, and gradients of a loss on it and on the final state."""
+    hidden, _, sums = kind(replace(toy.recurrence(), history=(1,)))
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(sums.shape, dtype=F64, generator=generator)
     loss = (hidden**2).sum() + (weights * sums.sin()).sum()
@@ -233,27 +296,39 @@ def watched_gradients(toy: Toy, kind, seed: int = 3) -> tuple[Tensor, tuple[Tens
 )
 def test_a_loss_on_every_segment_goes_back_through_replay_as_through_full(lengths, kept, state_grad):
     toy = Toy(tuple(lengths), state_grad=state_grad)
-    replayed, found = watched_gradients(toy, Replay(Budget(segments=kept)))
-    sums, wanted = watched_gradients(toy, Full())
+    replayed, found = history_gradients(toy, Replay(Budget(segments=kept)))
+    sums, wanted = history_gradients(toy, Full())
     assert torch.equal(replayed, sums)
     for one, other in zip(found, wanted, strict=True):
         assert relative(one, other) < 1e-13
 
 
-def test_what_is_watched_is_the_state_after_each_segment():
+@pytest.mark.parametrize("kind", [Checkpoint(), ReferenceReplay()])
+def test_a_loss_on_every_segment_goes_back_through_the_other_kinds(kind):
+    """With rows of different lengths, and one without a segment."""
+    toy = Toy((5, 0, 3))
+    values, found = history_gradients(toy, kind)
+    sums, wanted = history_gradients(toy, Full())
+    assert torch.equal(values, sums)
+    for one, other in zip(found, wanted, strict=True):
+        assert relative(one, other) < 1e-13
+
+
+def test_a_history_is_the_state_after_each_segment():
     toy = Toy((4, 2))
     state = toy.recurrence().state
-    for index, sums in enumerate(Full()(replace(toy.recurrence(), watched=(1,)))[2]):
+    for index, sums in enumerate(Full()(replace(toy.recurrence(), history=(1,)))[2]):
         given_one = (toy.inputs[index], toy.active[index])
         state = toy.step(index, (toy.weight,), (toy.shared,), given_one, state)
         assert torch.equal(sums, state[1])
 
 
-def test_a_watched_state_alone_may_have_the_loss():
+@exact
+def test_a_history_alone_may_have_the_loss(kind):
     toy = Toy((5, 3))
     found, wanted = (
-        torch.autograd.grad(kind(replace(toy.recurrence(), watched=(0, 1)))[2][1].sum(), toy.leaves)
-        for kind in (Replay(), Full())
+        torch.autograd.grad(each(replace(toy.recurrence(), history=(0, 1)))[2][1].sum(), toy.leaves)
+        for each in (kind, Full())
     )
     for one, other in zip(found, wanted, strict=True):
         assert relative(one, other) < 1e-13
@@ -263,8 +338,8 @@ def test_what_a_truncation_watches_is_cut_where_each_row_is():
     """A loss on all segments: a row's segments before its last k are constants, so any weight on them changes nothing."""
     toy = Toy((5, 3, 1))
     k = 2
-    sums = Truncated(k)(replace(toy.recurrence(), watched=(1,)))[2]
-    assert torch.equal(sums, Full()(replace(toy.recurrence(), watched=(1,)))[2])
+    sums = Truncated(k)(replace(toy.recurrence(), history=(1,)))[2]
+    assert torch.equal(sums, Full()(replace(toy.recurrence(), history=(1,)))[2])
     before = torch.arange(5)[:, None] < torch.tensor(toy.lengths) - k
     early = torch.autograd.grad((sums * before[..., None]).sum(), toy.leaves, retain_graph=True, allow_unused=True)
     assert all(x is None or not x.any() for x in early)
@@ -272,11 +347,12 @@ def test_what_a_truncation_watches_is_cut_where_each_row_is():
     assert all(x.any() for x in late[:3])
 
 
-def test_a_hook_on_a_parameter_sees_its_gradient_once():
+@exact
+def test_a_hook_on_a_parameter_sees_its_gradient_once(kind):
     toy = Toy((5,))
     wanted = toy.gradients(Full())[0]
     toy.weight.register_hook(lambda grad: grad * 0.5)
-    assert relative(toy.gradients(Replay())[0], 0.5 * wanted) < 1e-14
+    assert relative(toy.gradients(kind)[0], 0.5 * wanted) < 1e-14
 
 
 @pytest.mark.parametrize("kept", [1, 3])

@@ -1,21 +1,24 @@
-"""What the ways of going back have in common: a recurrence over segments, and the object that runs it.
+"""A recurrence over segments, and the protocol of the objects that run it.
 
 Axes: T segments, B rows of the batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
+
 Tensors = tuple[Tensor, ...]
 
 Step = Callable[[int, Tensors, Tensors, Tensors, Tensors], Tensors]
-"""(index t, parameters, shared, what segment t is given, state) -> state.
+"""(index t, parameters, shared, inputs of segment t, state) -> state.
 
-Pure: the same arguments give the same state, dropout included, and gradients reach nothing but the arguments.
+A step is pure: equal arguments give an equal state, dropout included, and gradients reach nothing
+but the arguments.
 """
 
 
@@ -26,11 +29,12 @@ class Recurrence:
     Attributes:
         step: computes one segment.
         parameters: the tensors that the layers compute with, trained or frozen.
-        shared: other tensors that all segments are given alike.
-        segments: tensors (T, ...); segment t is given row t of each.
+        shared: other tensors that are inputs of every segment.
+        segments: tensors (T, ...); row t of each is an input of segment t.
         state: the initial state, tensors (B, ...).
-        lengths: the segments of each batch row, (B,); a row's state is constant from there on.
-        watched: places in the state whose value after every segment is asked for, not only after the last.
+        lengths: the number of segments of each batch row, (B,). The step leaves a row's state as it
+            is after the row's last segment.
+        history: indices of the state tensors whose value after every segment is returned too.
     """
 
     step: Step
@@ -39,49 +43,78 @@ class Recurrence:
     segments: Tensors
     state: Tensors
     lengths: tuple[int, ...]
-    watched: tuple[int, ...] = ()
+    history: tuple[int, ...] = ()
 
     @property
     def total(self) -> int:
-        """T, the segments of the longest row."""
+        """T, the number of segments of the longest row."""
         return max(self.lengths, default=0)
 
+    @property
+    def inputs(self) -> tuple[Tensors, Tensors, Tensors, Tensors]:
+        """All tensors that a gradient may reach: parameters, shared, segments, state."""
+        return self.parameters, self.shared, self.segments, self.state
+
     def states(self, start: int, stop: int, state: Tensors) -> Iterator[Tensors]:
-        """The state after each of segments start .. stop - 1, in whatever gradient mode is on."""
+        """Yield the state after each of segments start .. stop - 1.
+
+        Gradients are recorded if the caller has them on.
+        """
         for index in range(start, stop):
-            state = self.step(index, self.parameters, self.shared, tuple(x[index] for x in self.segments), state)
+            segment = tuple(x[index] for x in self.segments)
+            state = self.step(index, self.parameters, self.shared, segment, state)
             yield state
 
     def run(self, start: int, stop: int, state: Tensors) -> Tensors:
-        """The state after segment stop - 1, or `state` where there is none."""
-        for after in self.states(start, stop, state):
-            state = after
+        """Return the state after segment stop - 1, or `state` if there is no segment to run."""
+        for following in self.states(start, stop, state):
+            state = following
         return state
 
     def run_all(self) -> Tensors:
-        """The final state, then what is watched, as `Backprop` returns them."""
-        state, seen = self.state, []
-        for after in self.states(0, self.total, self.state):
-            state = after
-            seen.append(self.seen(state))
-        return (*state, *self.stack(seen))
+        """Return what a `Backprop` returns, by an ordinary loop over all segments."""
+        state, records = self.state, []
+        for following in self.states(0, self.total, self.state):
+            state = following
+            records.append(self.record(state))
+        return (*state, *self.stack(records))
 
-    def seen(self, state: Tensors) -> Tensors:
-        """What is watched of a state."""
-        return tuple(state[place] for place in self.watched)
+    def record(self, state: Tensors) -> Tensors:
+        """Return the tensors of a state that `history` names."""
+        return tuple(state[index] for index in self.history)
 
-    def stack(self, seen: Sequence[Tensors]) -> Tensors:
-        """What was seen of some states, as one tensor (len(seen), B, ...) for each that is watched."""
-        if not seen:
-            return tuple(x.new_empty(0, *x.shape) for x in self.seen(self.state))
-        return tuple(torch.stack(of_place) for of_place in zip(*seen, strict=True))
+    def stack(self, records: Sequence[Tensors]) -> Tensors:
+        """Return the records of successive states as one tensor (len(records), B, ...) each."""
+        if not records:
+            return tuple(x.new_empty(0, *x.shape) for x in self.record(self.state))
+        return tuple(torch.stack(tensors) for tensors in zip(*records, strict=True))
 
 
 class Backprop(Protocol):
-    """A way for gradients to go back over the segments of a recurrence."""
+    """A way for gradients to go back over the segments of a recurrence.
+
+    An object of any class with these two members can be assigned to a model's `backprop`.
+    """
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether segments are computed a second time in the backward pass.
+
+        A model then refuses layers that would not give the same result again. A sequence of one
+        segment must not be recomputed: that would save no memory.
+        """
 
     def __call__(self, recurrence: Recurrence) -> Tensors:
-        """The final state, then each watched tensor after every segment, (T, B, ...).
+        """Return the final state, then the history of each tensor in `history`, (T, B, ...).
 
-        Their backward gives every tensor of the recurrence its gradient, as the kind defines it.
+        The backward pass of the result gives every tensor in `recurrence.inputs` its gradient.
         """
+
+
+def split(flat: tuple[T, ...], sizes: Sequence[int]) -> list[tuple[T, ...]]:
+    """Return consecutive groups of `flat`, of these sizes."""
+    groups, start = [], 0
+    for size in sizes:
+        groups.append(flat[start : start + size])
+        start += size
+    return groups

@@ -1,14 +1,17 @@
 """Full backpropagation through time."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rmaat.backprop.base import Recurrence, Tensors
 
 
 @dataclass(frozen=True)
 class Full:
-    """Ordinary autograd over all segments: the exact gradient, fastest, in memory that grows with the segments."""
+    """Ordinary autograd over all segments: exact and fastest; memory grows with the segments."""
+
+    recomputes: ClassVar[bool] = False
 
     def __call__(self, recurrence: Recurrence) -> Tensors:
-        """The final state and what is watched, every segment's activations kept for the backward pass."""
+        """Return the final state and the histories; autograd holds all segments' activations."""
         return recurrence.run_all()

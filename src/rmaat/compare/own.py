@@ -1,41 +1,15 @@
-"""This project's models under its ways of going back, and under per-segment checkpointing."""
+"""This project's models, with each way for gradients to go back over the segments."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from rmaat.backprop import Backprop, Recurrence, Tensors
+from rmaat.backprop import Checkpoint
 from rmaat.compare.shapes import NUM_LABELS, VOCAB_SIZE, Shape
 from rmaat.compare.workload import Workload, autocast, workload
-from rmaat.models import RmaatConfig, RmaatForSequenceClassification, RmaatModel
-
-
-@dataclass(frozen=True)
-class SegmentCheckpoint:
-    """PyTorch's own checkpointing, one segment at a time: what a user would write without this package."""
-
-    def __call__(self, recurrence: Recurrence) -> Tensors:
-        """The final state; each segment's activations are computed again in the backward pass."""
-        state = recurrence.state
-        for index in range(recurrence.total):
-            # The step is pure, dropout included: no random state to keep.
-            state = checkpoint(recurrence.run, index, index + 1, state, use_reentrant=False, preserve_rng_state=False)
-        return state
-
-
-class _CheckpointedModel(RmaatModel):
-    @property
-    def backprop(self) -> Backprop:
-        return SegmentCheckpoint()
-
-
-class _CheckpointedClassifier(RmaatForSequenceClassification):
-    def __init__(self, config: RmaatConfig) -> None:
-        super().__init__(config)
-        self.rmaat = _CheckpointedModel(config)
+from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 
 
 def own(shape: Shape, device: str, attention_type: str, backprop: str, first_only: bool) -> Workload:
@@ -52,7 +26,9 @@ def own(shape: Shape, device: str, attention_type: str, backprop: str, first_onl
     settings = shape.model_settings(attention_type, replay=backprop == "replay")
     everything: dict[str, Any] = {**asdict(settings), "vocab_size": VOCAB_SIZE, "num_labels": NUM_LABELS}
     config = RmaatConfig(**everything)
-    model = (_CheckpointedClassifier if backprop == "checkpoint" else RmaatForSequenceClassification)(config)
+    model = RmaatForSequenceClassification(config)
+    if backprop == "checkpoint":
+        model.backprop = Checkpoint()
     if shape.torch_compile:
         model.rmaat.encoder.compile(dynamic=False)
 

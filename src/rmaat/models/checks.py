@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmaat.errors import UserError
 
@@ -177,6 +177,23 @@ def check_associations(
     if expected and (memory is None) != (associations is None):
         raise UserError("a model with associative_memory takes memory and associations together, from the same call")
     check_state("associations", associations, shape)
+
+
+def check_backprop(backprop: object) -> None:
+    """Raise `UserError` if an object assigned to a model's `backprop` is not a `Backprop`."""
+    if isinstance(backprop, nn.Module):
+        problem = "is an nn.Module, which would be stored as a part of the model"
+    elif isinstance(backprop, type):
+        problem = f"is a class; assign an object, such as {backprop.__name__}()"
+    elif not callable(backprop):
+        problem = "cannot be called with a Recurrence"
+    elif not hasattr(backprop, "recomputes"):
+        problem = (
+            "has no attribute `recomputes`: set it to True if the backward pass computes segments again, else to False"
+        )
+    else:
+        return
+    raise UserError(f"backprop {backprop!r} {problem}; see rmaat.backprop.Backprop")
 
 
 def check_labels(labels: Tensor, batch: int, num_labels: int) -> None:

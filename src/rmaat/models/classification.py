@@ -8,6 +8,7 @@ from torch.nn.functional import batch_norm, cross_entropy
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
+from rmaat.backprop import Backprop
 from rmaat.models.checks import check_labels, check_pair, check_segment_logits, one_input
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
@@ -57,6 +58,15 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         self.activation = None if hidden is None else ACT2FN[config.hidden_act]
         self.classifier = nn.Linear(features if hidden is None else hidden, config.num_labels)
         self.post_init()
+
+    @property
+    def backprop(self) -> Backprop:
+        """The way for gradients to go back over the segments: that of the `RmaatModel` inside."""
+        return self.rmaat.backprop
+
+    @backprop.setter
+    def backprop(self, backprop: Backprop | None) -> None:
+        self.rmaat.backprop = backprop
 
     def forward(
         self,

@@ -6,6 +6,7 @@ L layers, K key features of the associative memory.
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from rmaat.layers.mixers import Mixer
 from rmaat.models.checks import (
     Place,
     check_associations,
+    check_backprop,
     check_readout,
     check_state,
     one_input,
@@ -33,8 +35,8 @@ from rmaat.models.checks import (
     whole_patches,
 )
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.functional import FunctionalModule, check_repeatable
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
-from rmaat.models.stand_in import ParameterSlots, check_replayable
 
 SEED_STRIDE = 0x9E3779B97F4A7C15
 """Odd, so that the seeds of a call's segments all differ."""
@@ -66,6 +68,13 @@ class RmaatPreTrainedModel(PreTrainedModel):
     base_model_prefix = "rmaat"
     main_input_name = "input_ids"
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Here rather than in the property's setter: nn.Module registers a module before it looks
+        # for a property, and it would be stored with the model.
+        if name == "backprop" and value is not None:
+            check_backprop(value)
+        super().__setattr__(name, value)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (Mixer, ShortConvolution, ZeroLinear)):
@@ -95,7 +104,11 @@ class RmaatPreTrainedModel(PreTrainedModel):
 
 
 class RmaatModel(RmaatPreTrainedModel):
-    """Segments with memory tokens passed between them, without a head."""
+    """Segments with memory tokens passed between them, without a head.
+
+    How gradients go back over the segments is what the config asks for, or an object assigned to
+    `backprop`.
+    """
 
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__(config)
@@ -104,19 +117,33 @@ class RmaatModel(RmaatPreTrainedModel):
         learned = config.schedule == "learned"
         self.retention_logits = nn.Parameter(torch.empty(config.num_segments)) if learned else None
         buffer = torch.device("cpu") if config.replay_buffer == "cpu" else None
-        # Two towers are two calls before one backward pass.
-        self._replay = Replay(Budget.parse(config.replay_budget).shared_by(2 if config.two_towers else 1), buffer)
+        # Kept for all calls, since it measures segments once. Two towers are two calls before one
+        # backward pass, so each has half of the budget.
+        budget = Budget.parse(config.replay_budget).shared_by(2 if config.two_towers else 1)
+        self._replay = Replay(budget, buffer)
+        self._backprop: Backprop | None = None
         self.post_init()
 
     @property
     def backprop(self) -> Backprop:
-        """The way back over segments that the config asks for."""
+        """The way for gradients to go back over the segments.
+
+        Assign any `rmaat.backprop.Backprop` to use it: `model.backprop = Checkpoint()`. It is
+        neither stored nor part of the config. Assign None to return to what the config asks for
+        by memory_replay_backprop, truncated_segments, replay_budget and replay_buffer.
+
+        Raises:
+            UserError: if the assigned object is not a `Backprop`.
+        """
+        if self._backprop is not None:
+            return self._backprop
         if self.config.truncated_segments is not None:
             return Truncated(self.config.truncated_segments)
         return self._replay if self.config.memory_replay_backprop else Full()
 
-    def _replays(self, place: Place) -> bool:
-        return torch.is_grad_enabled() and place.longest > 1 and isinstance(self.backprop, Replay)
+    @backprop.setter
+    def backprop(self, backprop: Backprop | None) -> None:
+        self._backprop = backprop
 
     def forward(
         self,
@@ -224,17 +251,19 @@ class RmaatModel(RmaatPreTrainedModel):
         return torch.from_numpy(factors_TB).to(self.first_memory)[..., None]
 
     def _run(
-        self, inputs: SegmentInputs, state: SegmentState, lengths: NDArray[np.int64], place: Place, watch: bool
+        self, inputs: SegmentInputs, state: SegmentState, lengths: NDArray[np.int64], place: Place, history: bool
     ) -> tuple[SegmentState, *Tensors]:
-        """The final state and, where it is watched, the readout after each segment, (T, B, D + 1)."""
+        """Return the final state and, with `history`, the readout after each segment, (T, B, D + 1)."""
         encoder, batch = self.encoder, len(place.segments)
         starts_T = self.config.segment_length * np.arange(place.longest)
         widths = encoder.widths(lengths.max(initial=0) - starts_T)
         # Drawn once, here: what is computed again in the backward pass must not depend on the mode the model is in by then.
         base = int(torch.randint(2**62, ())) if self.training and encoder.drop else None
-        # Also without gradients: what another thread's backward pass hangs in the module may be other weights.
-        with encoder.lock, check_replayable(encoder) if self._replays(place) else nullcontext():
-            slots = ParameterSlots(encoder, encoder.lock)
+        recomputes = torch.is_grad_enabled() and place.longest > 1 and self.backprop.recomputes
+        # Take the lock in inference too: another thread's backward pass may have swapped this
+        # module's weights.
+        with encoder.lock, check_repeatable(encoder) if recomputes else nullcontext():
+            functional = FunctionalModule(encoder, encoder.lock)
 
             def step(index: int, parameters: Tensors, shared: Tensors, segment: Tensors, state: Tensors) -> Tensors:
                 tokens, length, factor = segment
@@ -243,12 +272,12 @@ class RmaatModel(RmaatPreTrainedModel):
                     keep = encoder.keep_masks((base + index * SEED_STRIDE) % 2**63, batch, width, state[0].device)
                 # Contiguous, as the state is, so that a compiled step meets one set of strides.
                 given = SegmentInputs(tokens[:, :width].contiguous(), length.contiguous(), factor.contiguous())
-                with slots.holding(parameters):
-                    return encoder(shared, given, SegmentState(*state), keep)
+                return functional(parameters, shared, given, SegmentState(*state), keep)
 
-            watched = (SegmentState._fields.index("readout"),) if watch else ()
-            segments = tuple(place.segments.tolist())
-            recurrence = Recurrence(step, slots.tensors, encoder.shared(), inputs, state, segments, watched)
+            recorded = (SegmentState._fields.index("readout"),) if history else ()
+            counts = tuple(place.segments.tolist())
+            shared = encoder.shared()
+            recurrence = Recurrence(step, functional.parameters, shared, inputs, state, counts, recorded)
             after = self.backprop(recurrence)
         return (SegmentState(*after[: len(state)]), *after[len(state) :])
 

@@ -24,8 +24,8 @@ from rmaat.layers import (
     sinusoidal_positions,
 )
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.functional import CallLock
 from rmaat.models.layout import moved_behind, rearranged
-from rmaat.models.stand_in import CallLock
 from rmaat.ops.precision import at_least_float32
 
 WIDTH_STEP = 64

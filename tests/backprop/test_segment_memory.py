@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.in_flight import ATTENTION_TYPES, Case, measure
 from torch.autograd.graph import saved_tensors_hooks
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
 from rmaat.backprop import Full, Recurrence, Replay
-from rmaat.backprop.kept import saved_bytes
+from rmaat.backprop.replay import IN_FLIGHT
+from rmaat.backprop.segment_memory import saved_bytes
 from rmaat.budget import Budget
 
 ROWS, WIDTH, TOTAL = 5, 32, 8
@@ -59,10 +62,10 @@ def test_the_gradient_is_that_of_full_backpropagation(kept):
 
 @pytest.mark.parametrize("segments", [1, 2, 4, 6])
 def test_a_size_in_bytes_keeps_what_fits_into_it(segments, monkeypatch):
-    """A segment holds one new state; stored states count, and so does a part of a segment in flight."""
+    """A segment saves one new state; stored states count, and so does what is in flight."""
     monkeypatch.setattr("rmaat.machine.memory.ResidentMemory.used", lambda self: 0)
     calls: list[tuple[int, bool]] = []
-    budget = int(STATE * (TOTAL + segments + 0.5))
+    budget = int(STATE * (TOTAL + segments + IN_FLIGHT + 0.1))
     Replay(Budget(size=budget))(recurrence(calls))
     assert calls[:3] == [(0, True), (1, True), (1, True)], "the probe"
     assert sum(grad for _, grad in calls[3:]) == segments
@@ -71,7 +74,7 @@ def test_a_size_in_bytes_keeps_what_fits_into_it(segments, monkeypatch):
 @pytest.mark.parametrize("segments", [1, 3, 6])
 def test_a_fraction_is_of_the_memory_that_was_free_at_first(segments, monkeypatch):
     monkeypatch.setattr("rmaat.machine.memory.ResidentMemory.used", lambda self: 0)
-    wanted = int(STATE * (TOTAL + segments + 0.5))
+    wanted = int(STATE * (TOTAL + segments + IN_FLIGHT + 0.1))
     free = iter((4 * wanted, 0))
     monkeypatch.setattr("rmaat.machine.memory.ResidentMemory.free", lambda self: next(free))
     replay = Replay(Budget(fraction=0.25))
@@ -79,6 +82,21 @@ def test_a_fraction_is_of_the_memory_that_was_free_at_first(segments, monkeypatc
         calls: list[tuple[int, bool]] = []
         replay(recurrence(calls))
         assert sum(grad for _, grad in calls[probed:]) == segments
+
+
+@pytest.mark.parametrize("attention_type", ATTENTION_TYPES)
+@pytest.mark.parametrize(("layers", "batch"), [(2, 8), (1, 8), (1, 1)])
+def test_what_is_in_flight_is_at_most_its_bound(attention_type, layers, batch):
+    shares = measure(Case(attention_type, layers, batch, segment_length=64))
+    assert 0 < shares["forward"] <= IN_FLIGHT
+    assert 0 < shares["backward"] <= IN_FLIGHT
+
+
+def test_the_stored_measurement_is_within_the_bound():
+    path = Path(__file__).parents[2] / "results/in_flight/in_flight.json"
+    rows = json.loads(path.read_text())["rows"]
+    assert {row["attention_type"] for row in rows} == set(ATTENTION_TYPES)
+    assert max(max(row["forward"], row["backward"]) for row in rows) <= IN_FLIGHT
 
 
 def test_two_towers_have_half_of_the_budget_each():

@@ -1,0 +1,152 @@
+"""Measure what one segment needs beside the activations that it saves for its backward pass.
+
+    python benchmarks/in_flight.py --output results/in_flight
+
+Gradients of activations exist for a moment while a backward pass runs, and other temporary tensors
+while a forward pass runs. Both are counted exactly, by the allocations that PyTorch's profiler
+records on a CPU, and given as a share of the bytes that the segment saves. `IN_FLIGHT` in
+`rmaat.backprop.replay` is an upper bound of the shares. The gradient of a parameter is counted
+until it is added to its sum, as in replay. Prints a Markdown table, writes in_flight.json.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from rmaat.backprop import Recurrence, Tensors
+from rmaat.backprop.replay import IN_FLIGHT
+from rmaat.backprop.segment_memory import saved_bytes
+from rmaat.machine.provenance import provenance
+from rmaat.models import RmaatConfig, RmaatModel
+
+BACKWARD = "backward pass of the segment"
+
+
+@dataclass(frozen=True)
+class Case:
+    """The measured model and segment; the feed-forward width is `expansion` times the width."""
+
+    attention_type: str
+    num_hidden_layers: int
+    batch: int
+    segment_length: int = 512
+    hidden_size: int = 128
+    expansion: int = 4
+    bf16: bool = False
+
+
+ATTENTION_TYPES = ("astro", "softmax")
+CASES = [
+    case
+    for attention_type in ATTENTION_TYPES
+    for case in (
+        *(Case(attention_type, layers, batch) for layers in (4, 2, 1) for batch in (8, 1)),
+        Case(attention_type, 1, 8, bf16=True),
+        Case(attention_type, 1, 8, expansion=1),
+        Case(attention_type, 1, 8, segment_length=64),
+        Case(attention_type, 1, 1, segment_length=64),
+    )
+]
+
+
+class _Capture:
+    """Run the recurrence that a model makes, and keep it."""
+
+    recomputes = False
+
+    def __call__(self, recurrence: Recurrence) -> Tensors:
+        self.recurrence = recurrence
+        return recurrence.run_all()
+
+
+def measure(case: Case) -> dict[str, float | int]:
+    """Return the bytes that a segment saves, and the shares of its forward and backward pass."""
+    torch.manual_seed(0)
+    config = RmaatConfig(
+        max_seq_len=2 * case.segment_length,
+        num_segments=2,
+        hidden_size=case.hidden_size,
+        intermediate_size=case.expansion * case.hidden_size,
+        num_hidden_layers=case.num_hidden_layers,
+        num_attention_heads=4,
+        attention_type=case.attention_type,
+        retention_schedule="none",
+    )
+    model = RmaatModel(config).train()
+    model.backprop = capture = _Capture()
+    with torch.no_grad():
+        model(torch.randint(0, config.vocab_size, (case.batch, config.max_seq_len)))
+    shared = tuple(x.detach().requires_grad_() for x in capture.recurrence.shared)
+    recurrence = replace(capture.recurrence, shared=shared)
+    state = tuple(x.detach().requires_grad_() for x in recurrence.state)
+    summed = [x for x in (*recurrence.parameters, *shared) if x.requires_grad]
+    for tensor in summed:
+        # Replay adds a gradient to its sum when it arises, and lets it go.
+        tensor.register_hook(lambda grad: grad.new_zeros(()).expand(grad.shape))
+
+    def step() -> int:
+        with torch.autocast("cpu", torch.bfloat16, enabled=case.bf16, cache_enabled=False):
+            after = recurrence.run(1, 2, state)
+        saved = saved_bytes(after, (*recurrence.parameters, *shared, *recurrence.segments, *state))
+        outputs = [x for x in after if x.requires_grad]
+        with record_function(BACKWARD):
+            grads = [torch.ones_like(x) for x in outputs]
+            torch.autograd.grad(outputs, [*summed, *state], grads, allow_unused=True)
+        return saved
+
+    # What a first call loads and allocates is no part of a segment.
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        saved = step()
+    forward, backward = _levels(recorded)
+    return {
+        "saved_bytes": saved,
+        "forward": round(max(forward) / saved - 1, 3),
+        "backward": round(max(backward) / saved - 1, 3),
+    }
+
+
+def _levels(recorded: profile) -> tuple[list[int], list[int]]:
+    """Return the allocated bytes after each allocation of the forward and the backward pass."""
+    assert recorded.profiler is not None
+    events = recorded.profiler.kineto_results.events()
+    begin = next(event.start_ns() for event in events if event.name() == BACKWARD)
+    levels: tuple[list[int], list[int]] = ([], [])
+    level = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            level += event.nbytes()
+            levels[event.start_ns() >= begin].append(level)
+    return levels
+
+
+def measure_all(cases: Sequence[Case] = CASES) -> list[dict[str, object]]:
+    """Measure each case and print its line of the table."""
+    rows: list[dict[str, object]] = []
+    for case in cases:
+        row = {**asdict(case), **measure(case)}
+        if not rows:
+            print(f"| {' | '.join(row)} |\n{'|---' * len(row)}|")
+        print(f"| {' | '.join(map(str, row.values()))} |", flush=True)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Measure, print, write."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for in_flight.json")
+    arguments = parser.parse_args()
+    result = {**provenance(), "bound": IN_FLIGHT, "rows": measure_all()}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "in_flight.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
