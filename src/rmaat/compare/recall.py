@@ -16,9 +16,9 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rmaat.compare.figures import DPI, MARKERS, STYLE
+from rmaat.bench.figures import DPI, MARKERS, STYLE
+from rmaat.bench.tables import Listing
 from rmaat.compare.grid.cells import Cell
-from rmaat.compare.tables import Listing
 from rmaat.errors import UserError
 from rmaat.machine.files import write_figure, write_json
 from rmaat.machine.memory import memory_of
