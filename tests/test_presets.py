@@ -24,9 +24,12 @@ def test_every_model_asked_for_is_there_and_valid():
     known = {field.name for field in fields(ModelSettings)}
     for name in MODELS.names():
         preset = MODELS[name]
-        assert set(preset.fixed) | set(preset.own) | {key for changes in preset.lighter for key in changes} <= known
+        assert (
+            set(preset.fixed) | set(preset.specific_settings) | {key for changes in preset.lighter for key in changes}
+            <= known
+        )
         assert set(preset.ablations) <= set(preset.fixed)
-        assert not set(preset.own) & set(preset.fixed)
+        assert not set(preset.specific_settings) & set(preset.fixed)
         run = RunConfig.resolved({"model": name})
         run.check()
         for key, value in preset.fixed.items():

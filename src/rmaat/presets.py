@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rmaat.attention.registry import ATTENTION, BUILT_IN
 from rmaat.errors import UserError
 from rmaat.registry import Registry
-from rmaat.settings import ASTRO_SWITCHES, RETENTION_SCHEDULES
+from rmaat.settings import RETENTION_SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,22 @@ class Preset:
         summary: one line, with the source.
         fixed: settings that make the model what it is, with their values.
         ablations: fixed settings that may be given otherwise, each with the values allowed, or None for all.
-        own: settings, not fixed, that this model has and most others do without.
+        extra_settings: settings, not fixed and not of its attention, that this model has and most others
+            do without.
         lighter: changes to try, in this order, where the model is too large to be matched by its feed-forward width.
     """
 
     summary: str
     fixed: Mapping[str, Any]
     ablations: Mapping[str, tuple[Any, ...] | None] = field(default_factory=dict)
-    own: tuple[str, ...] = ()
+    extra_settings: tuple[str, ...] = ()
     lighter: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def specific_settings(self) -> tuple[str, ...]:
+        """Settings, not fixed, that this model has and most others do without."""
+        owned = ATTENTION[self.fixed["attention_type"]].setting_names
+        return (*(name for name in owned if name not in self.fixed), *self.extra_settings)
 
     def allows(self, name: str, value: Any) -> bool:
         """Whether the setting may have the value."""
@@ -94,7 +102,6 @@ MODELS: Registry[Preset] = Registry(
         "nystromformer": Preset(
             "softmax attention through landmarks (arXiv 2102.03902)",
             _whole("nystromformer"),
-            own=("num_landmarks", "conv_kernel_size"),
         ),
         "luna": Preset(
             "attention packed into 256 positions and unpacked (arXiv 2106.01540)", _whole("luna", num_memory_tokens=256)
@@ -103,18 +110,15 @@ MODELS: Registry[Preset] = Registry(
         "linformer": Preset(
             "softmax attention to learned sums over positions (arXiv 2006.04768)",
             _whole("linformer"),
-            own=("linformer_size",),
             lighter=tuple({"linformer_size": size} for size in (32, 16, 8, 4)),
         ),
         "performer": Preset(
             "softmax attention by positive random features (arXiv 2009.14794)",
             _whole("performer"),
-            own=("num_random_features",),
         ),
         "astromorphic_transformer": Preset(
             "astromorphic attention with a sigmoid on H, no memory (arXiv 2312.10925)",
             _whole("astro", hebbian_sigmoid=True, hebbian_astro=True, presynaptic_plasticity=True),
-            own=("calcium_exponent", "hebbian_scale", "position_decay", "basis_stride"),
             lighter=tuple({"basis_stride": stride} for stride in (2, 4, 8, 16)),
         ),
         "rmt": Preset(
@@ -128,18 +132,18 @@ MODELS: Registry[Preset] = Registry(
         "armt": Preset(
             "rmt with an associative memory in each layer (arXiv 2407.04841)",
             _recurrent("softmax", replay=False, associative=True),
-            own=("associative_size",),
+            extra_settings=("associative_size",),
         ),
         "armt_replay": Preset(
             "armt, trained by replaying segments",
             _recurrent("softmax", replay=True, associative=True),
-            own=("associative_size",),
+            extra_settings=("associative_size",),
         ),
         "rmaat": Preset(
             "astromorphic attention in segments, memory with retention, replay (arXiv 2601.00426)",
             _RMAAT,
             ablations=_ABLATIONS,
-            own=("hebbian_scale", "position_decay", "basis_stride", "macro_model", "retention_constant"),
+            extra_settings=("macro_model", "retention_constant"),
         ),
         "rmaat_long": Preset(
             "rmaat for long documents: an associative memory carries, the memory tokens begin anew in each segment",
@@ -152,20 +156,11 @@ MODELS: Registry[Preset] = Registry(
                 "norm_first": False,
             },
             ablations={**_ABLATIONS, "norm_first": None, "retention_constant": None},
-            own=(
-                "hebbian_scale",
-                "position_decay",
-                "basis_stride",
-                "macro_model",
-                "associative_size",
-                "associative_writers",
-            ),
+            extra_settings=("macro_model", "associative_size", "associative_writers"),
             lighter=tuple({"associative_size": size} for size in (32, 16, 8)),
         ),
-        "vla": Preset(
-            "linear attention by recursive least squares (arXiv 2605.11196)", _whole("vla"), own=("ridge_penalty",)
-        ),
-        "s4d": Preset("diagonal state space in both directions (arXiv 2206.11893)", _whole("s4d"), own=("state_size",)),
+        "vla": Preset("linear attention by recursive least squares (arXiv 2605.11196)", _whole("vla")),
+        "s4d": Preset("diagonal state space in both directions (arXiv 2206.11893)", _whole("s4d")),
     },
 )
 """All models, in the order of the paper's tables, then those that its reviewers asked for."""
@@ -225,11 +220,11 @@ def _replaced(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str
 def _without_model(settings: Mapping[str, Any], model: str | None) -> dict[str, Any]:
     """Return the settings without those that belong to their model or attention but not to `model`."""
     below = settings.get("model")
-    specific = {name for name in ASTRO_SWITCHES if name in settings}
+    specific = {name for attention in BUILT_IN.values() for name in attention.switches}
     if below is not None:
         preset = MODELS[below]
-        specific |= {*preset.fixed, *preset.own}
-    shared = () if model is None else MODELS[model].own
+        specific |= {*preset.fixed, *preset.specific_settings}
+    shared = () if model is None else MODELS[model].specific_settings
     return {k: v for k, v in settings.items() if k not in specific or k in shared}
 
 

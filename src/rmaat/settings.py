@@ -5,23 +5,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from rmaat.astrocyte import SCHEDULES, MacroModel, retention_factors
+from rmaat.attention import ATTENTION
+from rmaat.attention.registry import BUILT_IN, AttentionSettings
 from rmaat.budget import Budget
 from rmaat.errors import UserError, did_you_mean
+from rmaat.ranges import at_least, odd, positive
 
-ATTENTION_TYPES = ("astro", "softmax", "linear", "nystromformer", "linformer", "performer", "luna", "vla", "s4d")
 RETENTION_SCHEDULES = (*SCHEDULES.names(), "learned", "rotating")
-ASTRO_SWITCHES = {"hebbian_astro": True, "hebbian_sigmoid": False, "presynaptic_plasticity": True}
-"""Switches of astromorphic attention, with their defaults: without effect, and so refused, for another attention type."""
 INPUT_TYPES = ("tokens", "values")
 REPLAY_BUFFERS = ("device", "cpu")
 RETENTION_FORMS = ("scale", "relative", "interpolate", "gate")
 MEMORY_LAYOUTS = ("front", "back", "read_write")
 ASSOCIATIVE_WRITERS = ("memory", "all")
-ORDERED_TYPES = ("astro", "nystromformer", "vla", "s4d")
-"""Attention types to which the order of memory and tokens makes a difference: by R, a convolution or a recurrence."""
 READOUTS = ("mean", "first", "last", "memory", "running_mean")
 
 
@@ -48,73 +46,70 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 @dataclass(kw_only=True)
-class ModelSettings:
-    """What a model is, apart from its vocabulary and labels.
+class ModelSettings(AttentionSettings):
+    """The settings of a model, apart from its vocabulary and labels.
+
+    The first sentence of each description is its line in `rmaat train --help`.
 
     Args:
-        max_seq_len: longest sequence, in tokens or values; with num_segments it sets the segment length [P].
-        num_segments: segments that max_seq_len is cut into, any divisor of it [P: 2, 4, 8, 16].
-        num_memory_tokens: memory tokens M put before each segment and handed to the next [P: 1 by default].
-        input_type: 'tokens' (ids, looked up) or 'values' (real numbers, patch_size a position, embedded linearly).
-        patch_size: consecutive values that one position holds, embedded together by one linear map, such as the channels of a
-            signal or a row of an image; needs input_type 'values' [C: 1, a position a value].
-        two_towers: read two inputs with one encoder and classify [a, b, a * b, a - b], as the Long Range Arena does for pairs.
-        attention_type: 'astro' (linear, astromorphic) or 'softmax' [P], or that of a baseline: 'linear', 'nystromformer',
-            'linformer', 'performer', 'luna', 'vla' or 's4d'; see docs/models.md.
-        memory_replay_backprop: train by replaying segments (AMRB) instead of keeping all activations [P].
-        replay_budget: memory in which replay may keep segments alive rather than compute them again: a size such as '2GiB', a
-            fraction of the free memory such as 0.5, or a whole number of segments; null keeps the last segment alone.
-        replay_buffer: where replay stores the memory between segments: on the model's 'device', or on the 'cpu'.
-        truncated_segments: let gradients reach back this many segments only; needs memory_replay_backprop off.
-        astro_mem: scale the memory by retention factors; false means the schedule 'none' [P].
-        retention_schedule: how the factors are set: 'ltp' (simulated increments of the long-term process) [P], 'plateau' (their
-            closed form) [P], 'streaming' (no T needed), 'constant', 'none', 'learned' (one logit a segment, begun at 'ltp'), or
-            'rotating' (1 for one memory token, another in each segment, and 0 for the others; not with the form 'scale') [C].
-        retention_constant: the factor of the schedule 'constant', in 0 .. 1. With 0 and the form 'interpolate' every segment
-            starts from the memory tokens of the first: only an associative memory carries anything on.
-        retention_form: what the factor RF does to the memory: 'scale' RF h [P], 'relative' (the same, RF over the sample's
-            largest), 'interpolate' RF h + (1 - RF) mem, or 'gate' (the same, by a learned gate begun at RF) [C].
-        memory_layout: where the memory stands: at the 'front' [P], at the 'back' behind a segment's tokens, or 'read_write', read
-            at the front and written at further positions at the back [C].
-        macro_model: parameters of the neuron-astrocyte model that differ from its defaults, by name; see `rmaat simulate`.
-        calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
-        hebbian_scale: divisor of the Hebbian weights; 'auto' lets the weights of a reading sum to about 1 whatever the
-            segment's length is [C], null means the width of a head [P].
-        position_decay: scale of exp(-scale |i - j|) in the astrocyte's relative positions [C].
-        basis_stride: neighbouring positions that share a column of M in the astrocyte's relative positions [C: 1].
-        hebbian_astro: add the astrocyte's Hebbian weights H_astro [P]; without them there are no relative positions.
-        hebbian_sigmoid: a sigmoid on the Hebbian weights [A; P has none].
-        presynaptic_plasticity: divide by the calcium response C [P].
+        max_seq_len: longest sequence, in tokens or values [P].
+        num_segments: segments that max_seq_len is cut into, a divisor of it [P: 2, 4, 8, 16].
+        num_memory_tokens: memory tokens M, passed from each segment to the next [P: 1].
+        input_type: 'tokens' (ids, looked up) or 'values' (real numbers, embedded linearly).
+        patch_size: consecutive values that share a position, if input_type is 'values' [C: 1]. One
+            linear map embeds them together: the channels of a signal, a row of an image.
+        two_towers: read two inputs with one encoder, and classify [a, b, a * b, a - b]. The Long
+            Range Arena does so for pairs.
+        attention_type: attention within a segment, one of `rmaat list attention` [P: 'astro'].
+        memory_replay_backprop: compute segments again in the backward pass (AMRB) [P].
+        replay_budget: memory for segments that replay does not compute again, such as '2GiB'. A
+            fraction such as 0.5 is that of the free memory, and a whole number counts segments.
+            null means the last segment alone.
+        replay_buffer: device that stores the memory between segments: the model's 'device', or 'cpu'.
+        truncated_segments: segments that gradients reach back, without memory_replay_backprop.
+        astro_mem: scale the memory by retention factors [P]. false means the schedule 'none'.
+        retention_schedule: source of the retention factors, such as 'ltp', 'constant' or 'none' [P].
+            'ltp' takes the simulated increments of the long-term process [P], 'plateau' their
+            closed form [P], 'streaming' needs no T, 'constant' is one number, 'learned' has one
+            logit a segment that starts at 'ltp', and 'rotating' writes one memory token, another in
+            each segment, and keeps the others [C].
+        retention_constant: factor of the schedule 'constant', from 0 to 1. With 0 and the form
+            'interpolate' each segment starts from the initial memory tokens, so that only an
+            associative memory carries information.
+        retention_form: use of the factor RF: 'scale', 'relative', 'interpolate' or 'gate' [P: scale].
+            With the memory mem before a segment and h after it: 'scale' is RF h; 'relative' divides
+            RF by the sample's largest; 'interpolate' is RF h + (1 - RF) mem; 'gate' is the same
+            with a learned gate that starts at RF [C].
+        memory_layout: place of the memory tokens: 'front' [P], 'back' or 'read_write' [C]. With
+            'read_write' they are read at the front and written at further positions at the back.
+        macro_model: parameters of the neuron-astrocyte model that differ from its defaults. They are
+            the flags of `rmaat simulate`.
         positional_encoding: add sinusoids to the embedded tokens [P].
-        short_conv_size: positions that a convolution spans before each layer, feature by feature, odd: a token and its neighbours
-            in the segment, without memory; null means none [beyond P].
-        num_landmarks: landmarks of 'nystromformer', the most that a segment has.
-        conv_kernel_size: positions that the convolution of values in 'nystromformer' spans, odd.
-        linformer_size: learned sums over positions that 'linformer' attends to.
-        num_random_features: random features of 'performer'; null means m ln m, m being the width of a head.
-        ridge_penalty: lambda of the least squares in 'vla' [C].
-        state_size: states of each feature in 's4d', even.
-        associative_memory: beside the memory tokens, carry a matrix a layer, which they write and every position reads
-            (arXiv 2407.04841) [beyond P].
-        associative_size: width of its queries and keys; the matrix has 6 * associative_size rows [C: 64].
-        associative_writers: the positions that write to it: those of the 'memory' (arXiv 2407.04841), or 'all', with the map of
-            queries for keys too [C].
-        associative_retention: scale what it holds by the retention factor before each write [C].
+        short_conv_size: neighbouring tokens that a convolution before each layer spans, odd [C]. It
+            leaves out the memory tokens; null means none.
+        associative_memory: carry a matrix in each layer beside the memory tokens [C]. The memory
+            tokens write it and every position reads it (arXiv 2407.04841).
+        associative_size: width of the associative memory's keys; it has 6 rows for each [C].
+        associative_writers: positions that write to the associative memory: 'memory' or 'all' [C].
+            With 'all' the map of the queries makes the keys too.
+        associative_retention: scale the associative memory by the retention factor before writing [C].
         hidden_size: width D of tokens and memory.
         num_hidden_layers: encoder layers.
-        num_attention_heads: heads; must divide hidden_size.
+        num_attention_heads: heads, a divisor of hidden_size.
         intermediate_size: width inside the feed-forward part.
         hidden_act: activation of the feed-forward part, a name known to transformers.
         hidden_dropout_prob: dropout on embeddings and after attention and feed-forward.
         layer_norm_eps: epsilon of layer normalisation.
-        norm_first: normalise before attention and feed-forward (pre-norm) [C]; false is after them, as drawn [P].
-        readout: what the classifier reads of the last segment: 'mean' over tokens and memory, its 'first' or 'last' token, its
-            'memory', or the 'running_mean' over all tokens of all segments [C].
-        pooled_norm: standardise each feature of what is read over the batch, before the classifier [C]: means over many tokens
-            differ little from sequence to sequence, which short trainings do not overcome. Evaluation goes by statistics of up to
-            512 train examples, taken anew before each evaluation in training; a model trained otherwise has running ones.
-        classifier_hidden_size: width of a hidden layer in the classifier, as the Long Range Arena's has one; null means a linear
-            classifier [C]. Pathfinder is not learned in short trainings without it.
+        norm_first: normalise before attention and feed-forward instead of after them [P: false].
+        readout: input of the classifier: 'mean', 'first', 'last', 'memory' or 'running_mean' [C]. In
+            the last segment they are the mean over tokens and memory, the first and the last token,
+            and the memory; 'running_mean' is the mean over the tokens of all segments.
+        pooled_norm: standardise each feature of the classifier's input over the batch [C]. Means over
+            many tokens differ little from sequence to sequence, and short trainings do not overcome
+            that. Evaluation uses the statistics of up to 512 training examples, taken anew before
+            each evaluation; a model trained by other means has running ones.
+        classifier_hidden_size: width of a hidden layer in the classifier; null means none [C]. The
+            Long Range Arena's classifier has one, and Pathfinder needs it in short trainings.
     """
 
     max_seq_len: int = 4096
@@ -134,21 +129,8 @@ class ModelSettings:
     retention_form: str = "scale"
     memory_layout: str = "front"
     macro_model: dict[str, Any] | None = None
-    calcium_exponent: float = 0.25
-    hebbian_scale: float | Literal["auto"] | None = "auto"
-    position_decay: float = 0.1
-    basis_stride: int = 1
-    hebbian_astro: bool = True
-    hebbian_sigmoid: bool = False
-    presynaptic_plasticity: bool = True
     positional_encoding: bool = True
     short_conv_size: int | None = None
-    num_landmarks: int = 64
-    conv_kernel_size: int = 33
-    linformer_size: int = 64
-    num_random_features: int | None = None
-    ridge_penalty: float = 1.0
-    state_size: int = 64
     associative_memory: bool = False
     associative_size: int = 64
     associative_writers: str = "memory"
@@ -211,9 +193,9 @@ class ModelSettings:
             "num_hidden_layers",
             "num_attention_heads",
         ):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("intermediate_size", self.intermediate_size, 1)
-        _at_least("num_memory_tokens", self.num_memory_tokens, 0)
+            at_least(name, getattr(self, name), 1)
+        at_least("intermediate_size", self.intermediate_size, 1)
+        at_least("num_memory_tokens", self.num_memory_tokens, 0)
         if self.max_seq_len % self.num_segments:
             # Divisors come in pairs, of which one is at most the square root.
             small = [n for n in range(1, math.isqrt(self.max_seq_len) + 1) if self.max_seq_len % n == 0]
@@ -238,25 +220,21 @@ class ModelSettings:
             raise UserError(f"hidden_size {self.hidden_size} must be even: positions come in sine and cosine pairs")
         if self.num_memory_tokens == 0 and self.readout == "memory":
             raise UserError("readout 'memory' needs num_memory_tokens >= 1")
+        self.check_attention()
+        self._check_attention_type()
         self._check_associative()
         self._check_memory_layout()
         if not 0 <= self.hidden_dropout_prob < 1:
             raise UserError(f"hidden_dropout_prob must be in [0, 1), not {self.hidden_dropout_prob}")
-        for name in ("calcium_exponent", "layer_norm_eps"):
-            _positive(name, getattr(self, name))
-        if isinstance(self.hebbian_scale, str):
-            if self.hebbian_scale != "auto":
-                raise UserError(f"hebbian_scale must be a number, 'auto' or null, not '{self.hebbian_scale}'")
-        elif self.hebbian_scale is not None:
-            _positive("hebbian_scale", self.hebbian_scale)
-        if not self.position_decay >= 0:
-            raise UserError(f"position_decay must be >= 0, not {self.position_decay}")
+        positive("layer_norm_eps", self.layer_norm_eps)
+        if self.short_conv_size is not None:
+            odd("short_conv_size", self.short_conv_size)
         if self.two_towers and self.input_type == "values":
             raise UserError("two_towers reads pairs of token sequences; input_type 'values' does not go with it")
         if self.classifier_hidden_size is not None:
-            _at_least("classifier_hidden_size", self.classifier_hidden_size, 1)
+            at_least("classifier_hidden_size", self.classifier_hidden_size, 1)
         if self.truncated_segments is not None:
-            _at_least("truncated_segments", self.truncated_segments, 1)
+            at_least("truncated_segments", self.truncated_segments, 1)
             if self.memory_replay_backprop:
                 raise UserError("truncated_segments needs memory_replay_backprop: false; they are two ways to go back")
         Budget.parse(self.replay_budget)
@@ -269,38 +247,32 @@ class ModelSettings:
         self._check_schedule()
         one_of("input_type", self.input_type, INPUT_TYPES)
         one_of("replay_buffer", self.replay_buffer, REPLAY_BUFFERS)
-        self._check_mixer()
         one_of("readout", self.readout, READOUTS)
 
-    def _check_mixer(self) -> None:
-        one_of("attention_type", self.attention_type, ATTENTION_TYPES)
-        for name in ("num_landmarks", "conv_kernel_size", "linformer_size", "basis_stride"):
-            _at_least(name, getattr(self, name), 1)
-        if self.conv_kernel_size % 2 == 0:
-            raise UserError(f"conv_kernel_size must be odd, to have a middle, not {self.conv_kernel_size}")
-        if self.short_conv_size is not None:
-            _at_least("short_conv_size", self.short_conv_size, 1)
-            if self.short_conv_size % 2 == 0:
-                raise UserError(f"short_conv_size must be odd, to have a middle, not {self.short_conv_size}")
-        if self.num_random_features is not None:
-            _at_least("num_random_features", self.num_random_features, 1)
-        _at_least("state_size", self.state_size, 2)
-        if self.state_size % 2:
-            raise UserError(f"state_size must be even: states come in conjugate pairs; not {self.state_size}")
-        _positive("ridge_penalty", self.ridge_penalty)
-        if self.attention_type != "astro":
-            for name, default in ASTRO_SWITCHES.items():
-                if getattr(self, name) != default:
+    def _check_attention_type(self) -> None:
+        attention = ATTENTION[self.attention_type]
+        if not isinstance(self, attention.settings):
+            raise UserError(
+                f"attention_type '{self.attention_type}' owns settings of the class "
+                f"{attention.settings.__name__}, which no run config has; an attention of another package "
+                "takes its settings from those that rmaat has"
+            )
+        for kind, other in BUILT_IN.items():
+            for name in other.switches:
+                default = getattr(other.settings, name)
+                if name not in attention.setting_names and getattr(self, name) != default:
                     raise UserError(
-                        f"{name}: {str(not default).lower()} changes attention_type 'astro' only, not "
+                        f"{name}: {str(not default).lower()} changes attention_type '{kind}' only, not "
                         f"'{self.attention_type}'; leave it {str(default).lower()}"
                     )
-        if self.attention_type == "luna" and self.num_memory_tokens == 0:
-            raise UserError("attention_type 'luna' packs the tokens into memory: num_memory_tokens must be >= 1")
+        if attention.packs_memory and self.num_memory_tokens == 0:
+            raise UserError(
+                f"attention_type '{self.attention_type}' packs the tokens into memory: num_memory_tokens must be >= 1"
+            )
 
     def _check_associative(self) -> None:
         # One feature rolled by one is its own negative part: their product is 0.
-        _at_least("associative_size", self.associative_size, 2)
+        at_least("associative_size", self.associative_size, 2)
         one_of("associative_writers", self.associative_writers, ASSOCIATIVE_WRITERS)
         if self.associative_writers == "all" and not self.associative_memory:
             raise UserError("associative_writers 'all' needs associative_memory: true")
@@ -316,19 +288,21 @@ class ModelSettings:
 
     def _check_memory_layout(self) -> None:
         layout, kind = self.memory_layout, self.attention_type
+        attention = ATTENTION[kind]
         one_of("memory_layout", layout, MEMORY_LAYOUTS)
         if layout == "front":
             return
         if self.num_memory_tokens == 0:
             raise UserError(f"memory_layout '{layout}' needs num_memory_tokens >= 1")
-        if kind == "luna":
+        if attention.packs_memory:
             raise UserError(
-                "attention_type 'luna' packs the tokens into memory at the front: memory_layout must be 'front'"
+                f"attention_type '{kind}' packs the tokens into memory at the front: memory_layout must be 'front'"
             )
-        if layout == "back" and (kind not in ORDERED_TYPES or (kind == "astro" and not self.hebbian_astro)):
-            without = " without hebbian_astro" if kind == "astro" else ""
+        if layout == "back" and not attention.sees_order(self):
+            without = f" without {attention.ordered_by}" if attention.ordered else ""
             raise UserError(
-                f"memory_layout 'back' changes nothing in attention_type '{kind}'{without}, which does not see where memory stands"
+                f"memory_layout 'back' changes nothing in attention_type '{kind}'{without}, which does "
+                "not see where memory stands"
             )
 
     def _check_schedule(self) -> None:
@@ -364,13 +338,3 @@ class ModelSettings:
 def _macro_model(parameters: str) -> MacroModel:
     """Return the macro model of a JSON object. Cached, because each forward pass asks for it."""
     return MacroModel.from_dict(json.loads(parameters))
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or value < least:
-        raise UserError(f"{name} must be a whole number >= {least}, not {value!r}")
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise UserError(f"{name} must be positive and finite, not {value}")

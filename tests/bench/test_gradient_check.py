@@ -77,7 +77,7 @@ def test_one_wrong_tensor_is_refused_and_named(building, factor, message):
 
 def test_a_reference_is_compared_with_differences_of_its_loss(monkeypatch):
     """A wrong backward pass written by hand would be wrong in the method and in its reference."""
-    monkeypatch.setattr("rmaat.ops.astromorphic.slope_", lambda phi: phi)
+    monkeypatch.setattr("rmaat.attention.astro.slope_", lambda phi: phi)
     assert "mixer" in check_gradients("full", Shape(), "cpu").refusal
     assert check_gradients("rmt", Shape(), "cpu").refusal is None
 

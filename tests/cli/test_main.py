@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from importlib import metadata
 
 import pytest
@@ -16,6 +17,7 @@ from rmaat.cli.parser import Parser
 from rmaat.errors import UserError
 from rmaat.machine.provenance import provenance
 from rmaat.tasks import TASKS
+from rmaat.training.config import RunConfig
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS, *(f"compare {name}" for name in compare.VERBS)])
@@ -57,10 +59,36 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"rmaat {metadata.version('rmaat')}\n"
 
 
-def test_the_help_names_types_in_words(capsys):
+@pytest.mark.parametrize("verb", ["train", "simulate", "predict", "compare recall"])
+def test_the_help_has_a_line_a_flag(verb, capsys):
     with pytest.raises(SystemExit):
-        main(["predict", "--help"])
-    assert "folder of a finished run (required, type: path)" in " ".join(capsys.readouterr().out.split())
+        main([*verb.split(), "--help"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  --")]
+    names = [line.split()[0] for line in lines]
+    assert len(names) == len(set(names)) > 1
+    assert all(1 < len(line.split()) <= 24 for line in lines), "the name, at most 20 words, and the default"
+
+
+def test_the_help_of_train_begins_with_the_published_parameters_and_has_each_setting_once(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert [line.split()[0] for line in text.partition("main settings:\n")[2].splitlines()[:9]] == [
+        f"--{name}"
+        for name in (
+            "dataset",
+            "max_seq_len",
+            "num_segments",
+            "num_memory_tokens",
+            "attention_type",
+            "memory_replay_backprop",
+            "astro_mem",
+            "wandb",
+            "wandb_run_name",
+        )
+    ]
+    names = re.findall(r"^  --(\w+)", text, re.MULTILINE)
+    assert {field.name for field in fields(RunConfig)} <= set(names)
 
 
 def test_an_unknown_verb_is_answered_with_the_nearest(capsys):
@@ -106,7 +134,7 @@ def test_a_value_of_the_wrong_type_is_told_with_its_place(tmp_path, capsys, sett
         ("compare memory", "--output: folder for JSON and figure; made where missing"),
         ("compare table", "its folder, the --output of `rmaat compare accuracy`"),
         ("data", f"its task, one of: {', '.join(TASKS.names())}"),
-        ("list", "one of: models, recipes, tasks"),
+        ("list", "one of: attention, models, recipes, tasks"),
     ],
 )
 def test_a_missing_argument_is_told_with_what_it_is(capsys, verb, needed):

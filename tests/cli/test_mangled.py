@@ -153,7 +153,7 @@ IMAGES = npz(x_train=np.zeros((50, 32, 32), np.uint8), y_train=np.zeros(50, int)
         pytest.param(cifar10(b""), "data_batch_1: not a batch", id="empty batch"),
         pytest.param(files(".csv", test=b""), "test.csv is empty", id="empty csv"),
         pytest.param(files(".jsonl", b""), "train.jsonl has no examples", id="empty jsonl"),
-        pytest.param(archive(), "lra_release.tar.gz holds nothing where the folder lra_release", id="empty tar"),
+        pytest.param(archive(), "lra_release.tar.gz holds nothing, not the folder lra_release", id="empty tar"),
         pytest.param(files(".tsv", test=b"text\tlabel\na\tnew\n"), "test.tsv, line 2: the label 'new'", id="new label"),
         pytest.param(aan(eval=PAIR + b"2\ta\tb\tx\ty\n"), "eval.tsv, line 2: the label must be 0 or 1", id="label 2"),
         pytest.param(

@@ -29,8 +29,9 @@ def test_a_terminal_sees_what_is_done_and_of_how_many(monkeypatch: pytest.Monkey
         progress(2)
     with count_bar("reading task", None) as progress:
         progress(7)
-    with bytes_bar("fetching it") as told:
-        told(1_000, 4_000)
+    with bytes_bar("fetching it", 4_000) as progress:
+        progress(400)
+        progress(600)
     shown = terminal.getvalue()
     for words in ("building task", "3/5", "reading task", "7/?", "fetching it", "1.0/4.0 kB"):
         assert words in shown

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from rmaat.astrocyte import retention_factors
+from rmaat.attention.registry import BUILT_IN
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatModel, segment
 from rmaat.models.layout import moved_behind, rearranged
 from rmaat.ops import associative_read, associative_write
-from rmaat.settings import ATTENTION_TYPES, ORDERED_TYPES
 
+ORDERED = [name for name, attention in BUILT_IN.items() if attention.ordered]
 ASSOCIATIVE = {"associative_memory": True}
 ROTATED = ("interpolate", "gate")
 FORMS = [
@@ -156,8 +157,8 @@ def test_every_way_back_has_the_full_gradient(make_model, ragged, form, back):
 @pytest.mark.parametrize(
     ("attention_type", "form"),
     [
-        *((name, ASSOCIATIVE) for name in ATTENTION_TYPES),
-        *((name, {"memory_layout": "back"}) for name in ORDERED_TYPES),
+        *((name, ASSOCIATIVE) for name in BUILT_IN),
+        *((name, {"memory_layout": "back"}) for name in ORDERED),
         *((name, {**ASSOCIATIVE, "memory_layout": "read_write"}) for name in ("softmax", "linformer", "vla")),
         *(
             ("astro", {"retention_schedule": "rotating", "retention_form": form, "num_memory_tokens": 3})
@@ -216,7 +217,7 @@ def test_what_a_gate_and_write_positions_start_from():
     assert encoder.write_offset.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-@pytest.mark.parametrize("attention_type", ORDERED_TYPES)
+@pytest.mark.parametrize("attention_type", ORDERED)
 def test_memory_at_the_back_is_another_model(make_model, attention_type):
     ids = torch.arange(16)[None]
     front, back = (make_model(attention_type=attention_type, memory_layout=x).eval() for x in ("front", "back"))

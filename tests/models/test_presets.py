@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
+from rmaat.attention.registry import BUILT_IN
 from rmaat.errors import UserError
 from rmaat.models.size import TOLERANCE, count_parameters, match_parameters
 from rmaat.presets import MODELS
-from rmaat.settings import ATTENTION_TYPES
 
 every_model = pytest.mark.parametrize("name", MODELS.names())
 
@@ -89,7 +89,7 @@ def test_recurrent_models_carry_memory(make_preset, name):
     torch.testing.assert_close(parts.logits, model(ids).logits, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("attention_type", ATTENTION_TYPES)
+@pytest.mark.parametrize("attention_type", BUILT_IN)
 def test_replay_equals_full_backpropagation(make_model, ragged, attention_type):
     found = []
     for replay in (True, False):

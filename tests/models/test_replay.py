@@ -307,6 +307,16 @@ def test_other_layers_by_the_time_of_the_backward_pass_are_refused(make_model, r
         loss.backward()
 
 
+def test_a_weight_that_two_layers_share_gets_the_sum_of_both_gradients(make_model, ragged):
+    results = []
+    for replay in (True, False):
+        model = make_model(memory_replay_backprop=replay)
+        one, other = model.rmaat.encoder.blocks
+        other.expand.weight = one.expand.weight
+        results.append(gradients(model, ragged)[1])
+    assert_equal(*results)
+
+
 def test_parametrised_weights_are_replayed_and_refused_under_a_cache(make_model, ragged):
     def made(**settings):
         model = make_model(**settings)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rmaat.errors import UserError
 from rmaat.tasks import TASKS, load
 from rmaat.tasks.aan import AAN
-from rmaat.tasks.facts import facts
+from rmaat.tasks.statistics import part_statistics
 
 PEAK = """
 import resource, sys
@@ -41,7 +41,7 @@ def test_every_layout_is_read(tmp_path: Path, inner: str) -> None:
     assert bytes(dataset["validation"][1]["input_ids"]).decode() == "eval first 1 "
     assert bytes(dataset["validation"][1]["other_input_ids"]).decode() == "eval second 1"
     assert dataset["test"]["labels"] == [0, 1, 0, 1]
-    assert facts(dataset["test"]).lengths["input_ids"].cut == 4
+    assert part_statistics(dataset["test"]).lengths["input_ids"].cut == 4
 
 
 def test_pairs_of_later_parts_and_empty_texts_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_pairs_of_later_parts_and_empty_texts_are_dropped_and_counted(tmp_path: 
     assert [bytes(ids) for ids in dataset["train"]["input_ids"]] == [b"new"]
     assert [bytes(ids) for ids in dataset["validation"]["input_ids"]] == [b"v"]
     assert (
-        sorted(facts(dataset["train"]).notes)
+        sorted(part_statistics(dataset["train"]).notes)
         == [
             "dropped 3 pairs that a later part has too, in this order or the other",
             "dropped 2 pairs that lack a text",
@@ -136,7 +136,7 @@ def test_the_stand_in(tmp_path: Path) -> None:
 def test_pairs_of_later_parts_are_dropped_in_either_order(tmp_path: Path) -> None:
     dataset = load("aan_lite", put_lite(tmp_path, pairs=b"1\ta\tb\n0\tc\ta\n1\td\tc\n0\tb\td\n"))
     assert [bytes(ids) for ids in dataset["train"]["input_ids"]] == [b"paper a"]
-    assert list(facts(dataset["train"]).notes) == [
+    assert list(part_statistics(dataset["train"]).notes) == [
         "dropped 3 pairs that a later part has too, in this order or the other"
     ]
     assert len(dataset["test"]) == 2
@@ -145,9 +145,9 @@ def test_pairs_of_later_parts_are_dropped_in_either_order(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("papers", "pairs", "word"),
     [
-        (b"[]\n", b"", r"docs\.jsonl\.xz, line 1: expected a JSON object"),
+        (b"[]\n", b"", r"docs\.jsonl\.xz, line 1: not a JSON object"),
         (b'{"id": "a", "text": ""}\n', b"", r"docs\.jsonl\.xz, line 1: the text is empty"),
-        (b'{"id": 3, "text": "x"}\n', b"", r"docs\.jsonl\.xz, line 1: expected a JSON object"),
+        (b'{"id": 3, "text": "x"}\n', b"", r"docs\.jsonl\.xz, line 1: 'id' and 'text' must be strings"),
         (None, b"1\ta\tx\n", r"train\.tsv\.gz, line 1: aan_lite_docs\.jsonl\.xz has no paper 'x'"),
         (None, b"1\ta\n", r"train\.tsv\.gz, line 1: expected a label of 0 or 1 and two ids"),
         (None, b"", r"train\.tsv\.gz has no pairs"),

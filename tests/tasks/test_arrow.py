@@ -17,8 +17,8 @@ from rmaat.errors import UserError
 from rmaat.tasks import arrow
 from rmaat.tasks.base import Part, TaskInfo, token_dtype
 from rmaat.tasks.collate import Collator, lengths
-from rmaat.tasks.facts import PartFacts, facts, remarks, table
 from rmaat.tasks.reader import TokenReader
+from rmaat.tasks.statistics import PartStatistics, part_statistics, remarks, table_rows
 
 
 def info_of(vocab_size: int = 256, pair: bool = False) -> TaskInfo:
@@ -26,7 +26,8 @@ def info_of(vocab_size: int = 256, pair: bool = False) -> TaskInfo:
 
 
 def write(path: Path, info: TaskInfo, rows: Any, max_seq_len: int = 4, notes: tuple[str, ...] = ()) -> Dataset:
-    return arrow.read_part(path, arrow.write_part(path, info, Part(rows, list(notes)), max_seq_len))
+    arrow.write_part(path, info, Part(rows, list(notes)), max_seq_len)
+    return arrow.read_part(path)
 
 
 @pytest.mark.parametrize(
@@ -41,14 +42,18 @@ def test_types_follow_the_vocabulary(tmp_path: Path, vocab_size: int, dtype: typ
     assert dataset.features["input_ids"].feature.dtype == np.dtype(dtype).name
     assert dataset.features["labels"].names == ["a", "b"]
     assert lengths(dataset).tolist() == [3, 4]
-    found = facts(dataset)
+    found = part_statistics(dataset)
     assert (found.examples, found.classes, found.notes) == (2, {"a": 1, "b": 1}, ["a note"])
     of = found.lengths["other_input_ids"]
     assert (of.mean, of.p50, of.longest, of.cut, of.max_seq_len) == (6, 6, 9, 1, 4)
     assert found.sentence().endswith("1 cut to 4; a note")
-    assert table({"train": found})[1][2:] == ("other_input_ids", "6", "9", "9", "1 to 4")
+    assert table_rows({"train": found})[1][2:] == ("other_input_ids", "6", "9", "9", "1 to 4")
     assert remarks({"train": found}) == ["train: a: 1, b: 1", "train: a note"]
-    assert PartFacts.from_json(found.to_json()) == found
+    assert PartStatistics.from_json(found.to_json()) == found
+    for selected in (dataset.select([1]), dataset.shuffle(seed=0)):
+        assert part_statistics(selected) == found
+    with pytest.raises(ValueError, match=r"only parts that rmaat\.tasks\.load returned"):
+        part_statistics(Dataset.from_dict({"input_ids": [[1]]}))
 
 
 def test_no_rows_is_a_mistake_of_the_files(tmp_path: Path) -> None:
@@ -90,7 +95,7 @@ def test_reader_gives_the_rows_that_were_written(
     for part, order in ((dataset, list(range(len(rows)))), (dataset.select(chosen), chosen)):
         reader = TokenReader(part)
         assert len(reader) == len(order)
-        assert reader.lengths("other_input_ids").tolist() == [min(8, len(rows[i][1])) for i in order]
+        assert lengths(part, "other_input_ids").tolist() == [min(8, len(rows[i][1])) for i in order]
         backwards = list(range(len(order)))[::-1]
         for found in (reader.__getitems__(backwards), pickle.loads(pickle.dumps(reader)).__getitems__(backwards)):
             for example, i in zip(found, order[::-1], strict=True):

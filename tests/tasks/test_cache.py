@@ -81,7 +81,7 @@ def test_built_once_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_bar_is_shown_only_while_building(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow, "TOLD_ROWS", 2)
+    monkeypatch.setattr(arrow, "PROGRESS_ROWS", 2)
     shown: list[tuple[str, int | None]] = []
     done: list[int] = []
 

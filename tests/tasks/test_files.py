@@ -20,9 +20,10 @@ from transformers import PreTrainedTokenizerFast
 
 from rmaat.errors import UserError
 from rmaat.tasks import load, task_of
-from rmaat.tasks.facts import facts
-from rmaat.tasks.files import FilesOptions, files_task
+from rmaat.tasks.files import files_task
+from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.records import read_records
+from rmaat.tasks.statistics import part_statistics
 
 Rows = list[dict[str, Any]]
 
@@ -90,7 +91,7 @@ def test_every_format_gives_the_same(tmp_path: Path, suffix: str) -> None:
     dataset = load(task, tmp_path, max_seq_len=11)
     assert texts(dataset["test"]) == [row["text"].encode()[:11].decode(errors="ignore") for row in rows_of("test")]
     assert dataset["test"]["labels"][:4] == [1, 2, 0, 1]
-    assert facts(dataset["test"]).classes == {"maybe": 13, "no": 14, "yes": 13}
+    assert part_statistics(dataset["test"]).classes == {"maybe": 13, "no": 14, "yes": 13}
 
 
 def test_validation_is_held_out_by_the_seed_from_each_class(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_validation_is_held_out_by_the_seed_from_each_class(tmp_path: Path) -> N
     task = files_task(put(tmp_path / "d", train=rows))
     found = [load(task, tmp_path, seed=seed) for seed in (0, 1)]
     for dataset in found:
-        assert facts(dataset["validation"]).classes == {"maybe": 2, "no": 2, "once": 0, "rare": 1, "yes": 2}
+        assert part_statistics(dataset["validation"]).classes == {"maybe": 2, "no": 2, "once": 0, "rare": 1, "yes": 2}
         assert sorted(texts(dataset["train"]) + texts(dataset["validation"])) == sorted(row["text"] for row in rows)
     assert texts(found[0]["validation"]) != texts(found[1]["validation"])
 
@@ -117,7 +118,7 @@ def test_repetitions_are_dropped_from_train_and_counted(tmp_path: Path) -> None:
     dataset = load(files_task(put(tmp_path / "d", train=train)), tmp_path)
     both = texts(dataset["train"]) + texts(dataset["validation"])
     assert sorted(both) == [row["text"] for row in rows_of("train", 9)]
-    assert facts(dataset["train"]).notes == [
+    assert part_statistics(dataset["train"]).notes == [
         "dropped 1 examples that are in another part too and 2 that repeat another of train"
     ]
 
@@ -221,10 +222,10 @@ GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (".csv", b"text;label\na;x\n", "line 1: no column 'text'"),
         (".csv", b"text,label\na,x\n\n\nb,y\n", "line 3: blank, with lines after it"),
         (".tsv", b"text\tlabel\na\tx\n\nb\ty\n", "line 3: blank, with lines after it"),
-        (".csv", b"text,label\na,x\nb\n", "line 3: 1 columns where line 1 names 2"),
+        (".csv", b"text,label\na,x\nb\n", "line 3: 1 columns, but line 1 names 2"),
         (".csv", b'text,label\na,x\n"b,y\n', "line 3: not CSV"),
         (".csv", b"text,label\na,x\n\xe9,y\n", "line 3: byte 0 is not UTF-8"),
-        (".tsv", b"text\tlabel\na\tx\nb\ty\tz\n", "line 3: 3 columns where line 1 names 2"),
+        (".tsv", b"text\tlabel\na\tx\nb\ty\tz\n", "line 3: 3 columns, but line 1 names 2"),
         (".parquet", b"PAR1 and no more", "after row 0: not a whole Parquet file"),
         (".parquet", b"", "after row 0: not a whole Parquet file"),
         (".jsonl.gz", gzip.compress(GOOD)[:-6], "not a whole .gz file"),
@@ -248,9 +249,13 @@ def test_what_leaves_a_part_empty_is_told_with_its_file(tmp_path: Path) -> None:
     for options, word in (
         (
             same,
-            r"train\.jsonl: no example is left to train on: all 40 were dropped, being in test_file \S+train\.jsonl too",
+            r"train\.jsonl: no example is left to train on: all 40 were dropped because they are also in test_file "
+            r"\S+train\.jsonl; give a train_file with other examples",
         ),
-        (both, r"all 6 were dropped, being in validation_file \S+validation\.jsonl or test_file \S+test\.jsonl too"),
+        (
+            both,
+            r"all 6 were dropped because .* in validation_file \S+validation\.jsonl or test_file \S+test\.jsonl; ",
+        ),
         (
             put(tmp_path / "c", train=rows_of("a", 3)),
             r"train\.jsonl: no label has two examples, so .* give a validation_",

@@ -47,7 +47,7 @@ def test_incomplete_or_foreign_files_are_not_replaced_unasked(tmp_path: Path) ->
         generate(LISTOPS_SHORT, tmp_path, 0, COUNTS)
     for content in ("{", "[]", '{"seed": 0}', '{"seed": 0, "counts": 3}', '{"seed": 0, "counts": {"train": 1}}'):
         (tmp_path / "listops_short" / "settings.json").write_text(content)
-        with pytest.raises(UserError, match="unknown or incomplete making"):
+        with pytest.raises(UserError, match="files without readable settings"):
             generate(LISTOPS_SHORT, tmp_path, 0, COUNTS)
 
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rmaat.errors import UserError
-from rmaat.tasks import TASKS, images, load
-from rmaat.tasks.images import CIFAR10, IDX_FILES, MNIST, contact_sheet, grey
+from rmaat.tasks import TASKS, image_files, images, load
+from rmaat.tasks.image_files import IDX_FILES, grey
+from rmaat.tasks.images import CIFAR10, MNIST, contact_sheet
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (60, 3, 32, 32), np.uint8)
@@ -205,7 +206,7 @@ def test_mangled_batches_are_read_or_refused(tmp_path: Path, data: st.DataObject
     path = tmp_path / "batch"
     path.write_bytes(content[: data.draw(st.integers(len(content) // 2, 2 * len(content)))])
     try:
-        levels, labels = images._read_batch(CIFAR10.info, path)
+        levels, labels = image_files._read_batch(CIFAR10.info, path)
     except UserError as error:
         message = str(error)
     else:

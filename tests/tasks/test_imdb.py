@@ -11,8 +11,8 @@ import pytest
 
 from rmaat.errors import UserError
 from rmaat.tasks import load
-from rmaat.tasks.facts import facts
 from rmaat.tasks.imdb import IMDB
+from rmaat.tasks.statistics import part_statistics
 
 
 def records(part: str, count: int = 60) -> list[dict[str, Any]]:
@@ -82,7 +82,9 @@ def test_repetitions_are_dropped_from_train_only(tmp_path: Path) -> None:
     assert len(both) == len(set(both)) == 60 - 3 - 2
     assert not set(both) & set(texts(dataset["test"]))
     assert len(dataset["test"]) == 60
-    assert "dropped 3 reviews that are in another part too and 2 that repeat" in facts(dataset["train"]).notes[0]
+    assert (
+        "dropped 3 reviews that are in another part too and 2 that repeat" in part_statistics(dataset["train"]).notes[0]
+    )
 
 
 def test_short_and_long_variants(tmp_path: Path) -> None:
@@ -97,14 +99,14 @@ def test_short_and_long_variants(tmp_path: Path) -> None:
     ("bad", "words"),
     [
         (b"{", ["not a JSON object"]),
-        (b"[1]", ["JSON object with a string 'text'"]),
-        (b'{"text": 3, "label": 0}', ["JSON object with a string 'text'"]),
+        (b"[1]", ["not a JSON object"]),
+        (b'{"text": 3, "label": 0}', ["'text' must be a string, found 3"]),
         (b'{"text": "a", "label": 2}', ["0 (negative) or 1 (positive), found 2"]),
-        (b'{"text": "a", "label": true}', ["found true"]),
-        (b'{"text": "a"}', ["found null"]),
+        (b'{"text": "a", "label": true}', ["0 (negative) or 1 (positive), found True"]),
+        (b'{"text": "a"}', ["no column 'label'"]),
         (b'{"text": "", "label": 0}', ["empty"]),
         (b'{"text": "\\ud800", "label": 0}', ["surrogate"]),
-        (b'{"text": "\xff", "label": 0}', ["not a JSON object"]),
+        (b'{"text": "\xff", "label": 0}', ["byte 10 is not UTF-8"]),
     ],
 )
 def test_bad_lines_are_told(tmp_path: Path, bad: bytes, words: list[str]) -> None:

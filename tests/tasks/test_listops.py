@@ -7,8 +7,8 @@ import pytest
 
 from rmaat.errors import UserError
 from rmaat.tasks import TASKS, load
-from rmaat.tasks.facts import facts
 from rmaat.tasks.listops import LISTOPS, LISTOPS_SHORT
+from rmaat.tasks.statistics import part_statistics
 
 GOOD = "Source\tTarget\n( ( ( [MIN 3 ) 4 ) ] )\t3\n[SM 9 [MED 1 2 ] ]\t0\n"
 TEST = "Source\tTarget\n[MED 1 ]\t1\n[MED 2 ]\t2\n"
@@ -37,7 +37,7 @@ def test_long_sequences_are_cut_and_counted(tmp_path: Path) -> None:
     put(tmp_path / "listops")
     train = load("listops", tmp_path, max_seq_len=5)["train"]
     assert train[1]["input_ids"] == [13, 9, 12, 1, 2]
-    assert facts(train).lengths["input_ids"].cut == 1
+    assert part_statistics(train).lengths["input_ids"].cut == 1
 
 
 def test_expressions_of_later_parts_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_expressions_of_later_parts_are_dropped_and_counted(tmp_path: Path) -> N
     dataset = load("listops", tmp_path)
     assert [len(part) for part in dataset.values()] == [2, 1, 2]
     assert dataset["train"]["labels"] == [3, 0]
-    assert [list(facts(part).notes) for part in dataset.values()] == [
+    assert [list(part_statistics(part).notes) for part in dataset.values()] == [
         ["dropped 3 expressions that a later part has too"],
         ["dropped 1 expressions that a later part has too"],
         [],

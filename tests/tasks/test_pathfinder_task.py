@@ -10,10 +10,10 @@ from rmaat.cli.main import main
 from rmaat.errors import UserError
 from rmaat.tasks import TASKS, load
 from rmaat.tasks.base import Counts
-from rmaat.tasks.facts import facts
 from rmaat.tasks.generate import generate
 from rmaat.tasks.pathfinder.generate import generate_images
 from rmaat.tasks.pathfinder.task import PATHFINDER32, PATHFINDER32_EASY
+from rmaat.tasks.statistics import part_statistics
 
 COUNTS = Counts(train=30, validation=12, test=10)
 
@@ -56,8 +56,8 @@ def test_the_release_is_read_and_its_empty_image_told(tmp_path: Path) -> None:
     folder = put_release(tmp_path)
     dataset = load("pathfinder32_easy", tmp_path)
     assert sum(map(len, dataset.values())) == 39
-    assert sum(len(facts(part).notes) for part in dataset.values()) == 1
-    assert ["skipped 1 empty image"] in [list(facts(part).notes) for part in dataset.values()]
+    assert sum(len(part_statistics(part).notes) for part in dataset.values()) == 1
+    assert ["skipped 1 empty image"] in [list(part_statistics(part).notes) for part in dataset.values()]
     label_of = {}
     for path in sorted((folder / "metadata").iterdir()):
         for line in path.read_text().splitlines():
@@ -89,7 +89,7 @@ def test_damage_to_the_release_is_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"sample_175\.png.*{word}"):
             load("pathfinder32_easy", tmp_path)
     Image.new("L", (31, 32)).save(image)
-    with pytest.raises(UserError, match="31 x 32 pixels where 32 x 32"):
+    with pytest.raises(UserError, match="31 x 32 pixels, not 32 x 32"):
         load("pathfinder32_easy", tmp_path)
     image.unlink()
     with pytest.raises(UserError, match=r"sample_175\.png is missing"):

@@ -22,9 +22,7 @@ from rmaat.tasks.stories import (
     TEMPLATES,
     VOCABULARY,
     WORDS,
-    decode,
     draw_stories,
-    encode,
 )
 
 CHANCE = 1 / 6
@@ -71,7 +69,7 @@ def drawn(count: int, tokens: int, facts: int, seed: int = 0) -> tuple[list[str]
     ids, labels = draw_stories(np.random.default_rng(seed), count, tokens, facts)
     assert ids.shape == (count, tokens)
     assert ids.dtype == np.int16
-    return [decode(row) for row in ids], labels
+    return [STORIES.decode(row) for row in ids], labels
 
 
 def accuracy(reader: Callable[[str], str | None], texts: list[str], labels: NDArray[np.int64]) -> float:
@@ -202,13 +200,13 @@ def test_files_hold_stories_of_one_to_eight_segments(tmp_path: Path) -> None:
 
 def test_encode_and_decode() -> None:
     text = "Mary went to the garden . ... Oh well ! Where is Mary ?"
-    assert decode(encode(text)) == text
-    assert decode(encode("Mary went to the garden. ... Oh well!\nWhere is Mary?")) == text
+    assert STORIES.decode(STORIES.encode(text)) == text
+    assert STORIES.decode(STORIES.encode("Mary went to the garden. ... Oh well!\nWhere is Mary?")) == text
     assert STORIES.encode(text).dtype == np.int16
     with pytest.raises(UserError, match="the story is empty"):
-        encode(" ")
+        STORIES.encode(" ")
     with pytest.raises(UserError, match="'Zoe' is not one of the"):
-        encode("Zoe went to the garden .")
+        STORIES.encode("Zoe went to the garden .")
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,7 @@ def test_yaml_survives_a_round_trip(tmp_path):
 
 def test_every_setting_is_described():
     from rmaat.settings import ModelSettings
-    from rmaat.tasks.files import FilesOptions
-    from rmaat.tasks.options import MemoryOptions
+    from rmaat.tasks.options import FilesOptions, MemoryOptions
 
     for cls in (ModelSettings, FilesOptions, MemoryOptions, RunConfig):
         for field in fields(cls):

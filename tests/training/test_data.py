@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 
 from rmaat.cli.main import main
 from rmaat.errors import UserError
-from rmaat.tasks.facts import facts
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.finished import open_run
@@ -117,11 +116,13 @@ def test_examples_that_equal_one_of_train_once_cut_are_counted(own_files, capsys
 
 def test_examples_that_equal_one_of_train_to_the_tokenizer_are_counted(own_files, tmp_path):
     save_tokenizer(tmp_path / "words", "?", "train", "test", "x")
-    data = RunData.of(replace(own_files, tokenizer=str(tmp_path / "words"))).load()
-    assert not facts(data["test"]).notes
+    source = RunData.of(replace(own_files, tokenizer=str(tmp_path / "words")))
+    assert not source.statistics(source.load())["test"].notes
     Path(own_files.test_file).write_text(json.dumps({"a": "train   unknown", "kind": "same"}) + "\n")
-    data = RunData.of(replace(own_files, tokenizer=str(tmp_path / "words"))).load()
-    assert facts(data["test"]).notes == ["1 examples equal one of train once they are cut and tokenised"]
+    source = RunData.of(replace(own_files, tokenizer=str(tmp_path / "words")))
+    assert list(source.statistics(source.load())["test"].notes) == [
+        "1 examples equal one of train once they are cut and tokenised"
+    ]
 
 
 @pytest.mark.slow

@@ -1,15 +1,20 @@
 """What drives the neurons: a train of cycles, a constant, samples held for equal times, or a function of time."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rmaat.astrocyte.model import MacroModel
 from rmaat.astrocyte.nonlinearity import Array
 from rmaat.errors import UserError
+
+if TYPE_CHECKING:
+    from rmaat.astrocyte.model import MacroModel
 
 DriveLike = Callable[[float], ArrayLike] | ArrayLike | None
 

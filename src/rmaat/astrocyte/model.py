@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from rmaat.astrocyte.drive import DriveLike
 from rmaat.astrocyte.nonlinearity import NONLINEARITIES, Array
+from rmaat.astrocyte.simulate import Simulation, simulate
 from rmaat.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from rmaat.astrocyte.drive import DriveLike
-    from rmaat.astrocyte.simulate import Simulation
 
 FUNCTION_FIELDS = ("theta", "phi", "psi", "g", "kappa")
 COUNT_FIELDS = ("num_pre", "num_post")
@@ -100,8 +98,8 @@ class MacroModel:
     num_post: int = 3
     """Number of postsynaptic neurons, >= 1 [P]."""
     theta: str = "tanh"
-    """Function theta of both neurons' activity that writes the synapse: a name in `NONLINEARITIES`, which are
-    tanh, rectified_tanh, rectified_hyperbola, relu and linear [C]."""
+    """Function theta of both neurons' activity that writes the synapse, a name in `NONLINEARITIES` [C]. The names
+    are tanh, rectified_tanh, rectified_hyperbola, relu and linear."""
     phi: str = "tanh"
     """Function phi of a presynaptic neuron's activity, its output, a name in `NONLINEARITIES` [C]."""
     psi: str = "tanh"
@@ -111,8 +109,8 @@ class MacroModel:
     kappa: str = "rectified_tanh"
     """Function kappa of the synapse that drives both processes, a name in `NONLINEARITIES` [C]."""
     positions: tuple[Position, ...] | None = None
-    """Where the synapses are, one point of any dimension for each, (0, 0), (0, 1) ... by row of presynaptic neurons;
-    null: synapse (i, j) at grid point (i, j) [C]."""
+    """Place of each synapse, a point of any dimension; null means grid point (i, j) for synapse (i, j) [C]. The
+    order is (0, 0), (0, 1) ... by row of presynaptic neurons."""
 
     def __post_init__(self) -> None:
         for name in NUMBER_FIELDS:
@@ -249,8 +247,6 @@ class MacroModel:
         """The same model with one number changed; raises `UserError` as the class does."""
         return MacroModel.from_dict({**self.to_dict(), name: value})
 
-    def simulate(self, cycles: int = 16, drive: "DriveLike" = None, **options: Any) -> "Simulation":
+    def simulate(self, cycles: int = 16, drive: DriveLike = None, **options: Any) -> Simulation:
         """The traces over some cycles: `rmaat.astrocyte.simulate.simulate(self, cycles, drive, **options)`."""
-        from rmaat.astrocyte.simulate import simulate
-
         return simulate(self, cycles, drive, **options)

@@ -1,15 +1,20 @@
 """The macro model's equations, solved piece by piece between the times at which the drive jumps."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmaat.astrocyte.drive import DriveLike, Piece, pieces
-from rmaat.astrocyte.model import MacroModel
 from rmaat.astrocyte.nonlinearity import NONLINEARITIES, Array
 from rmaat.errors import UserError
+
+if TYPE_CHECKING:
+    from rmaat.astrocyte.model import MacroModel
 
 RTOL = 1e-9
 """Relative tolerance of the solver."""

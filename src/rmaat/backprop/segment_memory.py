@@ -1,4 +1,4 @@
-"""The memory that one segment of a recurrence takes, and the memory that is left for segments."""
+"""The memory that one segment of a recurrence takes, as autograd and the system count it."""
 
 from collections.abc import Iterable, Iterator
 

@@ -109,29 +109,22 @@ def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> 
 
 
 def _report_files(console: Console, sources: tuple[Path, ...], data_dir: Path) -> None:
-    from rmaat.tasks.cache import cache_folder, checksum_of, remembered_checksums
+    from rmaat.tasks.cache import cache_folder
+    from rmaat.tasks.checksums import combined_checksum, remembered_checksums
 
     checksums = remembered_checksums(sources, cache_folder(data_dir), count_bar)
     if len(sources) > MOST_FILES_LISTED:
-        total, found = sum(path.stat().st_size for path in sources), checksum_of(checksums)
-        console.print(f"{sources[0]} and {len(sources) - 1:,} more  {total:,} bytes  sha256 of all {found}")
+        total, combined = sum(path.stat().st_size for path in sources), combined_checksum(checksums)
+        console.print(f"{sources[0]} and {len(sources) - 1:,} more  {total:,} bytes  sha256 of all {combined}")
         return
-    for path, found in zip(sources, checksums, strict=True):
-        console.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {found}")
+    for path, checksum in zip(sources, checksums, strict=True):
+        console.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {checksum}")
 
 
 def _show(console: Console, task: Task, data_dir: Path, dataset: DatasetDict, count: int) -> None:
-    from rich.table import Table
+    from rmaat.tasks.statistics import dataset_statistics, print_statistics
 
-    from rmaat.tasks.facts import HEADINGS, remarks, summary, table
-
-    facts = summary(dataset)
-    listing = Table(*HEADINGS, box=None)
-    for row in table(facts):
-        listing.add_row(*row)
-    console.print(listing)
-    for remark in remarks(facts):
-        console.print(remark)
+    print_statistics(dataset_statistics(dataset), console)
     examples = dataset["train"].select(range(min(count, len(dataset["train"])))).with_format("numpy")[:]
     labels = [task.info.label_names[label] for label in examples["labels"]]
     if task.info.image_shape is not None:

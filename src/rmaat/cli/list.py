@@ -1,4 +1,4 @@
-"""List what can be named on the command line: tasks, models, recipes."""
+"""List what can be named on the command line: tasks, models, recipes, attention types."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rmaat.attention import ATTENTION
 from rmaat.errors import UserError
 from rmaat.presets import MODELS, yaml_word
 from rmaat.recipes import recipe_names, recipe_summary
@@ -34,9 +35,24 @@ def list_models(arguments: Namespace) -> None:
         preset = MODELS[name]
         print(f"{name:<26}{preset.summary}")
         print(f"    fixes: {', '.join(f'{key} {yaml_word(value)}' for key, value in preset.fixed.items())}")
-        for said, names in (("ablations", tuple(preset.ablations)), ("its own", preset.own)):
+        for said, names in (("ablations", tuple(preset.ablations)), ("its own", preset.specific_settings)):
             if names:
                 print(f"    {said}: {', '.join(names)}")
+
+
+def list_attention(arguments: Namespace) -> None:
+    """Print for each attention type, those of other packages included, what it is and its settings."""
+    print("attention_type: NAME in a run config, or --attention_type NAME\n")
+    for name in ATTENTION.names():
+        try:
+            attention = ATTENTION[name]
+        except UserError as error:
+            # A broken package must not hide the others.
+            print(f"{name:<16}{error}")
+            continue
+        print(f"{name:<16}{attention.summary}")
+        if attention.setting_names:
+            print(f"    its own: {', '.join(attention.setting_names)}")
 
 
 def list_tasks(arguments: Namespace) -> None:
@@ -71,6 +87,7 @@ def _is_found(task: Task, data_dir: Path) -> bool:
 
 
 LISTINGS: dict[str, Callable[[Namespace], None]] = {
+    "attention": list_attention,
     "models": list_models,
     "recipes": list_recipes,
     "tasks": list_tasks,

@@ -1,7 +1,8 @@
 """The command line's parser: jsonargparse, with the nearest name for a misspelt flag and `--flag` for `--flag true`."""
 
 import re
-from collections.abc import Sequence
+from argparse import SUPPRESS
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,14 +19,34 @@ class Parser(ArgumentParser):
     """A jsonargparse parser whose errors are `UserError`, to be printed in one place."""
 
     _fill_defaults = True
+    _sections: dict[str, Sequence[str]] = {}  # noqa: RUF012 - replaced, never changed
     _file: tuple[Path, dict[str, Any]] | None = None
     """The config file that is being parsed, and its settings."""
 
-    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
-        """Add an argument as jsonargparse does, but call the type of a path "path" in the help."""
-        if kwargs.get("type") is Path:
-            kwargs["type"] = _PathType()
-        return super().add_argument(*args, **kwargs)
+    def show_sections(self, sections: Mapping[str, Sequence[str]]) -> None:
+        """List the flags of the help under headings.
+
+        Args:
+            sections: headings and the names of their flags; flags in none come first.
+        """
+        self._sections = dict(sections)
+
+    def format_help(self) -> str:
+        """Return the help: a line a flag, with the first sentence of its description."""
+        positional = [action for action in self._actions if not action.option_strings]
+        flags = {action.dest: action for action in self._actions if action.option_strings and action.help != SUPPRESS}
+        listed = {name for names in self._sections.values() for name in names}
+        sections = {
+            "arguments": [(action.dest, action) for action in positional],
+            "options": [(f"--{name}", action) for name, action in flags.items() if name not in listed],
+            **{title: [(f"--{name}", flags[name]) for name in names] for title, names in self._sections.items()},
+        }
+        words = "".join(f" {action.dest}" for action in positional)
+        lines = [f"usage: {self.prog}{words} [--flag value ...]", "", str(self.description or "").strip()]
+        for title, rows in sections.items():
+            if rows:
+                lines += ["", f"{title}:", *(_help_line(name, action) for name, action in rows)]
+        return "\n".join(lines) + "\n"
 
     def leave_out_defaults(self) -> None:
         """Give `parse_args` only what the command line and its config file hold."""
@@ -103,14 +124,23 @@ class Parser(ArgumentParser):
         return {name: typed[name] for name in settings}
 
 
-class _PathType:
-    """Makes a `Path` of a word; its text is the type's name in the help."""
+HELP_COLUMN = 32
+"""Where the descriptions of flags begin."""
 
-    def __call__(self, word: str) -> Path:
-        return Path(word)
 
-    def __repr__(self) -> str:
-        return "path"
+SENTENCE_END = re.compile(r"(?<=[^\s.])\.(?:\s|$)")
+
+
+def _help_line(name: str, action: Any) -> str:
+    """Return a flag, the first sentence of its description, and its default."""
+    description = " ".join(str(action.help or "").split())
+    sentence = SENTENCE_END.split(description, maxsplit=1)[0]
+    default = getattr(action, "default", None)
+    if default not in (None, SUPPRESS) and "default" not in description:
+        sentence += f" ({yaml_word(default)})"
+    if action.choices and not action.option_strings:
+        sentence += f": {', '.join(map(str, action.choices))}"
+    return f"  {name:<{HELP_COLUMN - 3}} {sentence}"
 
 
 _MISSING = re.compile("the following arguments are required: (?P<keys>.+)")

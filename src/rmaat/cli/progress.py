@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
     from rmaat.tasks.base import Progress
-    from rmaat.tasks.download import Told
 
 
 @contextmanager
 def count_bar(description: str, total: int | None) -> Iterator[Progress]:
-    """A `rmaat.tasks.base.ProgressBar`: counts what is done; runs to and fro where the total is not known."""
+    """Show a `rmaat.tasks.base.ProgressBar` of items; it pulses if the total is not known."""
     from rich.progress import MofNCompleteColumn
 
     with _progress(MofNCompleteColumn()) as shown:
@@ -29,13 +28,13 @@ def count_bar(description: str, total: int | None) -> Iterator[Progress]:
 
 
 @contextmanager
-def bytes_bar(description: str) -> Iterator[Told]:
-    """Shows bytes; what it gives is told how many have come, and of how many."""
+def bytes_bar(description: str, total: int | None) -> Iterator[Progress]:
+    """Show a `rmaat.tasks.base.ProgressBar` of bytes; it pulses if the total is not known."""
     from rich.progress import DownloadColumn
 
     with _progress(DownloadColumn()) as shown:
-        row = shown.add_task(description, total=None)
-        yield lambda done, total: shown.update(row, completed=done, total=total)
+        row = shown.add_task(description, total=total)
+        yield lambda done: shown.advance(row, done)
 
 
 @contextmanager

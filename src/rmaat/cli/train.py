@@ -16,6 +16,8 @@ from rmaat.cli.parser import Parser
 from rmaat.errors import UserError
 from rmaat.presets import resolve
 from rmaat.recipes import recipe_layers
+from rmaat.settings import ModelSettings
+from rmaat.tasks.options import TaskOptions
 from rmaat.training.config import RunConfig
 
 
@@ -29,8 +31,44 @@ def add_arguments(parser: Parser) -> None:
         help="check, and print every setting as run.yaml would hold it; no training",
     )
     parser.add_class_arguments(RunConfig)
+    parser.show_sections(_sections())
     # A preset must know what was given from what is left at its default.
     parser.leave_out_defaults()
+
+
+MAIN = (
+    "dataset",
+    "max_seq_len",
+    "num_segments",
+    "num_memory_tokens",
+    "attention_type",
+    "memory_replay_backprop",
+    "astro_mem",
+    "wandb",
+    "wandb_run_name",
+)
+"""The parameters that RMAAT's README names."""
+
+OUTPUT = ("output_dir", "overwrite", "resume", "save_total_limit", "logging_steps")
+
+
+def _sections() -> dict[str, list[str]]:
+    """Return the settings under the headings of the help, each once."""
+    data = [field.name for field in fields(TaskOptions)]
+    model = [field.name for field in fields(ModelSettings)]
+    rest = [field.name for field in fields(RunConfig) if field.name not in (*data, *model, *OUTPUT)]
+    first = ("recipe", "model", "match_parameters")
+    sections = {
+        "main settings": MAIN,
+        "model": (*first[1:], *model),
+        "data": ("data_dir", "data_seed", *data),
+        "training": [name for name in rest if name not in (*first, "data_dir", "data_seed")],
+        "output": OUTPUT,
+    }
+    return {
+        title: [name for name in names if title == "main settings" or name not in MAIN]
+        for title, names in sections.items()
+    }
 
 
 def run(arguments: Namespace) -> None:

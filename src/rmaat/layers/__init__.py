@@ -5,16 +5,13 @@ from rmaat.layers.block import EncoderBlock
 from rmaat.layers.convolution import ShortConvolution
 from rmaat.layers.dropout import apply_dropout, draw_keep_masks
 from rmaat.layers.embedding import TokenEmbedding, ValueEmbedding, sinusoidal_positions
-from rmaat.layers.mixers import MIXERS, Mixer
 from rmaat.layers.readout import READOUT_SUMS
 from rmaat.layers.zero import ZeroLinear
 
 __all__ = [
-    "MIXERS",
     "READOUT_SUMS",
     "AssociativeMemory",
     "EncoderBlock",
-    "Mixer",
     "ShortConvolution",
     "TokenEmbedding",
     "ValueEmbedding",

@@ -1,17 +1,93 @@
-"""An associative memory beside a layer. Axes: B batch, N positions, W that may write, D width, P features, E = D + 1."""
+"""An associative memory: keys write values into a matrix by the delta rule, queries read it.
 
+Axes: B batch, N positions that read, M positions that write (W that may), d width of queries and
+keys, P = 6 d features of a key, D width of values, E = D + 1.
+"""
+
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize, relu
 
+from rmaat.attention.precision import at_least_float32, no_autocast
 from rmaat.layers.zero import ZeroLinear
-from rmaat.ops import associative_read, associative_write
 from rmaat.settings import ModelSettings
+
+ROLLS = 3
+"""nu of DPFP [C: that of arXiv 2407.04841]."""
+
+SMALLEST_NORMALISER = 1e-5
+"""z . phi is clamped from below here: an empty memory is read as 0."""
+
+
+def key_features(x: Tensor) -> Tensor:
+    """Return DPFP-3 (arXiv 2102.11174), (..., d) -> (..., 2 ROLLS d), >= 0, of length 1 or 0.
+
+    With x' = [relu(x), relu(-x)] it is x' * roll(x', j) for j = 1 .. 3, side by side. [C]: scaled
+    to length 1, as in the code of arXiv 2407.04841.
+    """
+    # Each feature is a product of two entries j apart, so different keys share few features.
+    signs = relu(torch.cat([x, -x], -1))
+    return normalize(torch.cat([signs * signs.roll(j, -1) for j in range(1, ROLLS + 1)], -1), dim=-1)
+
+
+def associative_read(q: Tensor, associations: Tensor) -> Tensor:
+    """Return A^T phi(q) / (z . phi(q)); 0 from an empty memory.
+
+    Args:
+        q: (B, N, d), before phi.
+        associations: (B, P, E), the matrix A (P, D) and, as its last column, the sum of keys z (P).
+
+    Returns:
+        (B, N, D) in the dtype of q, computed in at least float32 under any autocast.
+    """
+    with no_autocast(q):
+        return _recalled(key_features(at_least_float32(q)), associations)[0].to(q.dtype)
+
+
+def associative_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tensor) -> Tensor:
+    r"""Return the associations after M keys wrote values by the delta rule (arXiv 2407.04841).
+
+    $$A \mathrel{+}= \sum_m \beta_m\,\phi(k_m)(v_m - \bar v_m)^\top, \quad
+      z \mathrel{+}= \sum_m \gamma_m\,\phi(k_m), \quad
+      \bar v = \frac{A^\top\phi(k)}{z\cdot\phi(k)}, \quad
+      \gamma = 1 - \frac{z\cdot\phi(k)}{|\phi(k)|^2}$$
+
+    gamma is clipped to [0, 1] and has no gradient. All M are written at once: each corrects what
+    was stored before the call, not what another of them writes, as in that paper's code.
+
+    Args:
+        k: (B, M, d), before phi.
+        v: (B, M, D).
+        strength: (B, M, 1), beta in [0, 1].
+        associations: (B, P, E), as in `associative_read`; zeros are an empty memory.
+
+    Returns:
+        (B, P, E) in the dtype of the associations, computed in at least float32 under any autocast.
+    """
+    with no_autocast(k):
+        phi_BMP = key_features(at_least_float32(k))
+        previous_BMD, overlap_BM1 = _recalled(phi_BMP, associations)
+        # |phi|^2 is 1, or it is 0 and nothing is written.
+        novelty_BM1 = (1 - overlap_BM1).clamp(0, 1).detach()
+        # The last column accumulates z: a key that is stored already adds nothing to it.
+        change_BME = torch.cat([at_least_float32(strength) * (at_least_float32(v) - previous_BMD), novelty_BM1], -1)
+        return associations + (phi_BMP.mT @ change_BME).to(associations.dtype)
+
+
+def _recalled(phi: Tensor, associations: Tensor) -> tuple[Tensor, Tensor]:
+    """A^T phi / (z . phi), (B, N, D), and z . phi, (B, N, 1)."""
+    # One product gives numerator and denominator, because z is the last column.
+    summed_BNE = phi @ associations.to(phi.dtype)
+    overlap_BN1 = summed_BNE[..., -1:]
+    return summed_BNE[..., :-1] / overlap_BN1.clamp_min(SMALLEST_NORMALISER), overlap_BN1
 
 
 class AssociativeMemory(nn.Module):
     """A memory that every position reads before a layer (arXiv 2407.04841).
 
-    The layer's outputs at the memory positions, or at all positions, are written to it. If all write, the map of queries
-    computes the keys too [C]: equal tokens then have equal keys and queries from the first step on.
+    The layer's outputs at the memory positions, or at all positions, are written to it. If all
+    write, the map of queries computes the keys too [C]: equal tokens then have equal keys and
+    queries from the first step on.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -28,7 +104,10 @@ class AssociativeMemory(nn.Module):
         return associative_read(self.query(x_BND), associations_BPE)
 
     def write(self, x_BWD: Tensor, associations_BPE: Tensor, writes_BW: Tensor) -> Tensor:
-        """Return the associations after the write, (B, P, E); `writes_BW`, (B, W) or (B, 1), says which positions take part."""
+        """Return the associations after the write, (B, P, E).
+
+        `writes_BW`, (B, W) or (B, 1), says which positions take part.
+        """
         # The key 0 writes nothing. Choosing between the matrices afterwards would copy all of them.
         to_key = self.query if self.key is None else self.key
         key_BWd = to_key(x_BWD).masked_fill(~writes_BW[..., None], 0)

@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from rmaat.attention.base import build_mixer
 from rmaat.errors import UserError, did_you_mean
 from rmaat.layers.dropout import apply_dropout
-from rmaat.layers.mixers import MIXERS
 from rmaat.settings import ModelSettings
 
 
@@ -17,7 +17,7 @@ class EncoderBlock(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         width = settings.hidden_size
-        self.mixer = MIXERS[settings.attention_type](settings)
+        self.mixer = build_mixer(settings)
         self.mixer_norm = nn.LayerNorm(width, eps=settings.layer_norm_eps)
         self.expand = nn.Linear(width, settings.intermediate_size)
         self.contract = nn.Linear(settings.intermediate_size, width)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from rmaat.errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -87,6 +89,15 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def check_free_space(folder: Path, bytes_needed: int) -> None:
+    """Raise `UserError` if the folder's disk has fewer bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < bytes_needed:
+        raise UserError(
+            f"{folder} needs about {bytes_needed / 1e6:,.0f} MB, but its disk has {free / 1e6:,.0f} MB free"
+        )
 
 
 def make_writable_folder(folder: Path) -> None:

@@ -18,11 +18,11 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from rmaat.astrocyte import NEED_TOTAL, log_increments, retention_factors
+from rmaat.attention.base import Mixer
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
 from rmaat.budget import Budget
 from rmaat.errors import UserError
 from rmaat.layers import ShortConvolution, ZeroLinear
-from rmaat.layers.mixers import Mixer
 from rmaat.models.checks import (
     Place,
     check_associations,

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rmaat.attention.precision import at_least_float32
 from rmaat.layers import (
     READOUT_SUMS,
     AssociativeMemory,
@@ -26,7 +27,6 @@ from rmaat.layers import (
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import CallLock
 from rmaat.models.layout import moved_behind, rearranged
-from rmaat.ops.precision import at_least_float32
 
 WIDTH_STEP = 64
 """Segments are computed in multiples of so many positions, so that memory and kernels meet few sizes."""

@@ -1,25 +1,28 @@
-"""Does one paper cite the other, from their first 4,000 bytes each: the Long Range Arena's Retrieval task, and a stand-in.
+"""Citation between two papers, from their first 4,000 bytes: the Long Range Arena's Retrieval task.
 
-`aan` reads the release's `new_aan_pairs.{train,eval,test}.tsv`, a pair a line, without a header: label, id1, id2, text1,
-text2, apart by tabs, never quoted. They are gigabytes and are read as a stream. `aan_lite` reads a smaller set of the same
-kind, made of other papers for developing this project; its files are not published, and results on it are not results on `aan`.
+`aan` reads the release's `new_aan_pairs.{train,eval,test}.tsv`. A line is a pair: label, id1, id2,
+text1 and text2, separated by tabs, without quotes or a header. The files have gigabytes and are
+read as a stream. `aan_lite` reads a smaller set of other papers, made for the development of this
+project. Its files are not published, and results on it are not results on `aan`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rmaat.errors import UserError
 from rmaat.tasks.base import SPLITS, Part, Row, TaskInfo, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
-from rmaat.tasks.splits import digest, in_later_parts, without
+from rmaat.tasks.records import read_records
+from rmaat.tasks.splits import digest, parts_without_repetitions
 from rmaat.tasks.text import VOCAB_SIZE, BytesTask, encode_bytes, read_lines, utf8
 
 PART_NAMES = {"train": "train", "validation": "eval", "test": "test"}
 
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
+
+REPEATED = "pairs that a later part has too, in this order or the other"
 
 FIELDS = ("label", "id1", "id2", "text1", "text2")
 
@@ -42,7 +45,7 @@ def _info(name: str, summary: str, sizes: tuple[int, int, int], source: str) -> 
 
 
 class Aan(BytesTask):
-    """The release's pairs; pairs that a later part has too, and those that lack a text, are dropped."""
+    """The pairs of the release. Pairs that are in a later part too, or lack a text, are dropped."""
 
     download = LRA_RELEASE
     info = _info(
@@ -53,7 +56,7 @@ class Aan(BytesTask):
     )
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """The three files of the first folder that has them all."""
+        """Return the three files of the first folder that has them all."""
         folders = [
             *(folder / "tsv_data" for folder in release_folders(data_dir)),
             data_dir / "aan",
@@ -67,24 +70,14 @@ class Aan(BytesTask):
         )
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
-        """Read as a stream, the smaller files twice; the seed is not used."""
+        """Read the files as a stream, the smaller ones twice; the seed is not used."""
         paths = dict(zip(SPLITS, self.sources(data_dir), strict=True))
-        return _parts(lambda split, notes: _pairs(paths[split], notes), self.info.sizes)
+        return parts_without_repetitions(
+            lambda split, notes: _pairs(paths[split], notes), _unordered_digest, REPEATED, self.info.sizes
+        )
 
 
-def _parts(pairs: Callable[[str, list[str]], Iterator[Pair]], sizes: Sequence[int]) -> dict[str, Part]:
-    """The parts of `pairs`, given a part's name and its notes, but for pairs that a later part has too, in either order."""
-    elsewhere = in_later_parts(lambda split: map(_either_way, pairs(split, [])))
-    parts = {}
-    for split, usual in zip(SPLITS, sizes, strict=True):
-        notes: list[str] = []
-        what = "pairs that a later part has too, in this order or the other"
-        rows = without(pairs(split, notes), elsewhere[split], _either_way, what, notes)
-        parts[split] = Part(rows, notes, expected=usual)
-    return parts
-
-
-def _either_way(pair: Row) -> bytes:
+def _unordered_digest(pair: Row) -> bytes:
     return digest(sorted(map(bytes, pair[0])))
 
 
@@ -111,9 +104,10 @@ def _pairs(path: Path, notes: list[str]) -> Iterator[Pair]:
 
 
 class AanLite(BytesTask):
-    """Real papers and citations between them, fewer; negatives are drawn by the cited paper's popularity.
+    """Fewer papers and the citations between them.
 
-    Pairs that a later part has too, in this order or the other, are dropped.
+    Negative pairs are drawn by the popularity of the cited paper. Pairs that are in a later part
+    too, in either order, are dropped.
     """
 
     info = _info(
@@ -124,7 +118,7 @@ class AanLite(BytesTask):
     )
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """The papers, and the pairs of each part."""
+        """Return the file of papers, and the pairs of each part."""
         pairs = [data_dir / f"aan_lite_pairs.{PART_NAMES[split]}.tsv.gz" for split in SPLITS]
         return first_complete(
             [[data_dir / "aan_lite_docs.jsonl.xz", *pairs]],
@@ -133,23 +127,26 @@ class AanLite(BytesTask):
         )
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
-        """Read the papers, and the pairs as a stream; the seed is not used."""
+        """Read all papers, and the pairs as a stream; the seed is not used."""
         papers, *pairs = self.sources(data_dir)
         texts = _papers(papers)
         paths = dict(zip(SPLITS, pairs, strict=True))
-        return _parts(lambda split, notes: _cited(paths[split], texts, papers), self.info.sizes)
+        return parts_without_repetitions(
+            lambda split, notes: _cited(paths[split], texts, papers), _unordered_digest, REPEATED, self.info.sizes
+        )
 
 
 def _papers(path: Path) -> dict[bytes, bytes]:
+    """Return the text of each paper by its id, both in UTF-8."""
     texts: dict[bytes, bytes] = {}
-    for number, line in read_lines(path):
+    for where, record in read_records(path, ("id", "text")):
         try:
-            record = json.loads(line)
-            texts[record["id"].encode()] = encode_bytes(record["text"]).tobytes()
+            name, text = record["id"], record["text"]
+            if not (isinstance(name, str) and isinstance(text, str)):
+                raise UserError("'id' and 'text' must be strings")
+            texts[encode_bytes(name).tobytes()] = encode_bytes(text).tobytes()
         except UserError as error:
-            raise UserError(f"{path}, line {number}: {error}") from error
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: expected a JSON object with strings 'id' and 'text'") from error
+            raise UserError(f"{path}, {where}: {error}") from error
     if not texts:
         raise UserError(f"{path} has no papers; fetch it again")
     return texts
@@ -160,10 +157,10 @@ def _cited(path: Path, texts: Mapping[bytes, bytes], papers: Path) -> Iterator[P
     for number, line in read_lines(path):
         fields = line.split(b"\t")
         if len(fields) != 3 or fields[0] not in LABELS:
-            raise UserError(f"{path}, line {number}: expected a label of 0 or 1 and two ids, apart by tabs")
-        for found in fields[1:]:
-            if found not in texts:
-                raise UserError(f"{path}, line {number}: {papers.name} has no paper '{found.decode(errors='replace')}'")
+            raise UserError(f"{path}, line {number}: expected a label of 0 or 1 and two ids, separated by tabs")
+        for paper in fields[1:]:
+            if paper not in texts:
+                raise UserError(f"{path}, line {number}: {papers.name} has no paper '{paper.decode(errors='replace')}'")
         yield (texts[fields[1]], texts[fields[2]]), LABELS[fields[0]]
     if not number:
         raise UserError(f"{path} has no pairs; fetch it again")

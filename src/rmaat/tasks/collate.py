@@ -1,4 +1,4 @@
-"""Examples to padded batches of tensors."""
+"""Collate examples into padded batches of tensors."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TOKEN_COLUMNS = {"input_ids": "attention_mask", "other_input_ids": "other_attention_mask"}
-"""Columns of token ids, and the name of the mask that goes with each."""
+"""The columns of token ids, each with the name of its mask."""
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads a batch to whole segments.
+    """Function from B examples to one batch, padded to whole segments.
 
-    Called with B examples, it returns `input_ids` (B, N), of the type they are stored in, padded with 0, `attention_mask`
-    (B, N) bool, True for a token, and `labels` (B,) int64 where the examples have them; pairs give `other_input_ids` and
-    `other_attention_mask` (B, N') too. N is the batch's longest length rounded up to a multiple of `multiple`, the
-    tokens or values of a segment.
+    | key | value |
+    |---|---|
+    | `input_ids` (B, N) | ids of the stored type, padded with 0 |
+    | `attention_mask` (B, N) bool | True for a token |
+    | `other_input_ids`, `other_attention_mask` (B, N') | the second sequences of pairs |
+    | `labels` (B,) int64 | if the examples have them |
 
-    With `separator`, an id, the two sequences of a pair become one row, a, separator, b, and there are no other_* keys.
-    With `normalise`, (mean, std) of levels, ids become `input_values` (B, N) float32 = (id - mean) / std, 0 where the
-    mask is, in place of `input_ids`.
+    N is the longest length of the batch, rounded up to a multiple of `multiple`.
     """
 
     multiple: int
+    """Tokens or values of a segment."""
     normalise: tuple[float, float] | None = None
+    """Mean and standard deviation of levels.
+
+    `input_values` (B, N) float32 = (id - mean) / std, 0 in the padding, replace `input_ids`."""
     separator: int | None = None
+    """The id between the two sequences of a pair, which then become one row."""
 
     def __post_init__(self) -> None:
         if self.multiple < 1:
@@ -43,12 +48,13 @@ class Collator:
             raise ValueError(f"the standard deviation must be positive, got {self.normalise[1]}")
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """One batch."""
+        """Return one batch."""
         columns = {
             column: [np.asarray(e[column]) for e in examples] for column in TOKEN_COLUMNS if column in examples[0]
         }
         if self.separator is not None and len(columns) == 2:
-            # Signed where bytes do not suffice: torch has little arithmetic for wider unsigned integers.
+            # A signed type if bytes do not suffice: torch has little arithmetic for wider unsigned
+            # integers.
             between = np.array([self.separator], np.promote_types(np.uint8, np.min_scalar_type(-self.separator)))
             pairs = zip(*columns.values(), strict=True)
             columns = {"input_ids": [np.concatenate((first, between, second)) for first, second in pairs]}
@@ -64,7 +70,8 @@ class Collator:
 
     def _pad(self, rows: list[NDArray[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(1, -(-max(map(len, rows)) // self.multiple)) * self.multiple
-        # A long sequence as int64, with a mask of that size, would take as much as a segment's activations.
+        # Keep the stored type: int64 ids of a long sequence would take as much memory as a
+        # segment's activations.
         ids = np.zeros((len(rows), width), np.result_type(*{row.dtype for row in rows}))
         mask = np.zeros((len(rows), width), np.bool_)
         for padded, present, row in zip(ids, mask, rows, strict=True):
@@ -79,9 +86,18 @@ class Collator:
 
 
 def lengths(dataset: Dataset, column: str = "input_ids") -> NDArray[np.int64]:
-    """Numbers of tokens (len(dataset),) of a token column, taken from Arrow's offsets without reading a token."""
-    chunked = pc.list_value_length(dataset.data.column(column))
-    counts: NDArray[np.int64] = chunked.to_numpy().astype(np.int64)
-    # A selected, shuffled or sorted data set is a list of row numbers into the whole table.
-    rows = dataset._indices
-    return counts if rows is None else counts[rows.column(0).to_numpy()]
+    """Return the numbers of tokens (len(dataset),) of a token column.
+
+    They come from Arrow's offsets; no token is read.
+    """
+    counts: NDArray[np.int64] = pc.list_value_length(dataset.data.column(column)).to_numpy().astype(np.int64)
+    return counts[row_numbers(dataset)]
+
+
+def row_numbers(dataset: Dataset) -> slice | NDArray[np.int64]:
+    """Return the rows of a data set within its Arrow table, as an index.
+
+    A selected, shuffled or sorted data set is the whole table and a list of row numbers.
+    """
+    indices = dataset._indices
+    return slice(None) if indices is None else indices.column(0).to_numpy()

@@ -1,38 +1,44 @@
-"""Getting published archives: resumed where cut off, checked, and unpacked without trust."""
+"""Fetch published archives: resume a broken transfer, check the MD5, and unpack without trust.
+
+pooch and the downloads of `datasets` cannot resume: they begin a broken transfer anew.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import re
-import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
 
 from rmaat.errors import UserError
-from rmaat.machine.files import scratch_folder
+from rmaat.machine.files import check_free_space, scratch_folder
 from rmaat.machine.locks import locked
+from rmaat.tasks.base import Progress, ProgressBar, no_bar
 
 CHUNK = 2**20
 
-SECONDS_OF_SILENCE = 60
-"""After so long without a byte the connection is given up; what has come is kept."""
+TIMEOUT_SECONDS = 60
+"""After so long without a byte the transfer is given up. What was received is kept."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A published .tar.gz: its address, its MD5 where one is published, the one folder it holds, and where it is told of."""
+    """A published .tar.gz archive that holds one folder."""
 
     url: str
     md5: str | None
+    """The published MD5, if there is one."""
     folder: str
+    """The folder that the archive holds."""
     page: str
+    """The page that describes the data."""
 
     @property
     def name(self) -> str:
@@ -63,30 +69,32 @@ LRA_RELEASE = Download(
 
 
 def release_folders(data_dir: Path) -> tuple[Path, ...]:
-    """Where the Long Range Arena's release is looked for: unpacked with or without its outer folder."""
+    """Return the folders to search for the Long Range Arena's release.
+
+    Its archive unpacks into a folder of the same name within a folder.
+    """
     release = data_dir / LRA_RELEASE.folder
     return release, release / LRA_RELEASE.folder
 
 
-Told = Callable[[int, int | None], None]
-"""Told how many bytes are there, and of how many, where the server says."""
+def fetch(download: Download, data_dir: Path, bar: ProgressBar = no_bar, url: str | None = None) -> Path:
+    """Fetch an archive and unpack it.
 
-BytesBar = Callable[[str], AbstractContextManager[Told]]
-"""Shows a bar while the context is open: what is being done."""
+    The archive stays in `<data_dir>/downloads`. A call that was interrupted is continued by the
+    next one. The folder appears whole or not at all.
 
+    Args:
+        download: the archive.
+        data_dir: the data folder.
+        bar: counts bytes, of the transfer and then of the archive that is unpacked.
+        url: another address of the same archive.
 
-def no_bytes_bar(description: str) -> AbstractContextManager[Told]:
-    """The `BytesBar` that shows nothing."""
-    return nullcontext(lambda done, total: None)
+    Returns:
+        The folder `<data_dir>/<download.folder>`.
 
-
-def fetch(download: Download, data_dir: Path, bar: BytesBar = no_bytes_bar, url: str | None = None) -> Path:
-    """Get an archive and unpack it as `<data_dir>/<folder>`, with a `bar` for either; returns that folder.
-
-    The archive is kept in `<data_dir>/downloads`. Cut off at any moment, the next call goes on from there; the folder
-    appears whole or not at all. `url` is another address of the same archive. Raises `UserError` where the folder is
-    there already, the address refuses or breaks off, the checksum differs, or the archive is damaged or would write
-    outside its folder.
+    Raises:
+        UserError: if the folder is there already, the address refuses or breaks off, the MD5
+            differs, or the archive is damaged or would write outside its folder.
     """
     if url is not None:
         download = replace(download, url=url)
@@ -99,10 +107,9 @@ def fetch(download: Download, data_dir: Path, bar: BytesBar = no_bytes_bar, url:
                 raise UserError(f"{folder} is there already; remove it to fetch it anew")
             archive = archives / f"{download.folder}.tar.gz"
             if not archive.is_file():
-                with bar(f"fetching {download.name}") as told:
-                    _fetch_archive(download, archive, told)
-            with bar(f"unpacking {download.name}") as told:
-                _unpack(archive, download, folder, told)
+                _fetch_archive(download, archive, bar)
+            with bar(f"unpacking {download.name}", archive.stat().st_size) as progress:
+                _unpack(archive, download, folder, progress)
     except OSError as error:
         raise UserError(
             f"{data_dir} cannot be written ({error.strerror or error}); choose another --data_dir"
@@ -110,23 +117,27 @@ def fetch(download: Download, data_dir: Path, bar: BytesBar = no_bytes_bar, url:
     return folder
 
 
-def _fetch_archive(download: Download, archive: Path, told: Told) -> None:
+def _fetch_archive(download: Download, archive: Path, bar: ProgressBar) -> None:
+    """Fetch into a `.part` file, which is renamed once it is complete and its MD5 is right."""
     part = archive.with_suffix(".part")
-    have = part.stat().st_size if part.is_file() else 0
-    with _opened(download, archive.parent, have) as response:
+    received = part.stat().st_size if part.is_file() else 0
+    with _open_url(download, archive.parent, received) as response:
         if response is not None:
-            total = _total_bytes(response)
             if response.status != 206:
-                have = 0  # the server does not resume
-            _check_room(archive.parent, have, total)
-            _receive(download, response, part, have, total, told)
+                received = 0  # the server ignored the range and sends everything
+            total = _total_bytes(response)
+            if total is not None:
+                check_free_space(archive.parent, total - received)
+            with bar(f"fetching {download.name}", total) as progress:
+                progress(received)
+                _receive(download, response, part, received, total, progress)
     _check_md5(download, part)
     part.replace(archive)
 
 
 @contextmanager
-def _opened(download: Download, folder: Path, have: int) -> Iterator[HTTPResponse | None]:
-    """The server's answer, from byte `have` on; None where there is nothing after it."""
+def _open_url(download: Download, folder: Path, start: int) -> Iterator[HTTPResponse | None]:
+    """Yield the server's response from byte `start` on; None if there is nothing after it."""
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
@@ -135,14 +146,14 @@ def _opened(download: Download, folder: Path, have: int) -> Iterator[HTTPRespons
         f"{folder.parent / download.folder} is its folder"
     )
     try:
-        request = Request(download.url, headers={"Range": f"bytes={have}-"} if have else {})
+        request = Request(download.url, headers={"Range": f"bytes={start}-"} if start else {})
     except ValueError as error:
         raise UserError(f"'{download.url}' is no address; give one that begins with https://") from error
     try:
-        response = urlopen(request, timeout=SECONDS_OF_SILENCE)
+        response = urlopen(request, timeout=TIMEOUT_SECONDS)
     except HTTPError as error:
         error.close()
-        if error.code == 416 and have:
+        if error.code == 416 and start:  # the range is empty: everything was received before
             yield None
             return
         raise UserError(f"{download.url} answers {error.code} {error.reason}; {by_hand}") from error
@@ -154,41 +165,37 @@ def _opened(download: Download, folder: Path, have: int) -> Iterator[HTTPRespons
 
 
 def _total_bytes(response: HTTPResponse) -> int | None:
-    found = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    """Return the size of the whole archive, if the server sends it."""
+    content_range = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    if content_range:
+        return int(content_range[1])
     length = response.headers.get("Content-Length", "")
-    if found:
-        return int(found[1])
     return int(length) if length.isdigit() and response.status != 206 else None
 
 
-def _check_room(folder: Path, have: int, total: int | None) -> None:
-    free = shutil.disk_usage(folder).free
-    if total is not None and free < total - have:
-        raise UserError(f"{folder} needs {(total - have) / 1e6:,.0f} MB, but its disk has {free / 1e6:,.0f} MB free")
-
-
-def _receive(download: Download, response: HTTPResponse, part: Path, have: int, total: int | None, told: Told) -> None:
-    done = have
-    with part.open("r+b" if have else "wb") as file:
-        file.seek(have)
+def _receive(
+    download: Download, response: HTTPResponse, part: Path, received: int, total: int | None, progress: Progress
+) -> None:
+    with part.open("r+b" if received else "wb") as file:
+        file.seek(received)
         while True:
             try:
                 chunk = response.read(CHUNK)
             except (HTTPException, OSError) as error:
-                raise _broken_off(download, done, total) from error
+                raise _interrupted(download, received, total) from error
             if not chunk:
                 break
             file.write(chunk)
-            done += len(chunk)
-            told(done, total)
-    if total is not None and done < total:
-        raise _broken_off(download, done, total)
+            received += len(chunk)
+            progress(len(chunk))
+    if total is not None and received < total:
+        raise _interrupted(download, received, total)
 
 
-def _broken_off(download: Download, done: int, total: int | None) -> UserError:
-    of = f" of {total:,}" if total is not None else ""
+def _interrupted(download: Download, received: int, total: int | None) -> UserError:
+    of_total = f" of {total:,}" if total is not None else ""
     return UserError(
-        f"{download.url} broke off after {done:,}{of} bytes; run the same command again to go on from there"
+        f"{download.url} broke off after {received:,}{of_total} bytes; run the same command again to go on from there"
     )
 
 
@@ -196,43 +203,43 @@ def _check_md5(download: Download, part: Path) -> None:
     if download.md5 is None:
         return
     with part.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != download.md5:
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    if md5 != download.md5:
         part.unlink()
         raise UserError(
-            f"{download.url}: the MD5 of what came is {found}, the published one is {download.md5}; "
+            f"{download.url}: the MD5 of the archive is {md5}, the published one is {download.md5}; "
             "it was removed, run the same command again"
         )
 
 
-class _Watched(FileIO):
-    """A file that tells how far it has been read."""
+class _CountedFile(FileIO):
+    """A file that reports how many bytes were read."""
 
-    def __init__(self, path: Path, told: Told) -> None:
+    def __init__(self, path: Path, progress: Progress) -> None:
         super().__init__(path)
-        self._told, self._size = told, path.stat().st_size
+        self._progress = progress
 
     def read(self, size: int | None = -1) -> bytes:
-        found = super().read(-1 if size is None else size)
-        self._told(self.tell(), self._size)
-        return found or b""
+        content = super().read(-1 if size is None else size) or b""
+        self._progress(len(content))
+        return content
 
 
-def _unpack(archive: Path, download: Download, folder: Path, told: Told) -> None:
+def _unpack(archive: Path, download: Download, folder: Path, progress: Progress) -> None:
+    # Unpack beside the place and rename at the end. A process that was killed may have left this
+    # folder; because this process holds the lock, no other is using it.
     try:
         with scratch_folder(folder.parent / f".{folder.name}.unpacking") as unpacking:
-            with _Watched(archive, told) as packed, gzip.open(packed) as stream:
+            with _CountedFile(archive, progress) as packed, gzip.open(packed) as stream:
                 with tarfile.open(fileobj=stream, mode="r:") as tar:
-                    # The filter takes leading slashes away and refuses devices and whatever climbs out.
+                    # The filter strips leading slashes and refuses devices and paths that lead outside.
                     tar.extractall(unpacking, filter="data")
-                # tarfile stops short of the end, where gzip compares lengths and checksums.
+                # tarfile stops before the end of the stream, where gzip compares length and checksum.
                 while stream.read(CHUNK):
                     pass
             if not (unpacking / folder.name).is_dir():
-                found = sorted(path.name for path in unpacking.iterdir())[:5]
-                raise UserError(
-                    f"{archive} holds {', '.join(found) or 'nothing'} where the folder {folder.name} is expected"
-                )
+                names = sorted(path.name for path in unpacking.iterdir())[:5]
+                raise UserError(f"{archive} holds {', '.join(names) or 'nothing'}, not the folder {folder.name}")
             (unpacking / folder.name).replace(folder)
     except tarfile.FilterError as error:
         raise UserError(f"{archive}: refused, nothing was unpacked ({error}); fetch it from {download.url}") from error

@@ -1,7 +1,8 @@
-"""Your own labelled documents: one text or two, from JSON Lines, CSV, TSV or Parquet, as bytes or through a tokenizer.
+"""The user's own labelled documents: one text or two, from JSON Lines, CSV, TSV or Parquet.
 
-Examples of train that repeat one of validation or test, or an earlier one of train, are dropped and counted. Without a
-validation file a tenth of each class is held out of train, chosen by the seed.
+Tokens are bytes, or the ids of a tokenizer. Examples of train that repeat one of validation or
+test, or an earlier one of train, are dropped and counted. Without a validation file a tenth of each
+class is held out of train, chosen by the seed.
 """
 
 from __future__ import annotations
@@ -12,90 +13,70 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError, did_you_mean
 from rmaat.tasks.base import Part, Row, Task, TaskInfo, TokenIds, token_dtype
+from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.records import read_records
 from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
 from rmaat.tasks.text import VOCAB_SIZE, decode_bytes, encode_bytes
 
-
-@dataclass(kw_only=True)
-class FilesOptions:
-    """Where one's own labelled documents are, for the task files.
-
-    Args:
-        train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task files.
-        validation_file: the same for validation; null holds out a tenth of each class of train.
-        test_file: the same for the test; needed for the task files.
-        text_column: column of the text; null means 'text'.
-        other_text_column: column of the second text, for pairs; null means there is none.
-        label_column: column of the label, a string or a number; null means 'label'.
-        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; null means bytes.
-    """
-
-    train_file: str | None = None
-    validation_file: str | None = None
-    test_file: str | None = None
-    text_column: str | None = None
-    other_text_column: str | None = None
-    label_column: str | None = None
-    tokenizer: str | None = None
-
-    @classmethod
-    def of(cls, settings: object) -> Self:
-        """From any object with attributes of these names: parsed flags, a run config."""
-        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """What must be known of a file before its rows are written: label and digest of every example, in order."""
-
-    labels: list[str]
-    digests: list[bytes]
+INFO = TaskInfo(
+    name="files",
+    summary="your own labelled documents",
+    kind="text",
+    vocab_size=VOCAB_SIZE,
+    label_names=(),
+    max_seq_len=4096,
+    sizes=(0, 0, 0),
+    source="--train_file and --test_file: .jsonl, .csv, .tsv or .parquet",
+    seeded=True,
+)
+"""The task before files are named."""
 
 
 class FilesTask(Task):
-    """The user's own files.
+    """The task of the user's own files.
 
-    `info` is read off the train file when it is first asked for, unless `label_names` are given: those of a model hold whatever
-    the train file says by now.
+    The train file is read for its labels when `info` is first asked for. With `label_names`, a
+    trained model's, it is not read: it may have changed since.
     """
 
     option_names = tuple(field.name for field in fields(FilesOptions))
 
     def __init__(self, options: FilesOptions, label_names: tuple[str, ...] | None = None) -> None:
         self.options = options
-        self._of_model = label_names
-        label = options.label_column or "label"
-        texts = [options.text_column or "text", *filter(None, [options.other_text_column])]
-        if len({label, *texts}) != 1 + len(texts):
-            raise UserError(
-                f"text_column, other_text_column and label_column must differ, got {', '.join([*texts, label])}"
-            )
-        self._texts, self._label = texts, label
+        self._model_labels = label_names
+        self._label_column = options.label_column or "label"
+        self._text_columns = tuple(filter(None, (options.text_column or "text", options.other_text_column)))
+        columns = (*self._text_columns, self._label_column)
+        if len(set(columns)) != len(columns):
+            raise UserError(f"text_column, other_text_column and label_column must differ, got {', '.join(columns)}")
 
     @cached_property
     def info(self) -> TaskInfo:  # type: ignore[override]
-        """Labels and vocabulary of the files; without a train file, none yet.
+        """The task's description, with the labels and vocabulary of the files.
 
-        Raises `UserError` where the train file or the tokenizer is unusable.
+        Without a train file there are no labels.
+
+        Raises:
+            UserError: if the train file or the tokenizer is unusable.
         """
-        if self._of_model is None and self.options.train_file is None:
-            return _INFO
+        if self._model_labels is None and self.options.train_file is None:
+            return INFO
         return replace(
-            _INFO,
+            INFO,
             vocab_size=self.vocab_size,
-            label_names=self._train_labels() if self._of_model is None else self._of_model,
+            label_names=self._train_labels() if self._model_labels is None else self._model_labels,
             source=str(self.options.train_file),
             seeded=self.options.validation_file is None,
-            pair=len(self._texts) == 2,
+            pair=len(self._text_columns) == 2,
         )
 
     @cached_property
@@ -108,93 +89,77 @@ class FilesTask(Task):
         return files_task(FilesOptions(**options))
 
     def settings(self) -> dict[str, Any]:
-        """The options, and a checksum of the tokenizer."""
+        """Return the options, and a checksum of the tokenizer."""
         return {"options": asdict(self.options), "tokenizer": self.tokenizer_checksum()}
 
     def tokenizer_checksum(self) -> str | None:
-        """SHA-256, in hexadecimal, of the tokenizer's vocabulary and rules; None where there is none."""
+        """Return the SHA-256 of the tokenizer's vocabulary and rules; None without a tokenizer."""
         return _tokenizer_checksum(self._tokenizer)
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer, where there is one, so that `folder` can be given as `tokenizer`."""
+        """Write the tokenizer, if there is one, so that `folder` can be used as `tokenizer`."""
         if self._tokenizer is not None:
             self._tokenizer.save_pretrained(folder)
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """The files given, validation only where there is one; `data_dir` is not looked into."""
+        """Return the files of the options: train, validation, test; `data_dir` is not used."""
         validation = ["validation_file"] if self.options.validation_file else []
         return tuple(self._path(option) for option in ("train_file", *validation, "test_file"))
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
-        """Read every file twice, as a stream: for labels and repetitions, then for the texts."""
+        """Read every file twice, as a stream: for labels and digests, then for the texts."""
         train, *others = self.sources(data_dir)
-        scans = {path: _scan(path, tuple(self._texts), self._label, _state(path)) for path in (train, *others)}
-        ids = self._label_ids()
-        elsewhere = {found for path in others for found in scans[path].digests}
-        in_other, again = repeated(scans[train].digests, elsewhere)
+        scans = {path: self._scan(path) for path in (train, *others)}
+        in_other, again = repeated(scans[train].digests, {one for path in others for one in scans[path].digests})
         usable = ~(in_other | again)
         if not usable.any():
-            options = ("validation_file", "test_file")[-len(others) :]
-            holders = [
-                f"{option} {path}"
-                for option, path in zip(options, others, strict=True)
-                if not set(scans[path].digests).isdisjoint(scans[train].digests)
-            ]
             raise UserError(
-                f"train_file {train}: no example is left to train on: all {len(in_other):,} were dropped, being in "
-                f"{' or '.join(holders)} too; give a train_file with examples of its own"
+                f"train_file {train}: no example is left to train on: all {len(usable):,} were dropped because they are "
+                f"also in {self._files_that_repeat(scans, train, others)}; give a train_file with other examples"
             )
-        if len(others) == 2:
-            validation = self._part(others[0], ids, len(scans[others[0]].labels))
-            if repeats := set(scans[others[0]].digests) & set(scans[others[1]].digests):
-                validation.notes.append(f"{len(repeats):,} examples are in test too")
+        parts = {}
+        if self.options.validation_file is None:
+            chosen = self._hold_out(train, scans[train].labels, usable, seed)
+            parts["train"] = self._part(train, usable & ~chosen)
+            parts["validation"] = self._part(train, chosen)
         else:
-            labels = np.array([ids[label] for label in scans[train].labels], np.int64)
-            chosen = held_out(labels, usable, seed)
-            if not chosen.any():
-                dropped = int((~usable).sum())
-                after = f" ({dropped:,} were dropped: repeated, or in the test_file too)" if dropped else ""
-                raise UserError(
-                    f"train_file {train}: no label has two examples{after}, so none can be held out for validation; "
-                    "give a validation_file, or more examples"
-                )
-            usable &= ~chosen
-            validation = self._part(train, ids, int(chosen.sum()), chosen)
-        parts = {
-            "train": self._part(train, ids, int(usable.sum()), usable),
-            "validation": validation,
-            "test": self._part(others[-1], ids, len(scans[others[-1]].labels)),
-        }
+            parts["train"] = self._part(train, usable)
+            parts["validation"] = self._part(others[0], np.ones(len(scans[others[0]].labels), bool))
+            if in_test := set(scans[others[0]].digests) & set(scans[others[1]].digests):
+                parts["validation"].notes.append(f"{len(in_test):,} examples are in test too")
+        parts["test"] = self._part(others[-1], np.ones(len(scans[others[-1]].labels), bool))
         parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
         return parts
 
     def test_part(self) -> Part:
-        """The test part, from the test file alone.
+        """Return the test part, from the test file alone.
 
-        Raises `UserError` where it is missing and, naming file and line, where it is malformed or has a label not in `info`.
+        Raises:
+            UserError: if the file is missing, or is malformed or has a label that is not in `info`;
+                names file and line.
         """
-        return Part(self._rows(self._path("test_file"), self._label_ids(), None))
+        return Part(self._rows(self._path("test_file"), None))
 
     def encode(self, text: str) -> TokenIds:
-        """UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
-        tokenizer, as_bytes = self._tokenizer, encode_bytes(text)
+        """Return UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
+        tokenizer, text_bytes = self._tokenizer, encode_bytes(text)
         if tokenizer is None:
-            return as_bytes
+            return text_bytes
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if not ids:
             raise UserError("the text has nothing that the tokenizer knows")
         return np.array(ids, token_dtype(self.vocab_size))
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
-        """The text of bytes or of the tokenizer's ids."""
+        """Return the text of bytes or of the tokenizer's ids."""
         tokenizer = self._tokenizer
         return decode_bytes(ids) if tokenizer is None else tokenizer.decode(np.asarray(ids).tolist())
 
     def _path(self, option: str) -> Path:
-        given = getattr(self.options, option)
-        if given is None:
+        name = getattr(self.options, option)
+        if name is None:
             raise UserError(f"the task files needs {option}: a .jsonl, .csv, .tsv or .parquet file")
-        path = Path(given).expanduser()
+        path = Path(name).expanduser()
         if not path.is_file():
             raise UserError(f"{option} {path} is missing; give the path of a file")
         return path
@@ -203,26 +168,55 @@ class FilesTask(Task):
     def _tokenizer(self) -> Any:
         return None if self.options.tokenizer is None else _load_tokenizer(self.options.tokenizer)
 
+    def _scan(self, path: Path) -> _Scan:
+        status = path.stat()
+        return _scan(path, self._text_columns, self._label_column, status.st_size, status.st_mtime_ns)
+
     def _train_labels(self) -> tuple[str, ...]:
         train = self._path("train_file")
-        names = _sorted_labels(_scan(train, tuple(self._texts), self._label, _state(train)).labels)
+        names = _sorted_labels(self._scan(train).labels)
         if len(names) < 2:
-            raise UserError(f"{train}: column '{self._label}' has {len(names)} label; at least 2 are needed")
+            raise UserError(f"{train}: column '{self._label_column}' has {len(names)} label; at least 2 are needed")
         return names
+
+    def _files_that_repeat(self, scans: Mapping[Path, _Scan], train: Path, others: Sequence[Path]) -> str:
+        """Return, for a message, options and paths of the files that repeat examples of train."""
+        options = ("validation_file", "test_file")[-len(others) :]
+        return " or ".join(
+            f"{option} {path}"
+            for option, path in zip(options, others, strict=True)
+            if not set(scans[path].digests).isdisjoint(scans[train].digests)
+        )
+
+    def _hold_out(self, train: Path, labels: Sequence[str], usable: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+        """Return the mask of the examples of train that are held out for validation."""
+        label_ids = self._label_ids()
+        chosen = held_out(np.array([label_ids[label] for label in labels], np.int64), usable, seed)
+        if not chosen.any():
+            dropped = int((~usable).sum())
+            after = f" ({dropped:,} were dropped: repeated, or in the test_file too)" if dropped else ""
+            raise UserError(
+                f"train_file {train}: no label has two examples{after}, so none can be held out for validation; "
+                "give a validation_file, or more examples"
+            )
+        return chosen
 
     def _label_ids(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.info.label_names)}
 
-    def _part(self, path: Path, ids: Mapping[str, int], expected: int, chosen: NDArray[np.bool_] | None = None) -> Part:
-        return Part(self._rows(path, ids, chosen), expected=expected)
+    def _part(self, path: Path, chosen: NDArray[np.bool_]) -> Part:
+        return Part(self._rows(path, chosen), expected=int(chosen.sum()))
 
-    def _rows(self, path: Path, ids: Mapping[str, int], chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
-        for i, (where, texts, label) in enumerate(_examples(path, self._texts, self._label)):
+    def _rows(self, path: Path, chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
+        """Yield the chosen examples of a file, or all. Labels of the others are checked too."""
+        ids = self._label_ids()
+        examples = _examples(path, self._text_columns, self._label_column)
+        for (where, texts, label), wanted in zip(examples, repeat(True) if chosen is None else chosen, strict=False):
             if label not in ids:
                 known = f"one of the model's; {did_you_mean(label, ids)}"
-                lacking = known if self._of_model is not None else f"in {self.options.train_file}"
+                lacking = known if self._model_labels is not None else f"in {self.options.train_file}"
                 raise UserError(f"{path}, {where}: the label '{label[:40]}' is not {lacking}")
-            if chosen is not None and not chosen[i]:
+            if not wanted:
                 continue
             try:
                 yield [self.encode(text) for text in texts], ids[label]
@@ -230,23 +224,12 @@ class FilesTask(Task):
                 raise UserError(f"{path}, {where}: {error}") from error
 
 
-_INFO = TaskInfo(
-    name="files",
-    summary="your own labelled documents",
-    kind="text",
-    vocab_size=VOCAB_SIZE,
-    label_names=(),
-    max_seq_len=4096,
-    sizes=(0, 0, 0),
-    source="--train_file and --test_file: .jsonl, .csv, .tsv or .parquet",
-    seeded=True,
-)
-
-
 def files_task(options: FilesOptions) -> FilesTask:
-    """The task of one's own files, its `info` known.
+    """Return the task of the user's own files, with its labels known.
 
-    Raises `UserError` where a file is missing, the train file is unusable, or the tokenizer is not on this machine.
+    Raises:
+        UserError: if a file is missing, the train file is unusable, or the tokenizer is not on this
+            machine.
     """
     task = FilesTask(options)
     task.sources(Path())
@@ -254,24 +237,35 @@ def files_task(options: FilesOptions) -> FilesTask:
     return task
 
 
-def _examples(path: Path, texts: Sequence[str], label: str) -> Iterator[tuple[str, list[str], str]]:
-    """Place, texts and label of every example, of which there must be one. Raises `UserError` naming file and line."""
+def _examples(path: Path, text_columns: Sequence[str], label_column: str) -> Iterator[tuple[str, list[str], str]]:
+    """Yield place, texts and label of every example.
+
+    Raises:
+        UserError: if a text or label is malformed, or there is no example; names file and line.
+    """
     where = None
-    for where, record in read_records(path, [*texts, label]):
-        found = [record[column] for column in texts]
-        for column, text in zip(texts, found, strict=True):
+    for where, record in read_records(path, [*text_columns, label_column]):
+        for column in text_columns:
+            text = record[column]
             if not isinstance(text, str) or not text:
-                kind = "is empty" if text in ("", None) else f"is no text but {type(text).__name__}"
-                raise UserError(f"{path}, {where}: column '{column}' {kind}")
-        yield where, found, _label_name(path, where, label, record[label])
+                problem = "is empty" if text in ("", None) else f"is no text but {type(text).__name__}"
+                raise UserError(f"{path}, {where}: column '{column}' {problem}")
+        label = _label_name(record[label_column])
+        if label is None:
+            raise UserError(
+                f"{path}, {where}: column '{label_column}' must be a string or a whole number, "
+                f"found {record[label_column]!r:.40}"
+            )
+        yield where, [record[column] for column in text_columns], label
     if where is None:
         raise UserError(f"{path} has no examples")
 
 
-_INTEGRAL = re.compile(r"[+-]?[0-9]{1,18}\.0+")
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}\.0+")
 
 
-def _label_name(path: Path, where: str, column: str, value: object) -> str:
+def _label_name(value: object) -> str | None:
+    """Return a label's name, equal for all spellings of a number; None if it is no label."""
     match value:
         case bool():
             return str(value).lower()
@@ -280,31 +274,35 @@ def _label_name(path: Path, where: str, column: str, value: object) -> str:
         case int():
             return str(value)
         # pandas writes a column of whole numbers with a gap in it as 0.0, 1.0.
-        case str() if _INTEGRAL.fullmatch(value):
+        case str() if _WHOLE_NUMBER.fullmatch(value):
             return str(int(value.partition(".")[0]))
         case str() if value:
             return value
-    raise UserError(f"{path}, {where}: column '{column}' must be a string or a whole number, found {value!r:.40}")
+    return None
 
 
-def _state(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+@dataclass(frozen=True)
+class _Scan:
+    """Label and digest of every example of a file, in order."""
+
+    labels: list[str]
+    digests: list[bytes]
 
 
+# `info` and `build` scan the same files. Size and time are arguments so that a changed file is
+# scanned again.
 @lru_cache(maxsize=3)
-def _scan(path: Path, texts: tuple[str, ...], label: str, state: tuple[int, int]) -> _Scan:
-    """A pass over a file; `state` is what makes a changed file another one."""
+def _scan(path: Path, text_columns: tuple[str, ...], label_column: str, size: int, modified: int) -> _Scan:
     scan = _Scan([], [])
-    known: dict[str, str] = {}
-    for _, found, name in _examples(path, texts, label):
-        scan.labels.append(known.setdefault(name, name))
-        scan.digests.append(digest([text.encode(errors="surrogatepass") for text in found]))
+    known: dict[str, str] = {}  # one string object for each label, not one for each example
+    for _, texts, label in _examples(path, text_columns, label_column):
+        scan.labels.append(known.setdefault(label, label))
+        scan.digests.append(digest([text.encode(errors="surrogatepass") for text in texts]))
     return scan
 
 
 def _sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Distinct labels: by value where all are whole numbers, else by name."""
+    """Return the distinct labels, ordered by value if all are whole numbers, else by name."""
     names = set(labels)
     try:
         key: Callable[[str], Any] = {name: (int(name), name) for name in names}.__getitem__

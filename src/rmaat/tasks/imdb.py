@@ -1,14 +1,13 @@
-"""Sentiment of IMDb reviews, byte by byte (Maas et al., ACL 2011; the Long Range Arena's Text task).
+"""Sentiment of IMDb reviews, byte by byte (Maas et al., ACL 2011; LRA's Text task).
 
-The Long Range Arena validates on the test part. Here a tenth of the train part is held out for validation instead, the
-same number of either label, chosen by the seed, and the test part is used whole and for testing only. Reviews of the
-train part that repeat a review of the test part, or an earlier one of the train part, are dropped before that.
+The Long Range Arena validates on the test part. Here the test part is for testing only, and a tenth
+of the train part is held out for validation: equally many of each label, chosen by the seed. Before
+that, reviews of train that repeat one of test, or an earlier one of train, are dropped.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ import numpy as np
 from rmaat.errors import UserError
 from rmaat.tasks.base import Part, TaskInfo
 from rmaat.tasks.download import ACL_IMDB
+from rmaat.tasks.records import read_records
 from rmaat.tasks.splits import HELD_OUT, digest, held_out, repeated, repetition_notes
-from rmaat.tasks.text import VOCAB_SIZE, BytesTask, encode_bytes, read_lines
+from rmaat.tasks.text import VOCAB_SIZE, BytesTask, encode_bytes
 
 LABELS = {"neg": 0, "pos": 1}
-"""The official folders and what they stand for."""
+"""The label of each official folder."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Imdb(BytesTask):
         self.longer_than = longer_than
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """The two compact files, else every review of the official folder, ordered by part, number and label."""
+        """Return the two compact files, else all official reviews by part, number and label."""
         compact = tuple(data_dir / f"imdb_{part}.jsonl.xz" for part in ("train", "test"))
         if all(path.is_file() for path in compact):
             return compact
@@ -71,7 +71,7 @@ class Imdb(BytesTask):
         return tuple(path for part in ("train", "test") for path in _official_files(data_dir / "aclImdb" / part))
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
-        """Read, drop repetitions, hold out the validation part."""
+        """Read the reviews, drop repetitions and hold out the validation part."""
         sources = self.sources(data_dir)
         train, test = ([r for r in part if len(r.text) > self.longer_than] for part in _read_parts(sources))
         in_test, again = repeated((digest([r.text]) for r in train), {digest([r.text]) for r in test})
@@ -102,7 +102,10 @@ def _read_parts(sources: tuple[Path, ...]) -> tuple[list[Review], list[Review]]:
 
 
 def _official_files(folder: Path) -> list[Path]:
-    """The reviews `NUMBER_RATING.txt` of a part, by number, negative before positive, as in the compact files."""
+    """Return the reviews `NUMBER_RATING.txt` of a part by number, then label.
+
+    This is the order of the compact files.
+    """
     named: list[tuple[int, str, Path]] = []
     for label in LABELS:
         for path in (folder / label).iterdir():
@@ -127,27 +130,20 @@ def _read_official(path: Path) -> Review:
 
 
 def _read_compact(path: Path) -> list[Review]:
-    reviews = [_parsed(path, number, line) for number, line in read_lines(path)]
+    reviews = []
+    for where, record in read_records(path, ("text", "label")):
+        text, label = record["text"], record["label"]
+        if not isinstance(text, str):
+            raise UserError(f"{path}, {where}: 'text' must be a string, found {text!r:.40}")
+        if type(label) is not int or label not in LABELS.values():
+            raise UserError(f"{path}, {where}: 'label' must be 0 (negative) or 1 (positive), found {label!r:.40}")
+        try:
+            reviews.append(Review(encode_bytes(text).tobytes(), label))
+        except UserError as error:
+            raise UserError(f"{path}, {where}: {error}") from error
     if not reviews:
         raise UserError(f"{path} has no reviews")
     return reviews
-
-
-def _parsed(path: Path, number: int, line: bytes) -> Review:
-    where = f"{path}, line {number}"
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not a JSON object ({error})") from error
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        raise UserError(f"{where}: expected a JSON object with a string 'text' and a 'label' of 0 or 1")
-    label = record.get("label")
-    if type(label) is not int or label not in LABELS.values():
-        raise UserError(f"{where}: 'label' must be 0 (negative) or 1 (positive), found {json.dumps(label)}")
-    try:
-        return Review(encode_bytes(record["text"]).tobytes(), label)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 IMDB_LRA = Imdb(

@@ -1,14 +1,17 @@
-"""ListOps of the Long Range Arena: the value, a digit, of a long nested expression of list operators.
+"""ListOps of the Long Range Arena: the value, a digit, of a nested expression of list operators.
 
-Vocabulary of 15: the ten digits, the operators [MIN [MAX [MED [SM, and ]. The nested binary brackets of the original
-files are dropped on reading [LRA]. Files written here have the original's columns, Source and Target, but without those
-brackets: they carry nothing, and the files are a third of the size. Both forms are read.
+The vocabulary has 15 symbols: the ten digits, the operators [MIN [MAX [MED [SM, and ]. Lengths and
+sizes of the two tasks are at the end of this file. Expressions are drawn in `listops_generator.py`.
+
+The original files have further brackets, ( and ), that carry no information; they are dropped on
+reading [LRA]. Files written here have the original's columns, Source and Target, without those
+brackets, which makes them a third of the size. Both forms are read.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -19,18 +22,22 @@ from rmaat.errors import UserError
 from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Part, Progress, Row, TaskInfo, TokenIds, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
 from rmaat.tasks.listops_generator import MALFORMED, Bounds, evaluate, evaluate_all, expressions
-from rmaat.tasks.splits import in_later_parts, without
+from rmaat.tasks.splits import parts_without_repetitions
 
 HEADER = b"Source\tTarget"
 
 FILE_NAMES = {"train": "basic_train.tsv", "validation": "basic_val.tsv", "test": "basic_test.tsv"}
 
 DRAWING_ORDER = ("test", "validation", "train")
-"""An expression met again is left out of the later part, so the test part does not depend on the others' sizes."""
+"""The parts in the order in which they are drawn.
 
-ALLOWED = "allowed: digits 0-9, [MIN [MAX [MED [SM and ], and ( ) which are dropped, each apart by one space"
+An expression that was drawn before is left out, so the test part does not depend on the others'
+sizes."""
 
-# Each symbol as one letter: parsing and printing become a few passes of C over the whole line.
+ALLOWED = "allowed: digits 0-9, [MIN [MAX [MED [SM and ], and ( ) which are dropped, with one space between symbols"
+
+# Each symbol is written as one letter, so that parsing and printing are a few passes of C over the
+# whole line.
 OPERATOR_LETTERS = {b"[MIN": b"a", b"[MAX": b"b", b"[MED": b"c", b"[SM": b"d"}
 LETTERS = b"0123456789abcd]"
 LETTER_TO_ID = bytes(LETTERS.index(letter) if letter in LETTERS else 255 for letter in range(256))
@@ -38,23 +45,27 @@ ID_TO_LETTER = LETTERS.ljust(256, b"?")
 
 
 def parse(source: bytes) -> bytes:
-    """Ids of an expression, a byte each; raises `UserError` for anything but known symbols set apart by one space."""
-    symbols = source.translate(None, b"abcd")  # the letters stand for operators below and must not come from outside
+    """Return the ids of an expression, a byte each.
+
+    Raises:
+        UserError: for anything but known symbols with one space between them.
+    """
+    symbols = source.translate(None, b"abcd")  # these letters stand for operators below
     for operator, letter in OPERATOR_LETTERS.items():
         symbols = symbols.replace(operator, letter)
     ids = symbols.translate(LETTER_TO_ID, b"() ")
     spaces = symbols.count(b" ")
-    apart = spaces == len(symbols) - spaces - 1 and b"  " not in symbols and symbols.strip(b" ") == symbols
-    if not ids or 255 in ids or not apart or source.translate(None, b"abcd") != source:
+    separated = spaces == len(symbols) - spaces - 1 and b"  " not in symbols and symbols.strip(b" ") == symbols
+    if not ids or 255 in ids or not separated or source.translate(None, b"abcd") != source:
         known = {*OPERATOR_LETTERS, *(bytes([letter]) for letter in b"0123456789]()")}
         bad = next((word for word in source.split(b" ") if word not in known), b"")
-        what = f"'{bad[:40].decode(errors='replace')}' is no symbol of ListOps" if bad else "a symbol is lacking"
-        raise UserError(f"{what}; {ALLOWED}")
+        problem = f"'{bad[:40].decode(errors='replace')}' is no symbol of ListOps" if bad else "a symbol is missing"
+        raise UserError(f"{problem}; {ALLOWED}")
     return ids
 
 
 def render(ids: bytes) -> bytes:
-    """The expression of ids, a byte each, as text without nested brackets."""
+    """Return the text of ids, a byte each, without ( and )."""
     text = " ".join(ids.translate(ID_TO_LETTER).decode()).encode()
     for operator, letter in OPERATOR_LETTERS.items():
         text = text.replace(letter, operator)
@@ -88,36 +99,37 @@ class ListOps(GeneratedTask):
             generated=True,
         )
         self.bounds = bounds
-        self.bytes_per_example = 5 * (bounds.shortest + bounds.longest) // 4  # about 2.3 bytes a token
+        self.bytes_per_example = 5 * (bounds.shortest + bounds.longest) // 4  # about 2.3 bytes each
 
     def release_folders(self, data_dir: Path) -> list[Path]:
-        """The folders in which published files are looked for."""
+        """Return the folders to search for published files."""
         return []
 
     def released(self, data_dir: Path) -> bool:
-        """Whether at least one published file is there."""
+        """Return whether at least one published file is there."""
         folders = self.release_folders(data_dir)
         return any((folder / name).is_file() for folder in folders for name in self.file_names)
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """The three files `basic_{train,val,test}.tsv` of the first folder that has them all, own files first."""
+        """Return `basic_{train,val,test}.tsv`, generated if all exist, else the release's."""
         folders = [data_dir / self.info.name, *self.release_folders(data_dir)]
-        remedy = f"make it with `rmaat data {self.info.name} --data_dir {data_dir}`"
+        remedy = self.generate_remedy(data_dir)
         if self.released(data_dir):
             remedy = "unpack the release again, or remove it and " + remedy
         return first_complete([[folder / FILE_NAMES[split] for split in SPLITS] for folder in folders], remedy)
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
-        """Read the three files, checking every expression's value against its target; the seed is not used.
+        """Read the files and check every target; the seed is not used.
 
-        Expressions of train that are in validation or test too are dropped, and those of validation that are in test.
+        Expressions of train that are in validation or test too are dropped, and expressions of
+        validation that are in test.
         """
         parts = {split: _read(path) for split, path in zip(SPLITS, self.sources(data_dir), strict=True)}
-        elsewhere = in_later_parts(lambda split: map(_ids, parts[split]))
-        return {split: _part(rows, elsewhere[split]) for split, rows in parts.items()}
+        what, sizes = "expressions that a later part has too", [len(rows) for rows in parts.values()]
+        return parts_without_repetitions(lambda split, notes: parts[split], _ids, what, sizes)
 
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
-        """Draw the three parts, no expression twice, and write them."""
+        """Draw the three parts, without any expression twice, and write them."""
         seen: set[bytes] = set()
         for split in DRAWING_ORDER:
             stream = expressions(seed, SPLITS.index(split), self.bounds, workers, seen)
@@ -129,7 +141,7 @@ class ListOps(GeneratedTask):
                     progress(1)
 
     def encode(self, text: str) -> NDArray[np.uint8]:
-        """Ids (N,) of one whole expression; spaces may be any white space."""
+        """Return the ids (N,) of one whole expression; symbols are separated by any white space."""
         words = text.split()
         if not words:
             raise UserError(f"the expression is empty; {ALLOWED}")
@@ -139,17 +151,17 @@ class ListOps(GeneratedTask):
         return ids
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
-        """The expression as text, without nested brackets."""
+        """Return the expression as text, without ( and )."""
         return render(bytes(np.asarray(ids, np.uint8))).decode()
 
 
 class LraListOps(ListOps):
-    """ListOps that is looked for in the Long Range Arena's release as well."""
+    """ListOps from generated files or the Long Range Arena's release."""
 
     download = LRA_RELEASE
 
     def release_folders(self, data_dir: Path) -> list[Path]:
-        """The release, unpacked with or without its outer folder."""
+        """Return the release's folders, unpacked with or without the outer folder."""
         return [folder / "listops-1000" for folder in release_folders(data_dir)]
 
 
@@ -160,13 +172,6 @@ def _shortened(text: str) -> str:
 
 def _ids(row: Row) -> bytes:
     return bytes(row[0][0])
-
-
-def _part(rows: Sequence[Row], elsewhere: Collection[bytes]) -> Part:
-    notes: list[str] = []
-    return Part(
-        without(rows, elsewhere, _ids, "expressions that a later part has too", notes), notes, expected=len(rows)
-    )
 
 
 def _read(path: Path) -> list[Row]:
@@ -194,16 +199,14 @@ def _rows(path: Path) -> Iterator[tuple[int, tuple[bytes, int]]]:
     with path.open("rb") as file:
         header = file.readline().rstrip(b"\r\n")
         if header != HEADER:
-            found = _shortened(header.decode(errors="replace"))
-            raise UserError(f"{path}, line 1: the columns must be Source and Target, tab-separated, found '{found}'")
+            text = _shortened(header.decode(errors="replace"))
+            raise UserError(f"{path}, line 1: the columns must be Source and Target, tab-separated, found '{text}'")
         number = 1
         for number, line in enumerate(file, start=2):
             source, tab, target = line.rstrip(b"\r\n").rpartition(b"\t")
             if not tab or len(target) != 1 or not target.isdigit():
-                found = _shortened(line.decode(errors="replace"))
-                raise UserError(
-                    f"{path}, line {number}: expected an expression, a tab and a digit 0-9, found '{found}'"
-                )
+                text = _shortened(line.decode(errors="replace"))
+                raise UserError(f"{path}, line {number}: expected an expression, a tab and a digit 0-9, found '{text}'")
             yield number, (source, int(target))
         if number == 1:
             raise UserError(f"{path} has no examples, only a header")

@@ -1,15 +1,17 @@
-r"""ListOps expressions, drawn as the Long Range Arena defines them (arXiv 2011.04006), from a seed.
+r"""Draw ListOps expressions from a seed, as the Long Range Arena defines them (arXiv 2011.04006).
 
 $$\text{gen}(d) = \begin{cases}
 \text{a digit, uniform in } 0..9 & d = 10, \text{ or with probability } 3/4 \text{ below} \\
 \text{an operator, uniform, over } k \text{ children } \text{gen}(d + 1),\ k \text{ uniform in } 2..10 & \text{else}
 \end{cases}$$
 
-Trees are drawn from depth 1 and kept when their length lies within bounds; an operator's length is 2 plus that of its
-children (it opens and closes), a digit's is 1. A root that is a digit has length 1 and is never kept.
+Trees are drawn from depth 1 and accepted if their length lies within bounds. A digit has length 1;
+an operator has length 2, because it opens and closes, plus the lengths of its children. A root that
+is a digit has length 1 and is never accepted.
 
-The original's split depends on the interpreter's hash seed. Here examples come in blocks of fixed size, each from its
-own random stream, so neither that nor the number of workers changes anything.
+The original's split depends on the interpreter's hash seed. Here examples are drawn in blocks of
+fixed size, each from its own random stream, so they depend neither on that nor on the number of
+workers.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ BLOCK = 256
 """Examples drawn from one random stream; part of what a seed means."""
 
 MALFORMED = -1
-"""What `evaluate` gives for something that is not one whole expression."""
+"""The value of `evaluate` for ids that are not one whole expression."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Shortest and longest expression kept, in tokens, both included."""
+    """Shortest and longest accepted expression, in tokens, both included."""
 
     shortest: int
     longest: int
@@ -49,26 +51,31 @@ class Bounds:
 
 @njit(nogil=True)
 def _draw(rng: np.random.Generator, longest: int, tokens: NDArray[np.uint8]) -> int:
-    """Draw one tree into `tokens`, in prefix order; returns its length, or 0 once it must exceed `longest`.
+    """Draw one tree into `tokens`, in prefix order, and return its length.
 
-    Such a tree would be rejected anyway, so giving up early leaves the distribution of the kept ones alone.
+    Return 0 once the tree must exceed `longest`. Such a tree would be rejected anyway, so stopping
+    early does not change the distribution of accepted trees.
     """
-    undrawn = np.zeros(MAX_DEPTH + 1, np.int64)  # children still to come of each open operator
-    depth, length, owed = 1, 0, 1  # owed: nodes that are sure to come
+    # By depth: children of the open operator that are still to be drawn.
+    undrawn = np.zeros(MAX_DEPTH + 1, np.int64)
+    # `pending` counts all nodes that are still to be drawn.
+    depth, length, pending = 1, 0, 1
     while True:
         undrawn[depth - 1] -= 1
         if depth < MAX_DEPTH and rng.random() < OPERATOR_PROBABILITY:
             children = FEWEST_CHILDREN + int(rng.random() * (MOST_CHILDREN - FEWEST_CHILDREN + 1))
             tokens[length] = MIN + int(rng.random() * 4)
             undrawn[depth] = children
-            owed += children - 1
+            pending += children - 1
             depth += 1
         else:
             tokens[length] = int(rng.random() * 10)
-            owed -= 1
+            pending -= 1
         length += 1
-        if length + owed + depth - 1 > longest:
+        # Each pending node has at least one token, and each open operator still needs its bracket.
+        if length + pending + depth - 1 > longest:
             return 0
+        # Close every operator whose last child was just drawn.
         while depth > 1 and undrawn[depth - 1] == 0:
             tokens[length] = CLOSE
             length += 1
@@ -79,8 +86,8 @@ def _draw(rng: np.random.Generator, longest: int, tokens: NDArray[np.uint8]) -> 
 
 @njit(nogil=True)
 def _apply(operator: int, values: NDArray[np.int64]) -> int:
-    """The operator's value; sorts `values` in place."""
-    # Plain loops: the library's sort and reductions take seconds to compile.
+    """Return the operator's value; sorts `values` in place."""
+    # Plain loops, because NumPy's sort and reductions take seconds to compile.
     total = 0
     for i in range(len(values)):
         total += values[i]
@@ -99,13 +106,13 @@ def _apply(operator: int, values: NDArray[np.int64]) -> int:
 
 @njit(nogil=True)
 def evaluate(tokens: NDArray[np.uint8]) -> int:
-    """Value 0..9 of an expression, ids (N,) 0..14; `MALFORMED` where the ids are not one whole expression.
+    """Return the value 0..9 of an expression, ids (N,) 0..14; `MALFORMED` if it is not whole.
 
-    MED is the median, its half cut off; SM the sum modulo 10.
+    MED is the median, rounded down; SM is the sum modulo 10.
     """
-    values = np.empty(len(tokens), np.int64)  # the values awaiting their operator
-    operators = np.empty(len(tokens), np.int64)
-    starts = np.empty(len(tokens), np.int64)  # where each open operator's values begin
+    values = np.empty(len(tokens), np.int64)  # a stack of the values of open operators
+    operators = np.empty(len(tokens), np.int64)  # a stack of open operators
+    starts = np.empty(len(tokens), np.int64)  # for each open operator, the index of its first value
     num_values, depth = 0, 0
     for i in range(len(tokens)):
         token = tokens[i]
@@ -132,7 +139,10 @@ def evaluate(tokens: NDArray[np.uint8]) -> int:
 
 @njit(nogil=True)
 def evaluate_all(tokens: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Values (B,) of B expressions laid end to end, the i-th being `tokens[offsets[i]:offsets[i + 1]]`."""
+    """Return the values (B,) of B expressions end to end.
+
+    The i-th one is `tokens[offsets[i]:offsets[i + 1]]`.
+    """
     values = np.empty(len(offsets) - 1, np.int64)
     for i in range(len(values)):
         values[i] = evaluate(tokens[offsets[i] : offsets[i + 1]])
@@ -143,28 +153,32 @@ def evaluate_all(tokens: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArr
 def _draw_block(
     rng: np.random.Generator, shortest: int, longest: int, count: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
-    """Draw until `count` trees are kept: their tokens end to end, their offsets (count + 1,), and the trees drawn."""
+    """Draw until `count` trees are accepted.
+
+    Returns their tokens end to end, their offsets (count + 1,), and how many trees were drawn.
+    """
     tokens = np.empty(count * longest + 1, np.uint8)
     offsets = np.zeros(count + 1, np.int64)
-    kept, drawn = 0, 0
-    while kept < count:
-        start = offsets[kept]
+    accepted, drawn = 0, 0
+    while accepted < count:
+        start = offsets[accepted]
         length = _draw(rng, longest, tokens[start:])
         drawn += 1
         if length >= shortest:
-            kept += 1
-            offsets[kept] = start + length
+            accepted += 1
+            offsets[accepted] = start + length
     return tokens[: offsets[count]].copy(), offsets, drawn
 
 
 def draw_block(seed: int, stream: int, block: int, bounds: Bounds) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
-    """Block number `block` of a stream: `BLOCK` expressions end to end, offsets (BLOCK + 1,), and trees drawn."""
+    """Return a block of a stream: `BLOCK` expressions end to end, offsets, and trees drawn."""
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, block))
     return _draw_block(np.random.Generator(np.random.PCG64(sequence)), bounds.shortest, bounds.longest, BLOCK)
 
 
 def _blocks(seed: int, stream: int, bounds: Bounds, workers: int) -> Iterator[list[bytes]]:
-    # Threads are enough: the compiled loops release the interpreter's lock. A short queue keeps memory bounded.
+    # Threads suffice because the compiled loops release the interpreter's lock. The short queue
+    # limits memory.
     with ThreadPoolExecutor(workers) as pool:
         queue: deque[Future[tuple[NDArray[np.uint8], NDArray[np.int64], int]]] = deque()
         for block in itertools.count():
@@ -175,9 +189,9 @@ def _blocks(seed: int, stream: int, bounds: Bounds, workers: int) -> Iterator[li
 
 
 def expressions(seed: int, stream: int, bounds: Bounds, workers: int, seen: set[bytes]) -> Generator[bytes, None, None]:
-    """An endless stream of distinct expressions, the ids as bytes.
+    """Yield distinct expressions without end, the ids as bytes.
 
-    `seen` holds the digests of expressions that must not come again; those given out are added to it.
+    `seen` holds the digests of expressions that must not be drawn again; new ones are added to it.
     """
     for block in _blocks(seed, stream, bounds, workers):
         for tokens in block:

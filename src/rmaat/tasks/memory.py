@@ -1,4 +1,4 @@
-"""Generated tasks that need memory: what the answer depends on stands segments before the question.
+"""The base of generated tasks that need memory: the answer depends on segments before the question.
 
 Shape suffixes: B examples, N tokens of an example.
 """
@@ -30,12 +30,14 @@ from rmaat.tasks.base import (
 from rmaat.tasks.npz import read_arrays
 
 DRAWN_TOKENS = 2**22
-"""Tokens drawn at a time. Another number gives other data from the same seed: raise `generator_version` with it."""
+"""Tokens drawn at a time.
+
+Another number gives other data from the same seed, so it needs a new `generator_version`."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """Default and allowed range of a setting, which is a whole number."""
+    """Default and allowed range of a setting whose values are whole numbers."""
 
     default: int
     least: int
@@ -49,13 +51,14 @@ class Option:
 
 
 class MemoryTask(GeneratedTask):
-    """A task whose examples are segments, of which the last one holds the question.
+    """A task whose examples are segments, the last of which holds the question.
 
-    Examples of a part have different numbers of segments, each equally probable. Each variant of the task has a folder of
-    its own: the settings that differ from their defaults are in its name.
+    Examples of a part have different numbers of segments, each equally probable. Each variant of
+    the task has its own folder, whose name has the settings that differ from their defaults.
 
-    Equal examples are not dropped from train, as other tasks do. The shortest examples are few (`remember` with one pair of
-    single symbols has 256), so that every part holds most of them, and dropping would leave train without short ones.
+    Unlike in other tasks, examples of train that are in another part are not dropped. There are few
+    short examples (`remember` with one pair of single symbols has 256), so every part has most of
+    them, and dropping them would leave train without short ones.
     """
 
     name: ClassVar[str]
@@ -75,34 +78,40 @@ class MemoryTask(GeneratedTask):
 
     @abstractmethod
     def describe(self) -> TaskInfo:
-        """Return the facts that follow from the settings; `max_seq_len` is whole segments."""
+        """Return the task's description for the settings; `max_seq_len` is whole segments."""
 
     @property
     @abstractmethod
     def segments(self) -> range:
-        """The numbers of segments that the examples of a part have."""
+        """Numbers of segments of the examples of a part."""
 
     @property
     def segment_tokens(self) -> int:
-        """The tokens of a segment."""
+        """Tokens of a segment."""
         assert self.info.segment_tokens is not None
         return self.info.segment_tokens
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, count: int, segments: int) -> tuple[TokenIds, NDArray[np.int64]]:
-        """Draw `count` examples of exactly `segments` segments, also more than a part has.
+        """Draw `count` examples of exactly `segments` segments, also of more than a part has.
 
-        Returns ids (B, N), uint8 or int16 by the vocabulary, and labels (B,). Raises `UserError` if there are no examples
-        with so many segments.
+        Returns:
+            Ids (B, N), uint8 or int16 by the vocabulary, and labels (B,).
+
+        Raises:
+            UserError: if no example has so many segments.
         """
 
     def length(self, segments: int) -> int:
-        """Return the tokens of an example of so many segments."""
+        """Return the number of tokens of an example of `segments` segments."""
         return segments * self.segment_tokens
 
     @property
     def folder_name(self) -> str:
-        """The task's name and the settings that differ from their defaults, as in `remember_pairs50_key_size2`."""
+        """The task's name and the settings that differ from their defaults.
+
+        An example is `remember_pairs50_key_size2`.
+        """
         return "_".join([self.name, *(f"{name}{value}" for name, value in self._changed().items())])
 
     @property
@@ -116,17 +125,20 @@ class MemoryTask(GeneratedTask):
         }
 
     def with_options(self, options: Mapping[str, Any]) -> MemoryTask:
-        """Return the variant of the task with these settings; raises `UserError` for a value out of its range."""
+        """Return the variant of the task with these settings.
+
+        Raises:
+            UserError: if a value is out of its range.
+        """
         return type(self)(options)
 
     def settings(self) -> dict[str, Any]:
-        """The settings, all of them."""
+        """Return all settings."""
         return {"options": self.options}
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
-        """The archives of the three parts."""
-        paths = [data_dir / self.folder_name / name for name in self.file_names]
-        return first_complete([paths], f"make it with `{self.command} --data_dir {data_dir}`")
+        """Return the archives of the three parts."""
+        return first_complete([self.generated_files(data_dir)], self.generate_remedy(data_dir))
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
         """Read the archives; the seed is not used."""
@@ -152,7 +164,7 @@ class MemoryTask(GeneratedTask):
         return Part(_rows(ids, lengths, labels), expected=len(labels))
 
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
-        """Draw each part from a seed of its own, so that its examples do not depend on the others' numbers."""
+        """Draw each part from its own seed, independent of the sizes of other parts."""
         for i, split in enumerate(SPLITS):
             rng = np.random.default_rng((seed, i))
             ids, lengths_B, labels_B = self._draw_part(rng, getattr(counts, split), progress)
@@ -161,21 +173,22 @@ class MemoryTask(GeneratedTask):
     def _draw_part(
         self, rng: np.random.Generator, count: int, progress: Progress
     ) -> tuple[TokenIds, NDArray[np.int32], NDArray[np.int16]]:
-        """Ids of all examples one after another, their lengths (B,) and labels (B,), in random order."""
+        """Draw examples of random lengths: ids one after another, lengths (B,) and labels (B,)."""
         segments_B = rng.integers(self.segments.start, self.segments.stop, count)
-        numbers, of_number_B = np.unique(segments_B, return_inverse=True)
-        lengths_B = np.array([self.length(int(number)) for number in numbers], np.int32)[of_number_B]
+        numbers, number_index_B = np.unique(segments_B, return_inverse=True)
+        lengths_B = np.array([self.length(int(number)) for number in numbers], np.int32)[number_index_B]
         starts_B = np.cumsum(lengths_B, dtype=np.int64) - lengths_B
         ids = np.empty(lengths_B.sum(dtype=np.int64), token_dtype(self.info.vocab_size))
         labels_B = np.empty(count, np.int16)
-        # Examples of equal length are drawn together and put where the random order wants that length.
+        # Examples of equal length are drawn together, and then stored at the rows that have that
+        # length.
         for i, number in enumerate(numbers.tolist()):
-            rows, length = np.flatnonzero(of_number_B == i), self.length(number)
+            rows, length = np.flatnonzero(number_index_B == i), self.length(number)
             step = max(1, DRAWN_TOKENS // length)
-            for some in (rows[start : start + step] for start in range(0, len(rows), step)):
-                ids_BN, labels_B[some] = self.draw(rng, len(some), number)
-                ids[starts_B[some, None] + np.arange(length)] = ids_BN
-                progress(len(some))
+            for drawn in (rows[start : start + step] for start in range(0, len(rows), step)):
+                ids_BN, labels_B[drawn] = self.draw(rng, len(drawn), number)
+                ids[starts_B[drawn, None] + np.arange(length)] = ids_BN
+                progress(len(drawn))
         return ids, lengths_B, labels_B
 
 
@@ -187,28 +200,28 @@ def _rows(ids: TokenIds, lengths: NDArray[np.int32], labels: NDArray[np.int16]) 
 
 
 class LetterTask(MemoryTask):
-    """A memory task whose text has one character a token; white space between segments is optional."""
+    """A memory task with one character for each token; white space between segments is optional."""
 
     letters: ClassVar[str]
     """The character of each id, in order."""
     allowed: ClassVar[str]
-    """The same for an error message."""
+    """The characters, for an error message."""
 
     def encode(self, text: str) -> NDArray[np.uint8]:
-        """Ids (N,) of one whole example."""
-        symbols, span, shortest = "".join(text.split()), self.segment_tokens, self.length(self.segments[0])
+        """Return the ids (N,) of one whole example."""
+        symbols, segment_tokens, shortest = "".join(text.split()), self.segment_tokens, self.length(self.segments[0])
         for symbol in symbols:
             if symbol not in self.letters:
                 raise UserError(f"'{symbol}' is no symbol of {self.name}; allowed: {self.allowed}")
-        if len(symbols) < shortest or (len(symbols) - shortest) % span:
+        if len(symbols) < shortest or (len(symbols) - shortest) % segment_tokens:
             raise UserError(
-                f"an example of {self.folder_name} has {shortest} symbols, or {span} more for each further segment; this text "
-                f"has {len(symbols)}"
+                f"an example of {self.folder_name} has {shortest} symbols, or {segment_tokens} more for each further "
+                f"segment; this text has {len(symbols)}"
             )
         return np.array([self.letters.index(symbol) for symbol in symbols], np.uint8)
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
-        """The symbols of ids (N,), a space between segments."""
+        """Return the symbols of ids (N,), with a space between segments."""
         symbols = "".join(self.letters[i] for i in ids)
-        span = self.segment_tokens
-        return " ".join(symbols[start : start + span] for start in range(0, len(symbols), span))
+        starts = range(0, len(symbols), self.segment_tokens)
+        return " ".join(symbols[start : start + self.segment_tokens] for start in starts)

@@ -1,4 +1,4 @@
-"""Arrays from .npz files that may be damaged or made to do harm."""
+"""Read arrays from .npz files that may be damaged or malicious."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ _DAMAGES: Final = (
     zlib.error,
     zipfile.BadZipFile,
 )
-"""What zipfile and NumPy's reader of array headers raise on altered bytes."""
+"""The exceptions of zipfile and NumPy's reader on altered bytes."""
 
 
 def read_arrays(path: Path, names: Sequence[str], what: str, remedy: str) -> dict[str, NDArray[Any]]:
-    """The named arrays of an .npz file; nothing in the file is unpickled.
+    """Return the named arrays of an .npz file; nothing in the file is unpickled.
 
-    Raises `UserError` naming the file, `what` it should be, and the remedy, where it is missing, truncated or altered.
+    Raises:
+        UserError: if the file is missing, truncated or altered; names the file, `what` it should
+            be, and the remedy.
     """
     try:
         with zipfile.ZipFile(path) as file:
-            # Before anything is parsed: readers of arrays stop short of the end, where zipfile compares checksums.
+            # Check the checksums before parsing: NumPy's reader stops before the end, so zipfile
+            # would not compare them.
             damaged = file.testzip()
             if damaged is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged!r} does not match")

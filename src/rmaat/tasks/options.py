@@ -1,27 +1,56 @@
-"""The settings of tasks: one flat set, of which a task has its own few."""
+"""The settings of tasks: one flat set, of which each task has a few."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
-from rmaat.tasks.files import FilesOptions
+
+@dataclass(kw_only=True)
+class FilesOptions:
+    """The user's own labelled documents, for the task files.
+
+    Args:
+        train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task
+            files.
+        validation_file: the same for validation; null holds out a tenth of each class of train.
+        test_file: the same for the test; needed for the task files.
+        text_column: column of the text; null means 'text'.
+        other_text_column: column of the second text, for pairs; null means there is none.
+        label_column: column of the label, a string or a number; null means 'label'.
+        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; null means
+            bytes.
+    """
+
+    train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
+    text_column: str | None = None
+    other_text_column: str | None = None
+    label_column: str | None = None
+    tokenizer: str | None = None
+
+    @classmethod
+    def of(cls, settings: object) -> Self:
+        """Return the options among the attributes of any object: parsed flags, a run config."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 @dataclass(kw_only=True)
 class MemoryOptions:
-    """What the generated memory tasks look like; null means the task's default.
+    """Settings of the generated memory tasks; null means the task's default.
 
     Args:
-        pairs: remember, rewrite: most pairs of an example, which has 1 to pairs of them; null means 10.
-        key_size: remember, rewrite: symbols of a key; null means 1.
-        value_size: remember, rewrite: symbols of a value, at most 3; null means 1.
-        filler: remember, rewrite: filler tokens around the pair of each segment; null means 0.
-        distance: recall: most segments between the marked symbol and the end; null means 15.
-        symbol_segments: recall: first segments among which the marked symbol stands; the model's segment is all of them; null
-            means 1.
-        segment_tokens: recall, stories: tokens of a segment; null means 32, for stories 64.
-        story_tokens: stories: the longest story in tokens; null means 512.
-        story_facts: stories: facts that the answer needs, 1 or 2; null means 1.
+        pairs: remember, rewrite: most pairs of an example (10). An example has 1 to `pairs` of them.
+        key_size: remember, rewrite: symbols of a key (1).
+        value_size: remember, rewrite: symbols of a value, at most 3 (1).
+        filler: remember, rewrite: filler tokens around the pair of each segment (0).
+        distance: recall: most segments between the marked symbol and the end (15).
+        symbol_segments: recall: first segments among which the marked symbol stands (1). The model
+            reads them as one segment.
+        segment_tokens: recall, stories: tokens of a segment (32, stories 64).
+        story_tokens: stories: tokens of the longest story (512).
+        story_facts: stories: facts that the answer needs, 1 or 2 (1).
     """
 
     pairs: int | None = None

@@ -1,6 +1,6 @@
-"""One marked symbol at the beginning, asked for after the last segment.
+"""Recall of one marked symbol at the beginning, after the last segment.
 
-Vocabulary of 24: 16 ordinary symbols, written a to p, and 8 marked ones, written 0 to 7.
+The vocabulary has 24 symbols: 16 ordinary ones, written a to p, and 8 marked ones, written 0 to 7.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ ORDINARY, MARKED = "abcdefghijklmnop", "01234567"
 
 
 class Recall(LetterTask):
-    """Which marked symbol stood at the beginning; all other tokens are ordinary symbols.
+    """Recall of the marked symbol at the beginning; all other tokens are ordinary symbols.
 
-    An example has 1 to `distance` + 1 segments of `segment_tokens` tokens. All tokens are uniform, and so is the place of the
-    marked symbol in the first `symbol_segments` segments, which the model reads as one. With more than one, a curriculum
-    begins with few tokens for the model to search and ends with many.
+    An example has 1 to `distance` + 1 segments of `segment_tokens` tokens. Tokens are uniform. The
+    marked symbol is at a uniform place in the first `symbol_segments` segments, which the model
+    reads as one. If there are several, a curriculum begins with few tokens for the model to search
+    and ends with many.
     """
 
     name = "recall"
@@ -35,10 +36,10 @@ class Recall(LetterTask):
     }
 
     def describe(self) -> TaskInfo:
-        """Return the facts that follow from the settings.
+        """Return the task's description.
 
         Raises:
-            UserError: if the longest example is not whole segments of the model.
+            UserError: if the longest example is not a whole number of the model's segments.
         """
         segment_tokens, symbol_segments = self.options["segment_tokens"], self.options["symbol_segments"]
         if self.segments[-1] % symbol_segments:
@@ -62,7 +63,7 @@ class Recall(LetterTask):
 
     @property
     def segments(self) -> range:
-        """1 to distance + 1."""
+        """Numbers of segments, 1 to distance + 1."""
         return range(1, self.options["distance"] + 2)
 
     def draw(self, rng: np.random.Generator, count: int, segments: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -1,10 +1,14 @@
-"""Records from files of the formats that people keep labelled texts in, as a stream, with their place for messages."""
+"""Read records, each with its place for error messages, from JSON Lines, CSV, TSV and Parquet.
+
+The readers of `datasets` and pandas are not used: they guess types ("07" becomes 7, "NA" a missing
+value, "2020-01-01" a date), fill missing columns silently, and name no line in their errors.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +16,26 @@ from rmaat.errors import UserError, did_you_mean
 from rmaat.tasks.text import read_lines
 
 Record = tuple[str, dict[str, Any]]
-"""Where it is ("line 3"), and its values by column: strings; in JSON Lines and Parquet other types too."""
+"""A record's place ("line 3"), and its values by column.
+
+Values are strings; in JSON Lines and Parquet other types too."""
 
 LONGEST_FIELD = 2**31 - 1
-"""Bytes of one field of a CSV file; the csv module's own limit is 131,072."""
+"""Most bytes of one field of a CSV file; the csv module's default is 131,072."""
 
 Reader = Callable[[Path, Sequence[str]], Iterator[Record]]
 
 
 def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    """The named columns of every record of a file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet.
+    """Yield the records of a file with at least these columns.
 
-    CSV and TSV begin with a line of column names. In CSV a field may be quoted; in TSV a quotation mark is a character
-    like others. Blank lines are passed over: in JSON Lines anywhere, in CSV and TSV at the end. Raises `UserError` naming
-    the file and its line (Parquet: row) where it is missing, damaged, not UTF-8, lacks a column or has it twice.
+    The file is .jsonl, .csv, .tsv (also .gz, .xz) or .parquet. CSV and TSV begin with a line of
+    column names. In CSV a field may be quoted; in TSV a quotation mark is an ordinary character.
+    Blank lines are skipped: in JSON Lines anywhere, in CSV and TSV at the end.
+
+    Raises:
+        UserError: if the file is missing, damaged or not UTF-8, or if a column is missing or
+            appears twice; names the file and its line (Parquet: row).
     """
     suffixes = path.suffixes
     kind = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in (".gz", ".xz") else path.suffix
@@ -58,11 +68,12 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """Return the object of these pairs; raises `UserError` if a key appears twice."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
         keys = [key for key, _ in pairs]
         raise UserError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' comes twice; keep one")
-    return found
+    return values
 
 
 _decode = json.JSONDecoder(object_pairs_hook=_object).decode
@@ -79,12 +90,12 @@ def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         except csv.Error as error:
             raise UserError(f"{path}, line {rows.line_num}: not CSV ({error})") from error
 
-    return _under_header(path, columns, numbered())
+    return _with_header(path, columns, numbered())
 
 
 def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     rows = ((number, line.split("\t") if line else []) for number, line in _text_lines(path))
-    return _under_header(path, columns, rows)
+    return _with_header(path, columns, rows)
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
@@ -107,7 +118,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 
 READERS: dict[str, Reader] = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
-"""Suffix to reader."""
+"""The reader of each suffix."""
 
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -118,7 +129,8 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
             raise UserError(f"{path}, line {number}: byte {error.start} is not UTF-8") from error
 
 
-def _under_header(path: Path, columns: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
+def _with_header(path: Path, columns: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
+    """Yield the rows after the first one, which names the columns."""
     first = next(rows, None)
     if first is None:
         raise UserError(f"{path} is empty; its first line must be the names of the columns")
@@ -132,7 +144,7 @@ def _under_header(path: Path, columns: Sequence[str], rows: Iterator[tuple[int, 
         if blank is not None:
             raise UserError(f"{path}, line {blank}: blank, with lines after it; remove it")
         if len(row) != len(header):
-            raise UserError(f"{path}, line {number}: {len(row)} columns where line 1 names {len(header)}")
+            raise UserError(f"{path}, line {number}: {len(row)} columns, but line 1 names {len(header)}")
         yield f"line {number}", dict(zip(header, row, strict=True))
 
 
@@ -145,7 +157,7 @@ def _check_header(path: Path, where: str, columns: Sequence[str], header: Sequen
             )
 
 
-def _check_columns(path: Path, where: str, columns: Sequence[str], found: Sequence[str] | dict[str, Any]) -> None:
+def _check_columns(path: Path, where: str, columns: Sequence[str], names: Collection[str]) -> None:
     for column in columns:
-        if column not in found:
-            raise UserError(f"{path}, {where}: no column '{column}'; {did_you_mean(column, found)}")
+        if column not in names:
+            raise UserError(f"{path}, {where}: no column '{column}'; {did_you_mean(column, names)}")

@@ -1,9 +1,10 @@
-"""Associative retrieval [ARMT, arXiv 2407.04841]: pairs of key and value, one a segment, then a key whose value is asked for.
+"""Associative retrieval [ARMT, arXiv 2407.04841]: keys and values in segments, then a question.
 
-Vocabulary of 35: the 16 symbols of keys and values, written a to p; `:` between key and value; `;` after a value; `?` after the key
-that is asked for; 16 filler symbols, written A to P.
+The vocabulary has 35 symbols: 16 symbols of keys and values, written a to p; `:` between key and
+value; `;` after a value; `?` after the key of the question; 16 filler symbols, written A to P.
 
-Shape suffixes: B examples, P pairs, W tokens of a pair, S tokens of a segment, N tokens of an example, K distinct keys.
+Shape suffixes: B examples, P pairs, W tokens of a pair, S tokens of a segment, N tokens of an
+example, K distinct keys.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ FILLER = range(19, 35)
 
 
 class Retrieval(LetterTask):
-    """The value, as a number in base 16, that belongs to the key in the last segment.
+    """Retrieval of the value, a number in base 16, of the key in the last segment.
 
-    An example has 1 to `pairs` pairs. Every segment but the last holds one, `key:value;`, at a uniform place among `filler` filler
-    tokens. The last segment is `filler` filler tokens, the key that is asked for, and `?`.
+    An example has 1 to `pairs` pairs. Every segment but the last holds one, `key:value;`, at a
+    uniform place among `filler` filler tokens. The last segment is `filler` filler tokens, the key
+    of the question, and `?`.
     """
 
     letters = SYMBOLS + ":;?" + "ABCDEFGHIJKLMNOP"
@@ -41,7 +43,7 @@ class Retrieval(LetterTask):
     summary: str
 
     def describe(self) -> TaskInfo:
-        """Return the facts that follow from the settings; raises `UserError` if the keys do not suffice for the pairs."""
+        """Return the task's description; raise `UserError` if there are too few keys."""
         self.check_pairs(self.options["pairs"])
         value_size = self.options["value_size"]
         values = self._digits(np.arange(len(SYMBOLS) ** value_size), value_size)
@@ -61,28 +63,28 @@ class Retrieval(LetterTask):
 
     @property
     def segments(self) -> range:
-        """2 to pairs + 1."""
+        """Numbers of segments, 2 to pairs + 1."""
         return range(2, self.options["pairs"] + 2)
 
     def length(self, segments: int) -> int:
-        """Return the tokens of an example of so many segments, the last of which is shorter."""
+        """Return the number of tokens of `segments` segments, the last of which is shorter."""
         return super().length(segments) - self.options["value_size"] - 1
 
     def check_pairs(self, pairs: int) -> None:
-        """Raise `UserError` if there are no examples with so many pairs."""
+        """Raise `UserError` if no example has `pairs` pairs."""
         if pairs < 1:
             raise UserError(f"an example of {self.name} has at least 1 pair, which is 2 segments, not {pairs + 1}")
 
     @property
     def distinct_keys(self) -> int:
-        """The number of keys there are."""
+        """Number of different keys."""
         return len(SYMBOLS) ** self.options["key_size"]
 
     @abstractmethod
     def draw_keys(
         self, rng: np.random.Generator, count: int, pairs: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Draw the key of each pair (B, P), and which pair's value is asked for (B,)."""
+        """Draw the key of each pair (B, P), and the pair (B,) whose value is the answer."""
 
     def draw(self, rng: np.random.Generator, count: int, segments: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Draw ids (B, N) and labels (B,) of `segments` - 1 pairs; see `MemoryTask.draw`."""
@@ -94,12 +96,12 @@ class Retrieval(LetterTask):
         key_BPk = self._digits(keys_BP, self.options["key_size"])
         value_BPv = self._digits(values_BP, self.options["value_size"])
         pair_BPW = np.concatenate((key_BPk, between_BP1, value_BPv, np.full_like(between_BP1, END)), axis=2)
-        # Filler everywhere first, then the pair over it at its place.
+        # Fill the segments with filler, then overwrite it with the pair at its place.
         width = pair_BPW.shape[2]
         segment_BPS = rng.integers(FILLER.start, FILLER.stop, (count, pairs, width + filler), np.uint8)
         place_BP1 = rng.integers(filler + 1, size=(count, pairs, 1))
         np.put_along_axis(segment_BPS, place_BP1 + np.arange(width), pair_BPW, axis=2)
-        # The question ends the last segment, at the same distance from its end in every example.
+        # The question is at the end of the last segment, so its place is the same in every example.
         rows_B = np.arange(count)
         last_BS = np.concatenate(
             (
@@ -113,7 +115,7 @@ class Retrieval(LetterTask):
 
     @staticmethod
     def _digits(numbers: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-        """The digits of numbers (...) in base 16, the highest first: (..., size)."""
+        """Return the digits (..., size) of numbers (...) in base 16, the highest first."""
         return (numbers[..., None] >> (4 * np.arange(size)[::-1]) & 15).astype(np.uint8)
 
 
@@ -140,10 +142,11 @@ class Remember(Retrieval):
 
 
 class Rewrite(Retrieval):
-    """Retrieval among keys that come again with other values, of which the latest counts.
+    """Retrieval among repeated keys; the answer is the latest value of a key.
 
-    The keys of an example with P pairs are drawn with replacement from a pool of ceil(P / 2) distinct ones, or of all keys if
-    there are fewer. The key that is asked for is uniform among those that occur.
+    The keys of an example with P pairs are drawn with replacement from a pool of ceil(P / 2)
+    distinct ones, or of all keys if there are fewer. The key of the question is uniform among those
+    that occur.
     """
 
     name = "rewrite"
@@ -159,16 +162,17 @@ class Rewrite(Retrieval):
         occurs_BK = np.zeros(pool_BK.shape, bool)
         occurs_BK[rows_B[:, None], drawn_BP] = True
         asked_B = np.where(occurs_BK, rng.random(pool_BK.shape), -1).argmax(axis=1)
-        # argmax finds the first pair with the key; seen from the end that is the latest one.
+        # argmax finds the first pair with the key. In reversed order that is the latest one.
         latest_B = pairs - 1 - (drawn_BP == asked_B[:, None])[:, ::-1].argmax(axis=1)
         return pool_BK[rows_B[:, None], drawn_BP], latest_B
 
 
 def distinct(rng: np.random.Generator, count: int, drawn: int, size: int) -> NDArray[np.int64]:
-    """Draw rows of `drawn` distinct numbers below `size`, uniformly and in random order: (count, drawn)."""
+    """Draw rows (count, drawn) of distinct numbers below `size`, uniform and in random order."""
     if size <= 4 * drawn:
         return rng.permuted(np.tile(np.arange(size), (count, 1)), axis=1)[:, :drawn]
-    # Draw repetitions again until none is left. No number is preferred by that, so the rows stay uniform.
+    # Draw repeated numbers again until there are none. This prefers no number, so rows stay
+    # uniform.
     numbers = rng.integers(size, size=(count, drawn))
     rows = np.arange(count)
     while len(rows):

@@ -1,8 +1,9 @@
-"""Stories in noise: persons move among six places, carry objects, and the end asks where one of them is.
+"""Stories in noise: persons move and carry objects, and a question asks for a place.
 
-A story is a sequence of N words, punctuation included. Its facts stand in order at random positions between noise, sentences
-that mention no person, object or place of the facts. So that counting words tells nothing, every story names each place
-once: a place to which nobody moves gets a sentence of its own ("The cellar echoed ."). The question stands at the end.
+There are six places. A story is a sequence of N words and punctuation marks. Its facts stand in
+order at random positions between noise: sentences that mention no person, object or place of the
+facts. Every story names each place once, so that counting words does not help: a place to which
+nobody moves has its own sentence ("The cellar echoed ."). The question stands at the end.
 
 Axes: S sentences, N tokens, B stories.
 """
@@ -83,14 +84,14 @@ WORDS: Final[Mapping[str, tuple[str, ...]]] = {
         "station": "station bridge beach chapel mill lighthouse",
     }.items()
 }
-"""What can stand in a slot of a template; each entry is one token."""
+"""The words for each slot of a template; each word is one token."""
 
 MOVE: Final = "{person} {went} to the {place} ."
 TAKE: Final = "{person} {took} up the {object} ."
 DROP: Final = "{person} {dropped} down the {object} ."
 MENTION: Final = "The {place} {echoed} ."
 QUESTIONS: Final = {1: "Where is {person} ?", 2: "Where is the {object} ?"}
-"""By the number of facts that the answer needs."""
+"""The question, by the number of facts that the answer needs."""
 
 NOISE: Final = (
     "...",
@@ -117,18 +118,18 @@ NOISE: Final = (
     "Nobody knew why the {folk} had painted the {broken} {chair} .",
     "The {folk} said that the {bread} was too {salty} this {week} .",
 )
-"""Templates of 1 to 12 tokens; each of these lengths must occur, so that any room can be filled."""
+"""Templates of 1 to 12 tokens. Each length must occur, to fill any number of tokens."""
 
 TEMPLATES: Final = (MOVE, TAKE, DROP, MENTION, *QUESTIONS.values(), *NOISE)
 
 
 def _positions(template: str) -> list[tuple[str, ...]]:
-    """What can stand at each position of a template."""
+    """Return the words for each position of a template."""
     return [WORDS[word[1:-1]] if word.startswith("{") else (word,) for word in template.split()]
 
 
 VOCABULARY: Final = tuple(sorted({word for text in TEMPLATES for words in _positions(text) for word in words}))
-"""Every token; its id is its index."""
+"""All tokens; a token's id is its index."""
 
 IDS: Final = {word: i for i, word in enumerate(VOCABULARY)}
 
@@ -137,28 +138,31 @@ DTYPE: Final = token_dtype(len(VOCABULARY))
 LONGEST_NOISE: Final = max(len(text.split()) for text in NOISE)
 
 SHORTEST_STORY: Final = {1: 32, 2: 39}
-"""Fewest tokens, by the number of facts that the answer needs: two persons must move, and every place be named."""
+"""Fewest tokens, by the number of facts that the answer needs.
+
+Two persons must move, and every place is named."""
 
 
 class Phrasebook(NamedTuple):
-    """Every sentence of every template, one after another.
-
-    `ids` (tokens of all,) of `DTYPE`; a sentence's first token is at `starts` (sentences,) and it has `lengths` (sentences,)
-    tokens. `first` (templates,) is the index of each template's first sentence, in the order of `TEMPLATES`, and `counts`
-    (templates,) how many it has. `noise_of_length` lists the noise of each length.
-    """
+    """All sentences of all templates, one after another."""
 
     ids: TokenIds
+    """Ids (tokens of all sentences,) of `DTYPE`."""
     starts: NDArray[np.int64]
+    """Index in `ids` of each sentence's first token (sentences,)."""
     lengths: NDArray[np.int64]
+    """Tokens of each sentence (sentences,)."""
     first: NDArray[np.int64]
+    """Index of each template's first sentence (templates,), in the order of `TEMPLATES`."""
     counts: NDArray[np.int64]
+    """Sentences of each template (templates,)."""
     noise_of_length: dict[int, Sentences]
+    """Noise sentences, by their length."""
 
 
 @cache
 def phrasebook() -> Phrasebook:
-    """Return all sentences, made once."""
+    """Return all sentences; they are made once."""
     tables = []
     for template in TEMPLATES:
         ids = [np.array([IDS[word] for word in words], DTYPE) for words in _positions(template)]
@@ -178,23 +182,27 @@ def phrasebook() -> Phrasebook:
 
 
 def _sentence(rng: np.random.Generator, template: str, *choices: int | None) -> int:
-    """Return the index of a template's sentence with these words in its slots, None being one drawn at random."""
+    """Return the index of a template's sentence with these words; None draws a word at random."""
     sizes = [len(words) for words in _positions(template) if len(words) > 1]
     picked = [rng.integers(size) if choice is None else choice for choice, size in zip(choices, sizes, strict=True)]
     return int(phrasebook().first[TEMPLATES.index(template)]) + int(np.ravel_multi_index(picked, sizes))
 
 
 class Script(NamedTuple):
-    """What a story tells: the facts in order (S,), the places they leave out, the question and the answer, a label."""
+    """The content of a story, without noise."""
 
     facts: list[int]
+    """Sentences of the facts, in order."""
     unnamed: list[int]
+    """Places that the facts do not name."""
     question: int
+    """Sentence of the question."""
     answer: int
+    """Place that answers it, a label."""
 
 
 def one_fact(rng: np.random.Generator) -> Script:
-    """Draw 2 to 6 moves of two or three persons; the asked person is at the place of their latest move."""
+    """Draw 2 to 6 moves of two or three persons; the answer is one person's latest place."""
     persons = rng.permutation(len(PERSONS))[: rng.integers(2, 4)]
     places = rng.permutation(len(PLACES)).tolist()
     while True:
@@ -208,13 +216,18 @@ def one_fact(rng: np.random.Generator) -> Script:
 
 
 ENDINGS: Final = ("first holder", "changed hands", "left behind")
-"""How the asked object ends: with the only person who had it or there put down; with another; put down by one who moved on."""
+"""The endings of the object in the question.
+
+- first holder: with the only person who had it, or put down where that person is;
+- changed hands: the same, after another person had it;
+- left behind: put down by a person who then moved on."""
 
 
 def two_facts(rng: np.random.Generator) -> Script:
-    """Draw 3 to 8 facts on three persons and two objects; the asked object is with its holder, or where it was put down.
+    """Draw 3 to 8 facts on three persons and two objects; the answer is the place of one object.
 
-    The endings are equally likely: at random, nine objects in ten would stay with their first holder.
+    The endings are drawn first, equally likely. Without that, nine objects in ten would stay with
+    their first holder.
     """
     ending = ENDINGS[rng.integers(len(ENDINGS))]
     while (script := _handling(rng, ending)) is None:
@@ -223,18 +236,23 @@ def two_facts(rng: np.random.Generator) -> Script:
 
 
 def _handling(rng: np.random.Generator, ending: str) -> Script | None:
-    """Draw the facts of a two-fact story; None if fewer than two persons moved or no object has that ending."""
+    """Draw the facts of a two-fact story.
+
+    Return None if fewer than two persons moved or no object has that ending.
+    """
     persons = rng.permutation(len(PERSONS))[:3].tolist()
     objects = rng.permutation(len(OBJECTS))[:2].tolist()
     unnamed = rng.permutation(len(PLACES)).tolist()
-    at: dict[int, int] = {}  # where a person is; also of one who has not moved, but took what was put down there
+    # Each person's place is known from a move, or from taking an object that was put down there.
+    at: dict[int, int] = {}
     moved: set[int] = set()
     takers: dict[int, list[int]] = {thing: [] for thing in objects}
-    lies: dict[int, int] = {}  # where an object was put down
+    lies: dict[int, int] = {}  # the place of each object that was put down
     facts: list[tuple[str, int, int]] = []
     for kind, which, mover in rng.random((rng.integers(3, 9), 3)).tolist():
         held = [thing for thing in objects if takers[thing] and thing not in lies]
-        # Only who may be where an object lies can take it: persons there, and those of whom nothing was said.
+        # An object can be taken by a person at its place, or by one whose place was not mentioned
+        # yet.
         takes = [
             (TAKE, person, thing)
             for person in persons
@@ -258,7 +276,8 @@ def _handling(rng: np.random.Generator, ending: str) -> Script | None:
                 at[person] = lies.pop(thing)
     answers = {}
     for thing in objects:
-        # A holder who took the object where it lay and has not moved since is left out: that answer needs a third fact.
+        # Skip a holder who took the object at its place and has not moved since: that answer needs
+        # a third fact.
         if takers[thing] and (thing in lies or takers[thing][-1] in moved):
             last = takers[thing][-1]
             place = lies.get(thing, at[last])
@@ -277,18 +296,18 @@ def _noise(rng: np.random.Generator, tokens: int) -> Sentences:
     book = phrasebook()
     templates = rng.integers(len(TEMPLATES) - len(NOISE), len(TEMPLATES), size=tokens)
     drawn = book.first[templates] + (rng.random(tokens) * book.counts[templates]).astype(np.int64)
-    # As many whole sentences as fit, then one sentence of exactly the length that is left.
+    # Take as many whole sentences as fit, then one sentence of exactly the remaining length.
     ends = np.cumsum(book.lengths[drawn])
     whole = drawn[ends <= tokens]
     rest = tokens - int(book.lengths[whole].sum())
     if rest:
         whole = np.append(whole, rng.choice(book.noise_of_length[rest]))
-    # Otherwise the sentence that fills the rest would always be the last.
+    # Shuffle, or the sentence that fills the rest would always be the last.
     return rng.permutation(whole)
 
 
 def _scattered(rng: np.random.Generator, ordered: Sequence[int] | Sentences, others: Sentences) -> Sentences:
-    """Return `ordered`, its order kept, at random positions among `others`, whose order is kept too."""
+    """Merge two sequences: `ordered` at random positions among `others`, each in its own order."""
     chosen = np.zeros(len(ordered) + len(others), bool)
     chosen[rng.choice(len(chosen), len(ordered), replace=False)] = True
     merged = np.empty(len(chosen), np.int64)
@@ -300,16 +319,20 @@ def _tokens(sentences: Sentences) -> TokenIds:
     """Return the ids (N,) of sentences (S,)."""
     book = phrasebook()
     lengths = book.lengths[sentences]
-    # The place of each token in the phrasebook: the start of its sentence plus its place within it.
+    # The index of each token in the phrasebook is the start of its sentence plus its index within
+    # it.
     ends = np.cumsum(lengths)
     return book.ids[np.arange(ends[-1]) + np.repeat(book.starts[sentences] - (ends - lengths), lengths)]
 
 
 def draw_stories(rng: np.random.Generator, count: int, tokens: int, facts: int) -> tuple[TokenIds, NDArray[np.int64]]:
-    """Draw stories of exactly `tokens` tokens that need one or two facts.
+    """Draw stories of exactly `tokens` tokens whose answer needs one or two facts.
 
-    Returns ids (count, tokens) of `DTYPE` and labels (count,), indices of `PLACES`. Raises `UserError` for another number
-    of facts, or fewer tokens than `SHORTEST_STORY`.
+    Returns:
+        Ids (count, tokens) of `DTYPE`, and labels (count,), indices of `PLACES`.
+
+    Raises:
+        UserError: if `facts` is another number, or there are fewer tokens than `SHORTEST_STORY`.
     """
     if facts not in SHORTEST_STORY:
         raise UserError(f"story_facts must be 1 or 2, got {facts}")
@@ -333,26 +356,8 @@ def draw_stories(rng: np.random.Generator, count: int, tokens: int, facts: int) 
     return ids_BN, labels_B
 
 
-def encode(text: str) -> TokenIds:
-    """Return the ids (N,) of a text; punctuation may touch its word. Raises `UserError` for an empty text or another word."""
-    words = re.findall(r"\w+|\.\.\.|[^\w\s]", text)
-    if not words:
-        raise UserError("the story is empty; at least one word is needed")
-    unknown = next((word for word in words if word not in IDS), None)
-    if unknown is not None:
-        raise UserError(
-            f"'{unknown[:40]}' is not one of the {len(IDS)} words of stories (rmaat.tasks.stories.VOCABULARY)"
-        )
-    return np.array([IDS[word] for word in words], DTYPE)
-
-
-def decode(ids: Sequence[int] | TokenIds) -> str:
-    """Return the text of ids (N,), one space between tokens."""
-    return " ".join(VOCABULARY[i] for i in ids)
-
-
 class Stories(MemoryTask):
-    """Stories of one to `story_tokens` / `segment_tokens` segments, whose answer needs `story_facts` facts."""
+    """Stories of 1 to `story_tokens` / `segment_tokens` segments that need `story_facts` facts."""
 
     name = "stories"
     available: ClassVar = {
@@ -362,10 +367,11 @@ class Stories(MemoryTask):
     }
 
     def describe(self) -> TaskInfo:
-        """Return the facts that follow from the settings.
+        """Return the task's description.
 
         Raises:
-            UserError: if story_tokens is not whole segments, or a segment is shorter than the shortest story.
+            UserError: if story_tokens is not whole segments, or a segment is shorter than the
+                shortest story.
         """
         tokens, segment_tokens = self.options["story_tokens"], self.options["segment_tokens"]
         least = SHORTEST_STORY[self.options["story_facts"]]
@@ -388,7 +394,7 @@ class Stories(MemoryTask):
 
     @property
     def segments(self) -> range:
-        """1 to the segments of the longest story."""
+        """Numbers of segments, 1 to those of the longest story."""
         return range(1, self.options["story_tokens"] // self.options["segment_tokens"] + 1)
 
     def draw(self, rng: np.random.Generator, count: int, segments: int) -> tuple[TokenIds, NDArray[np.int64]]:
@@ -398,12 +404,24 @@ class Stories(MemoryTask):
         return draw_stories(rng, count, self.length(segments), self.options["story_facts"])
 
     def encode(self, text: str) -> TokenIds:
-        """Return the ids (N,) of a story with its question."""
-        return encode(text)
+        """Return the ids (N,) of a text, in which punctuation may follow a word without a space.
+
+        Raises:
+            UserError: if the text is empty or has a word that is not in the vocabulary.
+        """
+        words = re.findall(r"\w+|\.\.\.|[^\w\s]", text)
+        if not words:
+            raise UserError("the story is empty; at least one word is needed")
+        unknown = next((word for word in words if word not in IDS), None)
+        if unknown is not None:
+            raise UserError(
+                f"'{unknown[:40]}' is not one of the {len(IDS)} words of stories (rmaat.tasks.stories.VOCABULARY)"
+            )
+        return np.array([IDS[word] for word in words], DTYPE)
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
-        """Return the text of ids (N,)."""
-        return decode(ids)
+        """Return the text of ids (N,), with one space between tokens."""
+        return " ".join(VOCABULARY[i] for i in ids)
 
 
 STORIES = Stories()

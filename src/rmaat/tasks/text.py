@@ -1,4 +1,4 @@
-"""Text as UTF-8 bytes: a token a byte, its own value as id; and files of lines, compressed or not."""
+"""Text as UTF-8 bytes, whose values are token ids; files of lines, compressed or not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ VOCAB_SIZE = 256
 
 
 def encode_bytes(text: str) -> NDArray[np.uint8]:
-    """UTF-8 bytes (N,) of a text; raises `UserError` where it is empty or cannot be written as UTF-8."""
+    """Return the UTF-8 bytes (N,) of a text.
+
+    Raises:
+        UserError: if the text is empty or has a lone surrogate.
+    """
     if not text:
         raise UserError("the text is empty; at least one character is needed")
     try:
@@ -30,7 +34,7 @@ def encode_bytes(text: str) -> NDArray[np.uint8]:
 
 
 def decode_bytes(ids: Sequence[int] | TokenIds) -> str:
-    """The text of bytes (N,); a character cut at the end becomes the replacement character."""
+    """Return the text of bytes (N,); a truncated character becomes the replacement character."""
     return bytes(np.asarray(ids, np.uint8)).decode(errors="replace")
 
 
@@ -38,24 +42,25 @@ class BytesTask(Task, ABC):
     """A task whose tokens are the bytes of texts."""
 
     def encode(self, text: str) -> NDArray[np.uint8]:
-        """UTF-8 bytes (N,)."""
+        """Return UTF-8 bytes (N,)."""
         return encode_bytes(text)
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
-        """The text; a character cut at the end becomes the replacement character."""
+        """Return the text; a truncated character becomes the replacement character."""
         return decode_bytes(ids)
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """A file for reading, unpacked on the way where its name ends in .gz or .xz."""
+    """Open a file for reading, decompressed if its name ends in .gz or .xz."""
     opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
     return opener(path, "rb")  # type: ignore[operator]
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The numbered lines of a file, from 1, without their ends; .gz and .xz are unpacked on the way.
+    """Yield the lines of a file without their ends, numbered from 1; .gz and .xz are decompressed.
 
-    Raises `UserError` where it cannot be read, is cut off or damaged.
+    Raises:
+        UserError: if the file cannot be read, is truncated or damaged.
     """
     number = 0
     try:
@@ -71,7 +76,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def utf8(path: Path, number: int, text: bytes) -> bytes:
-    """The same bytes, once they are known to be UTF-8; else `UserError` naming file and line."""
+    """Return the same bytes if they are UTF-8; raises `UserError` naming file and line if not."""
     try:
         text.decode()
     except UnicodeDecodeError as error:

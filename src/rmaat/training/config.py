@@ -22,49 +22,54 @@ LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 @dataclass(kw_only=True)
 class RunConfig(ModelSettings, TaskOptions):
-    """One training run: the model's settings, those of tasks, and these.
+    """One training run: the settings of the model, of the task, and of the training.
+
+    The first sentence of each description is its line in `rmaat train --help`.
 
     Args:
-        recipe: settings of a task to begin with, one of `rmaat list recipes`; other settings replace
-            its own.
-        model: a preset of settings, one of `rmaat list models`; null takes the settings as they are.
-        match_parameters: parameters that the model is to have, within 10%: intermediate_size is then chosen for it, whatever is
-            given; null leaves the model as it is.
+        recipe: settings to begin with, one of `rmaat list recipes`. Other settings replace its own.
+        model: preset of settings, one of `rmaat list models`; null takes the settings as they are.
+        match_parameters: parameters that the model is to have, within 10%; null leaves it as it is.
+            The intermediate_size is then chosen, whatever its setting.
         dataset: the task, one of `rmaat list tasks`.
         data_dir: folder of the data; null means the environment's RMAAT_DATA, else 'datasets'.
-        data_seed: seed of the validation part held out of the imdb tasks and, without a validation_file, of files; and of the
-            examples drawn for eval_examples, test_examples and the statistics of pooled_norm. `rmaat data` has its own.
-        output_dir: folder of the run; by default runs/RECIPE or runs/DATASET, with -MODEL if a model
-            is named beside the recipe.
+        data_seed: seed of the examples that are held out or drawn for evaluation. Held out is the
+            validation part of the imdb tasks, and of files without a validation_file. Drawn are
+            eval_examples, test_examples and the statistics of pooled_norm. The generated data have
+            a seed of their own, see `rmaat data`.
+        output_dir: folder of the run. By default it is runs/RECIPE or runs/DATASET, with -MODEL if
+            a model is named beside the recipe.
         overwrite: begin anew in an output_dir that already holds a run.
-        resume: go on from the last whole checkpoint in output_dir.
-        init_from: output_dir of a finished run whose weights this one begins with, such as one on an easier task, on shorter
-            sequences or on other labels (the classifier's last layer then begins anew); null begins anew.
-        seed: seed of initial weights, order of examples and dropout.
+        resume: continue from the last whole checkpoint in output_dir.
+        init_from: output_dir of a finished run whose weights this one begins with; null begins anew.
+            Such a run may be on an easier task, on shorter sequences, or on other labels; in that
+            case the last layer of the classifier begins anew.
+        seed: seed of the initial weights, the order of examples and dropout.
         max_steps: optimiser steps; 0 means as many as num_train_epochs has.
-        num_train_epochs: passes over the training part, where max_steps is 0.
-        per_device_train_batch_size: examples of one step on one device.
-        per_device_eval_batch_size: examples of one batch in evaluation.
+        num_train_epochs: passes over the training part, if max_steps is 0.
+        per_device_train_batch_size: examples of one training batch on one device.
+        per_device_eval_batch_size: examples of one evaluation batch on one device.
         gradient_accumulation_steps: batches whose gradients make one step.
-        learning_rate: the highest rate, reached after the warm-up.
-        lr_scheduler_type: how it falls: 'linear', 'cosine' or 'constant_with_warmup'.
-        warmup_steps: steps over which the rate rises from 0.
-        weight_decay: AdamW's weight decay.
-        max_grad_norm: norm to which gradients are clipped; 0 leaves them.
-        bf16: bfloat16 autocast, on CPU or GPU; 'auto': where the device has the arithmetic for it, else float32.
+        learning_rate: highest learning rate, reached after the warm-up.
+        lr_scheduler_type: decay of the learning rate: 'linear', 'cosine' or 'constant_with_warmup'.
+        warmup_steps: steps over which the learning rate rises from 0.
+        weight_decay: weight decay of AdamW.
+        max_grad_norm: norm to which gradients are clipped; 0 means no clipping.
+        bf16: bfloat16 autocast, on CPU or GPU; 'auto' uses it if the device has the arithmetic.
         fp16: float16 autocast with gradient scaling, on GPU.
         torch_compile: compile the segment step.
         eval_steps: steps between evaluations on the validation part, each followed by a checkpoint.
-        eval_examples: examples of the validation part, drawn by data_seed, that are used during training; 0 means all.
-        test_examples: examples of the test part, drawn by data_seed, that are tested on after training; 0 means all. For the many
-            short runs of a grid: `rmaat evaluate` tests on all.
+        eval_examples: validation examples used during training; 0 means all.
+        test_examples: test examples used after training; 0 means all. `rmaat evaluate` uses all.
         logging_steps: steps between reports of the training loss.
-        save_total_limit: checkpoints kept, the best among them.
-        curriculum: draw each training batch from examples of one number of segments, up to a maximum that rises with accuracy.
-        curriculum_threshold: accuracy, on validation examples up to the maximum, at which the maximum rises.
+        save_total_limit: checkpoints on disk at most, the best among them.
+        curriculum: draw each training batch from examples of one number of segments. The maximum
+            number rises with accuracy.
+        curriculum_threshold: accuracy at which the curriculum's maximum rises. It is measured on
+            validation examples up to the maximum.
         dataloader_num_workers: processes that load data.
         wandb: report to Weights & Biases beside tensorboard.
-        wandb_run_name: name of the run there; null means output_dir's.
+        wandb_run_name: name of the run there; null means the name of output_dir.
     """
 
     recipe: str | None = None

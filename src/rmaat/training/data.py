@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from rmaat.tasks import Task, TaskInfo, data_folder, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import SPLITS, GeneratedTask, ProgressBar, no_bar
 from rmaat.tasks.collate import Collator, lengths
-from rmaat.tasks.facts import HEADINGS, facts, remarks, summary, table
-from rmaat.tasks.files import FilesOptions, FilesTask
+from rmaat.tasks.files import FilesTask
 from rmaat.tasks.generate import made_from
-from rmaat.tasks.options import TaskOptions
+from rmaat.tasks.options import FilesOptions, TaskOptions
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
+from rmaat.tasks.statistics import PartStatistics, dataset_statistics
 from rmaat.training.config import RunConfig
 from rmaat.training.folder import TOKENIZER
 
@@ -161,27 +161,33 @@ class RunData:
         return Collator(self.run.segment_span, normalise, self.info.separator if self.joined else None)
 
     def load(self, bar: ProgressBar = no_bar) -> DatasetDict:
-        """All parts; see `rmaat.tasks.load`.
-
-        The facts of one's own validation and test tell as well how many of their examples the model is given in training too.
-        """
+        """Return all parts; see `rmaat.tasks.load`."""
         folder = Path(self.run.data_dir) if self.run.data_dir else None
-        data = load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
-        if isinstance(self.task, FilesTask):
-            self._note_equal_inputs(data)
-        return data
+        return load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
 
-    def _note_equal_inputs(self, data: DatasetDict) -> None:
-        # Equal texts were dropped from train as the files were read; what makes others equal is known only now.
+    def statistics(self, data: DatasetDict) -> dict[str, PartStatistics]:
+        """Return the statistics of the parts that `load` returned.
+
+        For the user's own files, a note says how many examples of validation and test equal one of
+        train once the model is given them.
+        """
+        statistics = dataset_statistics(data)
+        if isinstance(self.task, FilesTask):
+            for part, count in self._equal_inputs(data).items():
+                how = "cut" if self.run.tokenizer is None else "cut and tokenised"
+                notes = (*statistics[part].notes, f"{count:,} examples equal one of train once they are {how}")
+                statistics[part] = replace(statistics[part], notes=notes)
+        return statistics
+
+    def _equal_inputs(self, data: DatasetDict) -> dict[str, int]:
+        """Return how many examples of validation and test equal one of train, for the parts that have any."""
+        # Equal texts were dropped from train when the files were read. The cut and the tokenizer can make
+        # different texts equal, which shows only now.
         measured = {part: list(self._comparable(data[part])) for part in SPLITS[1:]}
         elsewhere = set().union(*measured.values())
-        trained = {found for found in self._comparable(data["train"]) if found in elsewhere}
-        how = "cut" if self.run.tokenizer is None else "cut and tokenised"
-        for part, of_part in measured.items():
-            if count := sum(found in trained for found in of_part):
-                told = facts(data[part])
-                notes = (*told.notes, f"{count:,} examples equal one of train once they are {how}")
-                data[part].info.description = replace(told, notes=notes).to_json()
+        trained = {one for one in self._comparable(data["train"]) if one in elsewhere}
+        counts = {part: sum(one in trained for one in digests) for part, digests in measured.items()}
+        return {part: count for part, count in counts.items() if count}
 
     def _comparable(self, part: Dataset) -> Iterator[bytes]:
         """Digests of the examples that may equal another of another text: those cut; any where there is a tokenizer."""
@@ -205,12 +211,12 @@ class RunData:
         path = scratch / "test.arrow"
         try:
             with bar(f"building {self.info.name}", None) as progress:
-                found = write_part(path, self.info, self.task.test_part(), self.sequence_limit, progress)
+                write_part(path, self.info, self.task.test_part(), self.sequence_limit, progress)
         except OSError as error:
             raise UserError(
                 f"{scratch}: the test part cannot be written ({error.strerror or error}); set TMPDIR to a folder with room"
             ) from error
-        return read_part(path, found)
+        return read_part(path)
 
     @property
     def generator_seed(self) -> int | None:
@@ -244,23 +250,3 @@ def drawn(part: Dataset, count: int, seed: int) -> Dataset:
     if not 0 < count < len(part):
         return part
     return part.select(np.sort(np.random.default_rng(seed).permutation(len(part))[:count]))
-
-
-def describe(data: DatasetDict) -> dict[str, Any]:
-    """The facts of each part, as plain values for metrics.json: examples, classes, lengths, how many were cut, notes."""
-    return {part: asdict(found) for part, found in summary(data).items()}
-
-
-def tell(data: DatasetDict) -> None:
-    """Print lengths, how many were cut, class balance and notes of each part."""
-    from rich.console import Console
-    from rich.table import Table
-
-    parts = summary(data)
-    shown = Table(*HEADINGS, box=None, pad_edge=False)
-    for row in table(parts):
-        shown.add_row(*row)
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(shown)
-    for line in remarks(parts):
-        console.print(line, highlight=False)

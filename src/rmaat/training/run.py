@@ -2,13 +2,14 @@
 
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
@@ -20,12 +21,13 @@ from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.settings import SAME_RESULTS
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
+from rmaat.tasks.statistics import print_statistics
 from rmaat.training import folder as run_folder
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.curves import draw_curves
-from rmaat.training.data import RunData, describe, drawn, tell
+from rmaat.training.data import RunData, drawn
 from rmaat.training.finished import FinishedRun
 from rmaat.training.pooled import PooledStatistics
 from rmaat.training.precision import with_precision
@@ -56,6 +58,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     source = prepared(run)
     run = source.run
     data = source.load(bar)
+    statistics = source.statistics(data)
     batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
     if len(data["train"]) < batch:
         raise UserError(
@@ -82,7 +85,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
 
     trainer = build_trainer(source, model, data, curriculum)
     if trainer.is_world_process_zero():
-        tell(data)
+        print_statistics(statistics, Console(stderr=True, soft_wrap=True))
     trainer.train_from(checkpoint)
     history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))
@@ -112,7 +115,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "patch_size": run.patch_size,
         "model": run.model,
         **provenance(),
-        "data": describe(data),
+        "data": {part: asdict(of_part) for part, of_part in statistics.items()},
     }
     if trainer.is_world_process_zero():
         write_json(output_dir / run_folder.METRICS, metrics)

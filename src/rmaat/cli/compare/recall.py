@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.cli.progress import count_bar, named_bar
-from rmaat.compare.grid.models import model_names
 from rmaat.compare.grid.presets import RECALL, Grid
 from rmaat.errors import UserError, did_you_mean
 from rmaat.tasks import data_folder, task_of
@@ -35,8 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--models",
         type=str,
         nargs="*",
-        help=f"of: {', '.join(model_names())}; 'name[key=value,...]' changes settings (default: rmaat with each "
-        "schedule, rmaat_long, rmt, rlt, transformer)",
+        help="of `rmaat list models`; 'name[key=value,...]' changes settings (default: rmaat with each schedule, and four)",
     )
     parser.add_argument("--seeds", type=int, default=RECALL.seeds, help="number of seeds, from 0 on")
     parser.add_argument(

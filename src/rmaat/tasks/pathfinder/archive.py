@@ -1,4 +1,4 @@
-"""One compressed file of Pathfinder images and labels, with the settings that made them."""
+"""Write and read a compressed file of Pathfinder images, labels and the settings that made them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,17 @@ from rmaat.tasks.npz import read_arrays
 from rmaat.tasks.pathfinder.settings import DIFFICULTIES, SIZE
 
 VERSION: Final = 1
-"""Raised when the same seed no longer gives the same images, or when the file's arrays change."""
+"""Raised whenever the same seed would give other images, or the file's arrays change."""
 
 
 @dataclass(frozen=True)
 class PathfinderArchive:
-    """images uint8 (n, 32, 32), labels uint8 (n,) of 0 and 1, and the difficulty and seed that they were made from."""
+    """Images and labels, with the difficulty and seed that they were made from."""
 
     images: NDArray[np.uint8]
+    """Grey levels (n, 32, 32)."""
     labels: NDArray[np.uint8]
+    """0 or 1 (n,)."""
     difficulty: str
     seed: int
 
@@ -29,8 +31,11 @@ class PathfinderArchive:
 def write_archive(path: Path, archive: PathfinderArchive) -> None:
     """Write an .npz file with the arrays images, labels, difficulty, seed and version.
 
-    The file appears whole or not at all: an interrupted call leaves what was there before. The same content gives the
-    same bytes. Raises `UserError` where the place cannot be written.
+    The file appears whole or not at all: an interrupted call leaves the previous file. The same
+    content gives the same bytes.
+
+    Raises:
+        UserError: if the file cannot be written.
     """
     try:
         with replacing(path, sync=True) as file:
@@ -49,27 +54,28 @@ def write_archive(path: Path, archive: PathfinderArchive) -> None:
 
 
 def _fault(arrays: dict[str, NDArray[Any]]) -> str | None:
-    """What is wrong with an archive's arrays, or None."""
+    """Return the fault of an archive's arrays, for a message; None if there is none."""
     images, labels, difficulty = arrays["images"], arrays["labels"], str(arrays["difficulty"])
     if arrays["version"].shape != () or arrays["version"] != VERSION:
-        return f"version {arrays['version']} where this program reads {VERSION}"
+        return f"version {arrays['version']}, but this program reads {VERSION}"
     if difficulty not in DIFFICULTIES:
         return f"unknown difficulty {difficulty!r}, {did_you_mean(difficulty, DIFFICULTIES)}"
     if arrays["seed"].shape != () or arrays["seed"].dtype.kind not in "iu":
         return "the seed is not a whole number"
     if images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE):
-        return f"images are {images.dtype} {images.shape} where uint8 (n, {SIZE}, {SIZE}) is expected"
+        return f"images are {images.dtype} {images.shape}; expected uint8 (n, {SIZE}, {SIZE})"
     if labels.dtype != np.uint8 or labels.shape != images.shape[:1]:
-        return f"labels are {labels.dtype} {labels.shape} where uint8 ({len(images)},) is expected"
+        return f"labels are {labels.dtype} {labels.shape}; expected uint8 ({len(images)},)"
     if len(labels) == 0 or labels.max() > 1:
         return "labels are not zeros and ones"
     return None
 
 
 def read_archive(path: Path) -> PathfinderArchive:
-    """Read and check what `write_archive` wrote; nothing in the file is unpickled.
+    """Return a checked archive that `write_archive` wrote; nothing in the file is unpickled.
 
-    Raises `UserError`, naming the file, where it is missing, truncated, altered, or holds something else.
+    Raises:
+        UserError: if the file is missing, truncated, altered, or holds something else.
     """
     remedy = "delete it and generate it anew"
     names = ("images", "labels", "difficulty", "seed", "version")

@@ -1,4 +1,4 @@
-"""A seed to arrays of Pathfinder images and labels, block by block, on all cores."""
+"""Generate Pathfinder images and labels from a seed, block by block, on all cores."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,25 +15,25 @@ from rmaat.tasks.pathfinder.snakes import PADDLE, circle_offsets, fill_block
 from rmaat.tasks.pathfinder.stamps import stamps
 
 BLOCK: Final = 500
-"""Images that share one stream of random numbers: a part of what a seed means. Even, for balanced labels."""
+"""Images that share one random stream; part of what a seed means. Even, for balanced labels."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What was drawn, for tests and figures.
-
-    paddles: `snakes.PADDLE` records (count, P); the two long curves alternate in the first 2 * contour_length.
-    markers: int64 (count, 2, 2), (row, column) of the two markers.
-    attempts: pairs of long curves that were begun, over all images.
-    """
+    """The drawn paddles and markers, for tests and figures."""
 
     paddles: NDArray[Any]
+    """`snakes.PADDLE` records (count, P).
+
+    The two long curves alternate in the first 2 * contour_length."""
     markers: NDArray[np.int64]
+    """Row and column of the two markers (count, 2, 2)."""
     attempts: int
+    """Pairs of long curves that were begun, over all images."""
 
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.uint8], Geometry]
-"""Images, labels, and what was drawn."""
+"""Images, labels and geometry."""
 
 
 def _make_block(difficulty: str, seed: int, start: int, size: int) -> Sample:
@@ -70,16 +70,23 @@ def _check(difficulty: str, count: int, seed: int, workers: int) -> None:
 def generate_images(
     difficulty: str, count: int, seed: int, *, workers: int | None = None, progress: Progress = lambda done: None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Make `count` images; the same ones for the same difficulty, count and seed, however many workers there are.
+    """Generate images. They depend on difficulty, count and seed, not on the number of workers.
 
-    difficulty: "hard" (two curves of 14 paddles, the one of Long Range Arena), "intermediate" (9) or "easy" (6).
-    workers: threads, one for each core by default; the compiled code holds no lock of the interpreter.
-    progress: told how many more images are done.
+    Args:
+        difficulty: "hard" (two curves of 14 paddles, as in Long Range Arena), "intermediate" (9) or
+            "easy" (6).
+        count: number of images. Two counts with one seed share their common blocks of 500 images.
+        seed: at least 0.
+        workers: threads, one for each core by default; the compiled code releases the interpreter's
+            lock.
+        progress: called with numbers of images.
 
-    Returns images uint8 (count, 32, 32) and labels uint8 (count,): 1 where both markers lie on one curve. Half of the
-    labels are 1, rounded down where count is odd, in random order. Two counts share their common blocks of 500 images.
+    Returns:
+        Images uint8 (count, 32, 32) and labels uint8 (count,), 1 if both markers lie on one curve.
+        Half of the labels are 1, rounded down, in random order.
 
-    Raises `UserError` where the difficulty is unknown or a number is too small.
+    Raises:
+        UserError: if the difficulty is unknown or a number is too small.
     """
     workers = workers if workers is not None else os.cpu_count() or 1
     _check(difficulty, count, seed, workers)
@@ -103,7 +110,7 @@ def generate_images(
 
 
 def generate_with_geometry(difficulty: str, count: int, seed: int) -> Sample:
-    """The same images and labels as `generate_images`, and what was drawn in them. Raises `UserError` likewise."""
+    """Return the images and labels of `generate_images`, and their geometry."""
     _check(difficulty, count, seed, workers=1)
     blocks = [_make_block(difficulty, seed, start, min(BLOCK, count - start)) for start in range(0, count, BLOCK)]
     images, labels, drawn = zip(*blocks, strict=True)

@@ -1,7 +1,8 @@
-"""Pathfinder32 of the Long Range Arena's release: a folder a difficulty, images as PNG, metadata as lines of text.
+"""Read Pathfinder32 of the Long Range Arena's release: PNG images, and metadata as lines of text.
 
-`metadata/N.npy` is no NumPy file in spite of its name. A line has the image's folder, the image's name, a number, the
-label 0 or 1, and settings, apart by spaces: `imgs/0 sample_7.png 7 1 ...`. The release has no split of its own.
+In spite of its name, `metadata/N.npy` is not a NumPy file. A line has the image's folder, the
+image's name, a number, the label 0 or 1, and settings, separated by spaces:
+`imgs/0 sample_7.png 7 1 ...`. The release is not split into parts.
 """
 
 from collections.abc import Iterator
@@ -23,21 +24,25 @@ FOLDERS: Final = {
 """The release's folder of each difficulty."""
 
 EMPTY: Final = Path("curv_baseline/imgs/0/sample_172.png")
-"""The one image of the published release that is a file without a byte."""
+"""The one image of the published release that is an empty file."""
 
 
 def metadata_files(folder: Path) -> list[Path]:
-    """The metadata of one difficulty, by number; none where the folder is not there."""
+    """Return the metadata files of one difficulty, by number; none if the folder is missing."""
     files = [path for path in (folder / "metadata").glob("*.npy") if path.stem.isdigit()]
     return sorted(files, key=lambda path: int(path.stem))
 
 
 def listed(folder: Path) -> list[tuple[Path, int]]:
-    """Paths of images and their labels, in the order of the metadata. Raises `UserError` naming file and line."""
-    found = [entry for path in metadata_files(folder) for entry in _entries(folder, path)]
-    if not found:
+    """Return paths of images and their labels, in the order of the metadata.
+
+    Raises:
+        UserError: if the metadata is malformed; names file and line.
+    """
+    entries = [entry for path in metadata_files(folder) for entry in _entries(folder, path)]
+    if not entries:
         raise UserError(f"{folder}: the metadata name no image; unpack the release again")
-    return found
+    return entries
 
 
 def _entries(folder: Path, path: Path) -> Iterator[tuple[Path, int]]:
@@ -52,15 +57,16 @@ def _entries(folder: Path, path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def read_images(entries: list[tuple[Path, int]]) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
-    """Images (B, 32, 32) and labels (B,), and how many empty ones were skipped: at most the release's own.
+    """Return images (B, 32, 32), labels (B,), and how many known empty images were skipped.
 
-    Raises `UserError` naming the image that is missing or damaged.
+    Raises:
+        UserError: if an image is missing or damaged; names it.
     """
-    kept = [entry for entry in entries if not _is_known_empty(entry[0])]
-    images = np.empty((len(kept), SIZE, SIZE), np.uint8)
-    for i, (path, _) in enumerate(kept):
+    readable = [entry for entry in entries if not _is_known_empty(entry[0])]
+    images = np.empty((len(readable), SIZE, SIZE), np.uint8)
+    for i, (path, _) in enumerate(readable):
         images[i] = _read_image(path)
-    return images, np.array([label for _, label in kept], np.int64), len(entries) - len(kept)
+    return images, np.array([label for _, label in readable], np.int64), len(entries) - len(readable)
 
 
 def _is_known_empty(path: Path) -> bool:
@@ -77,5 +83,5 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the image cannot be read ({reason}); unpack the release again") from error
     if image.shape != (SIZE, SIZE):
-        raise UserError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels where {SIZE} x {SIZE} are expected")
+        raise UserError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels, not {SIZE} x {SIZE}")
     return image

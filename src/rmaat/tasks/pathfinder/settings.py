@@ -1,8 +1,8 @@
-"""The constants of Pathfinder32, and its three difficulties.
+"""The constants of Pathfinder32, and its three difficulties. Lengths are in pixels.
 
-Sources: the settings that Long Range Arena states for Pathfinder32 (`lra_benchmarks/data/pathfinder.py`), and for
-everything else the defaults of the data set's own generator (`snakes2.py` of drewlinsley/pathfinder). Lengths are in
-pixels.
+Sources: the settings that Long Range Arena states for Pathfinder32
+(`lra_benchmarks/data/pathfinder.py`), and for everything else the defaults of the data set's
+generator (`snakes2.py` of drewlinsley/pathfinder).
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ PADDLE_MARGIN: Final = 1
 PADDLE_THICKNESS: Final = 0.5
 MARKER_RADIUS: Final = 1.5
 ANTIALIAS: Final = 2
-"""Everything is drawn this much larger, then reduced."""
+"""Factor by which drawings are larger than the image that they are reduced to."""
 SEED_DISTANCE: Final = 7
-"""Between the tails of the two curves' first paddles; twice as much is kept free of first tails at each edge."""
+"""Distance between the tails of the two long curves; the first is twice that from the edges."""
 CONTINUITY: Final = 1.0
-"""Turns between paddles are multiplied by it, so that less than pi / 2 is left."""
+"""Factor of the turns between paddles, which are then less than pi / 2."""
 TARGET_CONTRAST: Final = 0.75 * 2.0
-"""Paddle contrast times snake contrast: the distractors know the second factor alone, and so are the brighter ones."""
+"""Paddle contrast times snake contrast; distractors have only the second factor."""
 DISTRACTOR_CONTRAST: Final = 2.0
 PADDLE_RETRIES: Final = 2
 DISTRACTOR_RETRIES: Final = 4
@@ -30,11 +30,14 @@ DISTRACTOR_RETRIES: Final = 4
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Lengths in paddles: `contour_length` of the two long curves, `distractor_length` of the short ones."""
+    """Lengths of the curves, in paddles."""
 
     contour_length: int
+    """Of the two long curves."""
     distractor_length: int
+    """Of the short curves."""
     distractors: int
+    """Most short curves of an image."""
 
 
 def _difficulty(contour_length: int) -> Difficulty:
@@ -47,4 +50,4 @@ DIFFICULTIES: Final[dict[str, Difficulty]] = {
     "intermediate": _difficulty(9),
     "easy": _difficulty(6),
 }
-"""The released data's names; Long Range Arena reports results on hard."""
+"""The difficulties of the released data; Long Range Arena reports results on hard."""

@@ -1,9 +1,11 @@
-"""Compiled: two long curves of paddles grow in turn, short ones fill the space left, and all becomes one image.
+"""Grow two long curves of paddles in turn and short ones in the remaining space, and draw them.
 
-This follows the published generator (`snakes2.py` and `snakes.py` of drewlinsley/pathfinder) down to its roundings, on
-records of paddles in place of whole images: a paddle is drawn once, when its image is known to succeed.
+This follows the published generator (`snakes2.py` and `snakes.py` of drewlinsley/pathfinder) down
+to its roundings. It stores records of paddles, not whole images: paddles are drawn only once all
+curves of an image are complete.
 
-Orientations are in radians, from the columns' axis towards the rows'; coordinates are (row, column) = (y, x).
+Orientations are in radians, from the columns' axis towards the rows' axis. Coordinates are (row,
+column) = (y, x).
 """
 
 import math
@@ -40,20 +42,21 @@ PADDLE: Final = np.dtype(
         ("orientation", np.float64),
     ]
 )
-"""One paddle, drawn from the pixel `start` along `stroke`, which counts half pixels.
+"""The record of one paddle, drawn from the pixel `start` along `stroke`, in half pixels.
 
-A curve's first paddle starts at its tail and is drawn forwards, the others start at their far tips and are drawn back.
-`snake` is 0 or 1 for the two long curves, 2 and more for distractors, ABSENT in rows left over. `pivot` and
-`orientation` say where the next paddle of the curve may lie."""
+A curve's first paddle starts at its tail and is drawn forwards. The others start at their far tips
+and are drawn backwards. `snake` is 0 or 1 for the two long curves, 2 and more for distractors,
+ABSENT in unused records. `pivot` and `orientation` determine the possible places of the curve's
+next paddle."""
 ABSENT: Final = -1
 
 STEP: Final = PADDLE_LENGTH + PADDLE_MARGIN
-"""From a pivot to the outer tip of its paddle."""
+"""Distance from a pivot to the outer tip of its paddle."""
 CENTRE: Final = STAMP_HALF * ANTIALIAS
 DEAD_END: Final = 1e-4
 OVERLAP: Final = 1.8
 OCCUPIED: Final = 0.3
-"""First paddles keep off pixels whose mask is above this."""
+"""First paddles avoid pixels whose mask is above this."""
 
 Paddles = NDArray[Any]
 Mask = NDArray[np.float64]
@@ -61,7 +64,7 @@ Mask = NDArray[np.float64]
 
 @njit
 def _below(rng: np.random.Generator, count: int) -> int:
-    """A uniform integer in 0..count - 1. `rng.integers` would double the time to compile."""
+    """Draw a uniform integer in 0..count - 1. `rng.integers` would double the time to compile."""
     return int(rng.random() * count)
 
 
@@ -82,20 +85,20 @@ def _inside(y: int, x: int) -> bool:
 
 @njit
 def _stroke(orientation: float) -> tuple[int, int]:
-    """Rows and columns that a paddle of this orientation covers in the enlarged drawing."""
+    """Return the rows and columns of a paddle of this orientation in the enlarged drawing."""
     y, x = _translate(CENTRE, CENTRE, orientation, PADDLE_LENGTH * ANTIALIAS)
     return y - CENTRE, x - CENTRE
 
 
 @njit
 def _window(y: int, x: int) -> tuple[int, int, int, int]:
-    """The rows, then the columns, of the image under a stamp round (y, x): first ones and ends."""
+    """Return first and end row, first and end column of the image under a stamp round (y, x)."""
     return max(y - STAMP_HALF, 0), min(y + STAMP_HALF + 1, SIZE), max(x - STAMP_HALF, 0), min(x + STAMP_HALF + 1, SIZE)
 
 
 @njit
 def _paste(canvas: Mask, table: NDArray[np.float64], paddle: Any, scale: float) -> None:
-    """Composite the paddle's stamp from the table, by maximum."""
+    """Composite the paddle's stamp from the table onto the canvas, by maximum."""
     stamp = table[paddle.stroke_y + REACH, paddle.stroke_x + REACH]
     top, bottom, left, right = _window(paddle.start_y, paddle.start_x)
     for y in range(top, bottom):
@@ -119,7 +122,7 @@ def _fits(mask: Mask, footprint: NDArray[np.float64], paddle: Any) -> bool:
 def _fill(
     paddle: Any, start_y: int, start_x: int, drawn: float, pivot_y: int, pivot_x: int, orientation: float
 ) -> None:
-    """Write a record, but for `snake`; `drawn` is the orientation of the stroke from its start."""
+    """Write a record except `snake`; `drawn` is the orientation of the stroke from its start."""
     stroke_y, stroke_x = _stroke(drawn)
     paddle.start_y = start_y
     paddle.start_x = start_x
@@ -132,7 +135,10 @@ def _fill(
 
 @njit
 def _first_paddle(paddle: Any, tail_y: int, tail_x: int, orientation: float) -> bool:
-    """Write the record of a curve's first paddle; False where its head or pivot would lie outside the image."""
+    """Write the record of a curve's first paddle.
+
+    Return False if its head or pivot is outside the image.
+    """
     head_y, head_x = _translate(tail_y, tail_x, orientation, PADDLE_LENGTH)
     pivot_y, pivot_x = _translate(head_y, head_x, _flip(orientation), STEP)
     if not (_inside(head_y, head_x) and _inside(pivot_y, pivot_x)):
@@ -143,7 +149,7 @@ def _first_paddle(paddle: Any, tail_y: int, tail_x: int, orientation: float) -> 
 
 @njit
 def _offsets(sweep: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The pixels to be searched round a tail, (row, column), int64 (n, 2)."""
+    """Return the pixels round a tail that must be free, (row, column), int64 (n, 2)."""
     offsets = np.empty((sweep.size, 2), np.int64)
     count = 0
     for i in range(2 * SWEEP_HALF + 1):
@@ -156,7 +162,7 @@ def _offsets(sweep: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 @njit
 def _is_free(mask: Mask, frame: int, offsets: NDArray[np.int64], tail_y: int, tail_x: int) -> bool:
-    """Whether nothing lies in the way of a first paddle with this tail; a frame of that width counts as occupied."""
+    """Return whether a first paddle with this tail has free space; the frame counts as occupied."""
     for i in range(len(offsets)):
         y, x = tail_y + offsets[i, 0], tail_x + offsets[i, 1]
         if not _inside(y, x):
@@ -189,7 +195,7 @@ def _seed(rng: np.random.Generator, mask: Mask, frame: int, stamps: Stamps, padd
 
 @njit
 def _seed_at_distance(rng: np.random.Generator, first: Any, paddle: Any) -> bool:
-    """Begin the second long curve at SEED_DISTANCE from the first one, wherever that is: the mask is not asked."""
+    """Begin the second long curve at SEED_DISTANCE from the first one; the mask is not used."""
     for _ in range(PADDLE_RETRIES + 1):
         orientation = (_below(rng, 360) - 180) * math.pi / 180
         bearing = _below(rng, 360) * math.pi / 180
@@ -202,7 +208,7 @@ def _seed_at_distance(rng: np.random.Generator, first: Any, paddle: Any) -> bool
 
 @njit
 def _room(mask: Mask, y: int, x: int) -> float:
-    """One minus the mask dilated by a disk of radius PADDLE_MARGIN, at one pixel."""
+    """Return one minus the mask dilated by a disk of radius PADDLE_MARGIN, at one pixel."""
     highest = 0.0
     for dy in range(-PADDLE_MARGIN, PADDLE_MARGIN + 1):
         for dx in range(-PADDLE_MARGIN, PADDLE_MARGIN + 1):
@@ -215,9 +221,10 @@ def _room(mask: Mask, y: int, x: int) -> float:
 def _extend(
     rng: np.random.Generator, mask: Mask, stamps: Stamps, circle: NDArray[np.int64], last: Any, paddle: Any
 ) -> bool:
-    """Add a paddle to the curve that ends in `last`; False at a dead end.
+    """Add a paddle to the curve that ends in `last`. Return False at a dead end.
 
-    The footprint of `last` joins the mask only now, or else it would stand in its successor's way.
+    The footprint of `last` is added to the mask only after its successor is placed, which it would
+    block.
     """
     pivot_y, pivot_x = _translate(last.pivot_y, last.pivot_x, last.orientation, STEP + PADDLE_MARGIN)
     weights = np.zeros(len(circle))
@@ -225,6 +232,7 @@ def _extend(
         y, x = pivot_y + circle[i, 0], pivot_x + circle[i, 1]
         if not _inside(y, x):
             continue
+        # A pixel weighs more if the curve turns less there, and if there is more room.
         turn = abs(math.atan2(circle[i, 0], circle[i, 1]) - last.orientation)
         turn = min(turn, 2 * math.pi - turn)
         smoothness = max(math.cos(min(turn * CONTINUITY, math.pi / 2)), 0.0) ** 2
@@ -232,6 +240,7 @@ def _extend(
     total = weights.sum()
     if total < DEAD_END:
         return False
+    # Draw a pixel of the circle in proportion to its weight, until a paddle fits there.
     for _ in range(PADDLE_RETRIES + 1):
         left = rng.random() * total
         choice = 0
@@ -252,7 +261,7 @@ def _extend(
 def _try_targets(
     rng: np.random.Generator, mask: Mask, stamps: Stamps, circle: NDArray[np.int64], length: int, paddles: Paddles
 ) -> bool:
-    """Grow the two long curves from an empty mask, in turn: their paddles alternate in the records."""
+    """Grow the two long curves from an empty mask, in turn; their records alternate."""
     for y in range(SIZE):
         for x in range(SIZE):
             mask[y, x] = 1.0 if min(y, x) < PADDING or max(y, x) >= SIZE - PADDING else 0.0
@@ -264,7 +273,8 @@ def _try_targets(
     for i in range(2, 2 * length):
         if not _extend(rng, mask, stamps, circle, paddles[i - 2], paddles[i]):
             return False
-    # The last footprint of the second curve joins the mask, that of the first one never does: so in the published data.
+    # Add the last footprint of the second curve, but not of the first one, as in the published
+    # data.
     _paste(mask, stamps.footprint, paddles[2 * length - 1], 1.0)
     return True
 
@@ -273,7 +283,7 @@ def _try_targets(
 def _try_distractor(
     rng: np.random.Generator, mask: Mask, stamps: Stamps, circle: NDArray[np.int64], paddles: Paddles, snake: int
 ) -> bool:
-    """Grow one short curve that fills `paddles`; a failure leaves the mask in disorder."""
+    """Grow one short curve that fills `paddles`. A failure leaves a part of it in the mask."""
     if not _seed(rng, mask, PADDING, stamps, paddles[0]):
         return False
     paddles[0].snake = snake
@@ -286,7 +296,7 @@ def _try_distractor(
 
 @njit
 def _copy(source: Mask, target: Mask) -> None:
-    """`target[:] = source`, which takes seconds longer to compile."""
+    """Do `target[:] = source`, which would take seconds longer to compile."""
     for y in range(SIZE):
         for x in range(SIZE):
             target[y, x] = source[y, x]
@@ -302,7 +312,7 @@ def _add_distractors(
     wanted: int,
     paddles: Paddles,
 ) -> None:
-    """Up to `wanted` short curves, numbered from 2; unused records are marked ABSENT."""
+    """Add up to `wanted` short curves, numbered from 2; unused records are marked ABSENT."""
     tried = mask.copy()
     used = 0
     for _ in range(wanted):
@@ -318,7 +328,7 @@ def _add_distractors(
 
 @njit
 def _render(stamps: Stamps, paddles: Paddles, markers: NDArray[np.int64], image: NDArray[np.uint8]) -> None:
-    """Composite everything by maximum and stretch it to 0..255."""
+    """Composite all paddles and markers by maximum, and scale the image to 0..255."""
     canvas = np.zeros((SIZE, SIZE))
     for i in range(len(paddles)):
         if paddles[i].snake != ABSENT:
@@ -348,11 +358,12 @@ def fill_block(
     paddles: Paddles,
     markers: NDArray[np.int64],
 ) -> int:
-    """Make one image for each label; returns how many attempts at a pair of long curves it took.
+    """Make one image for each label. Return the number of attempts at a pair of long curves.
 
-    `labels` uint8 (n,) is given; `images` uint8 (n, 32, 32), `paddles` PADDLE (n, P) with P = 2 contour_length + room
-    for whole distractors, and `markers` int64 (n, 2, 2) are written. One marker sits on the tail of one long curve, the
-    other on the far tip of the same one (label 1) or of the other (label 0).
+    Reads `labels` uint8 (n,). Writes `images` uint8 (n, 32, 32), `paddles` PADDLE (n, P) with P =
+    2 contour_length + room for whole distractors, and `markers` int64 (n, 2, 2). One marker lies on
+    the tail of one long curve, the other on the far tip of the same curve (label 1) or the other
+    (label 0).
     """
     mask = np.empty((SIZE, SIZE))
     attempts = 0
@@ -373,9 +384,10 @@ def fill_block(
 
 
 def circle_offsets() -> NDArray[np.int64]:
-    """Pixels, as (row, column) from a pivot, on which the outer tip of its paddle may lie; int64 (K, 2), sorted.
+    """Return the pixels, (row, column) from a pivot, for the outer tip of its paddle: int64 (K, 2).
 
-    The circle of radius STEP is walked in steps of one pixel's length and cut down to whole pixels.
+    They are points on the circle of radius STEP, one pixel's length apart, rounded down to whole
+    pixels, and sorted.
     """
     angles = np.arange(0, 360, 360 / (2 * np.pi * STEP)) * np.pi / 180
     points = np.stack([np.sin(angles), np.cos(angles)], axis=1) * STEP

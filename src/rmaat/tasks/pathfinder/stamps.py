@@ -1,7 +1,8 @@
-"""Every paddle, footprint and marker that an image can need, drawn once by Pillow.
+"""Draw every possible paddle, footprint and marker once, with Pillow.
 
-The far end of a paddle is rounded to a pixel of the enlarged drawing, so that all orientations share 9 x 9 strokes.
-Drawing and reducing are Pillow's own (`ImageDraw.line`, `Image.resize` with LANCZOS), as in the published generator.
+The far end of a paddle is rounded to a pixel of the enlarged drawing, so there are only 9 x 9
+different strokes. As in the published generator, Pillow draws (`ImageDraw.line`) and reduces
+(`Image.resize` with LANCZOS).
 """
 
 import math
@@ -22,27 +23,27 @@ from rmaat.tasks.pathfinder.settings import (
 )
 
 REACH: Final = PADDLE_LENGTH * ANTIALIAS
-"""Longest stroke in rows or columns of the enlarged drawing; strokes are indexed from -REACH, by adding REACH."""
+"""Most rows or columns of a stroke in the enlarged drawing. A stroke of -REACH has index 0."""
 STAMP_HALF: Final = PADDLE_LENGTH + math.ceil(PADDLE_THICKNESS) + PADDLE_MARGIN
 """Pixels of a stamp on each side of the paddle's start."""
 SWEEP_HALF: Final = PADDLE_LENGTH + PADDLE_MARGIN
-"""Pixels on each side of a first paddle's tail that are searched for something in its way."""
+"""Pixels on each side of a first paddle's tail that may have to be free."""
 
 
 class Stamps(NamedTuple):
     """Tables of small drawings, all read-only.
 
     The first two axes of ink, footprint and sweep are the stroke's rows and columns, plus REACH.
-    ink: float64 (9, 9, 9, 9), brightness 0..1 round the paddle's start.
-    footprint: float64 (9, 9, 9, 9), the room that the paddle takes, 0..1.
-    sweep: bool (9, 9, 7, 7), pixels round a first paddle's tail that must be free.
-    marker: float64 (32, 32, 32, 32), indexed by the centre's row and column: the whole image of one marker, 0..1.
     """
 
     ink: NDArray[np.float64]
+    """Brightness 0..1 round the paddle's start (9, 9, 9, 9)."""
     footprint: NDArray[np.float64]
+    """Room that the paddle takes, 0..1 (9, 9, 9, 9)."""
     sweep: NDArray[np.bool_]
+    """Pixels round a first paddle's tail that must be free (9, 9, 7, 7)."""
     marker: NDArray[np.float64]
+    """Whole image of one marker, 0..1, by the row and column of its centre (32, 32, 32, 32)."""
 
 
 def _reduce(drawing: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -50,7 +51,7 @@ def _reduce(drawing: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _dilate(drawing: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
-    """Maximum over a disk: all whole offsets with y^2 + x^2 <= radius^2."""
+    """Return the maximum over a disk: all whole offsets with y^2 + x^2 <= radius^2."""
     side = len(drawing)
     padded = np.pad(drawing, radius)
     shifts = [
@@ -63,9 +64,10 @@ def _dilate(drawing: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
 
 
 def _paddle(stroke_y: int, stroke_x: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Ink and footprint of one stroke, uint8 (9, 9) each.
+    """Return ink and footprint of one stroke, uint8 (9, 9) each.
 
-    The enlarged drawing has 17 pixels, an odd number as the stamp's 9, so that the start lies in the middle of both.
+    The enlarged drawing has 17 pixels, an odd number like the stamp's 9, so the start is in the
+    middle of both.
     """
     centre = STAMP_HALF * ANTIALIAS
     drawing = Image.new("L", (2 * centre + 1, 2 * centre + 1), 0)
@@ -77,7 +79,7 @@ def _paddle(stroke_y: int, stroke_x: int) -> tuple[NDArray[np.uint8], NDArray[np
 
 
 def _marker(centre_y: int, centre_x: int) -> NDArray[np.uint8]:
-    """A filled disk in a whole image, uint8 (32, 32)."""
+    """Return a whole image with a filled disk, uint8 (32, 32)."""
     across = np.arange(SIZE * ANTIALIAS)
     squares = (across[:, None] - centre_y * ANTIALIAS) ** 2 + (across[None, :] - centre_x * ANTIALIAS) ** 2
     disk = squares <= (MARKER_RADIUS * ANTIALIAS) ** 2
@@ -86,12 +88,13 @@ def _marker(centre_y: int, centre_x: int) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def stamps() -> Stamps:
-    """The tables, made at the first call."""
+    """Return the tables, which are made at the first call."""
     strokes = range(-REACH, REACH + 1)
     paddles = np.array([[_paddle(y, x) for x in strokes] for y in strokes])
     ink, footprint = paddles[:, :, 0], paddles[:, :, 1]
-    # The published generator keeps, of a footprint, the pixels that are fully covered, and cuts them to a window whose
-    # middle lies one pixel before the paddle's start. The shift is part of the data.
+    # The published generator takes the fully covered pixels of a footprint, in a window whose
+    # middle is one pixel before the paddle's start. The shift is reproduced because it changes the
+    # data.
     window = 2 * SWEEP_HALF + 1
     sweep = footprint[:, :, :window, :window] == 255
     marker = np.array([[_marker(y, x) for x in range(SIZE)] for y in range(SIZE)])

@@ -1,0 +1,83 @@
+"""Sums weighted by exp(-scale * distance), in linear time and memory.
+
+Axes: N positions, m features, C positions of one chunk, K = N / C chunks, H heads.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rmaat.attention.precision import at_least_float32, no_autocast
+
+
+def reference_decayed_sum(z: Tensor, scale: float) -> Tensor:
+    """Return E z with the N x N matrix E_ij = exp(-scale |i - j|) [P]; (..., N, m) -> (..., N, m)."""
+    position_N = torch.arange(z.shape[-2], dtype=z.dtype, device=z.device)
+    distance_NN = (position_N[:, None] - position_N).abs()
+    return torch.exp(-scale * distance_NN) @ z
+
+
+def reference_relative_positions(basis: Tensor, scale: float) -> Tensor:
+    """Return R = M^T (M E M^T) as written [A]; (H, m, N) -> (H, N, m)."""
+    return basis.mT @ (basis @ reference_decayed_sum(basis.mT, scale))
+
+
+CHUNK = 64
+"""Positions that one matrix product sums; longer inputs are summed by chunks, then over chunks."""
+
+
+def _sum_before(z_Nm: Tensor, scale: float) -> Tensor:
+    """Return y_i = sum_{j < i} exp(-scale (i - 1 - j)) z_j, shape (..., N, m), by chunks and then over the chunks' ends."""
+    n = z_Nm.shape[-2]
+    size = min(n, CHUNK)
+    steps = torch.arange(size, device=z_Nm.device, dtype=z_Nm.dtype)
+    distance_CC = steps[:, None] - 1 - steps
+    before_CC = torch.exp(-scale * distance_CC.clamp_min(0)).tril(-1)
+    if n <= CHUNK:
+        return before_CC @ z_Nm
+    z_KCm = pad(z_Nm, (0, 0, 0, -n % CHUNK)).unflatten(-2, (-1, CHUNK))
+    to_end_1C = torch.exp(-scale * steps.flip(0))[None, :]
+    ends_Km = (to_end_1C @ z_KCm).squeeze(-2)
+    carry_K1m = _sum_before(ends_Km, scale * CHUNK).unsqueeze(-2)
+    y_KCm = before_CC @ z_KCm + torch.exp(-scale * steps)[:, None] * carry_K1m
+    return y_KCm.flatten(-3, -2)[..., :n, :]
+
+
+def decayed_sum(z: Tensor, scale: float) -> Tensor:
+    """Return y_i = sum_j exp(-scale |i - j|) z_j, the product E z of RMAAT's distance matrix [P], without E.
+
+    Args:
+        z: (..., N, m), floating point; float16 and bfloat16 are summed in float32.
+        scale: decay per position, >= 0; 0 sums all positions alike.
+
+    Returns:
+        (..., N, m), the dtype of z. Time and memory are O(N m).
+
+    Raises:
+        ValueError: for a negative scale or fewer than two axes.
+    """
+    if scale < 0:
+        raise ValueError(f"decayed_sum: scale must be >= 0, not {scale}")
+    if z.dim() < 2:
+        raise ValueError(f"decayed_sum: z must be (..., N, m), not of shape {tuple(z.shape)}")
+    with no_autocast(z):
+        x = at_least_float32(z)
+        neighbours = _sum_before(x, scale) + _sum_before(x.flip(-2), scale).flip(-2)
+        one_step = torch.exp(torch.tensor(-scale, dtype=x.dtype, device=x.device))
+        return (x + one_step * neighbours).to(z.dtype)
+
+
+def relative_positions(basis: Tensor, scale: float) -> Tensor:
+    """Return R = M^T (M E M^T), relative positions before the feature map [A: W_rel = M^T, D = M P M^T].
+
+    Args:
+        basis: M, (H, m, N), one m x N matrix a head.
+        scale: decay of E_ij = exp(-scale |i - j|) [P], >= 0.
+
+    Returns:
+        R, (H, N, m), in at least float32.
+    """
+    with no_autocast(basis):
+        basis_HmN = at_least_float32(basis)
+        basis_HNm = basis_HmN.mT
+        return basis_HNm @ (basis_HmN @ decayed_sum(basis_HNm, scale))

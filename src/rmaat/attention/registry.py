@@ -1,0 +1,258 @@
+"""The token mixers by name, each with the settings that it owns. Knows nothing of torch.
+
+A new attention needs a file with its module in this folder, and here its settings and one entry. An
+attention of another package needs an `Attention` named by an entry point of the group
+`rmaat.attention`, and can use the settings that are here.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from rmaat.errors import UserError
+from rmaat.ranges import at_least, odd, positive
+from rmaat.registry import Registry
+
+GROUP = "rmaat.attention"
+"""The entry point group through which other packages add attentions."""
+
+
+@dataclass(kw_only=True)
+class MixerSettings:
+    """The settings of one token mixer; this one has none."""
+
+    def check_attention(self) -> None:
+        """Raise `UserError` for a value out of its range."""
+
+
+@dataclass(kw_only=True)
+class AstroSettings(MixerSettings):
+    """The settings of astromorphic attention.
+
+    Args:
+        calcium_exponent: alpha of the calcium response g [A: 0.25 of 0.15 to 0.4 tested].
+        hebbian_scale: divisor of the Hebbian weights: 'auto', a number, or null [P: null]. With
+            'auto' the weights of a reading sum to about 1 for every length of a segment; null means
+            the width of a head.
+        position_decay: scale of exp(-scale |i - j|) in the astrocyte's relative positions [C].
+        basis_stride: neighbouring positions that share a column of the matrix M [C]. M makes the
+            astrocyte's relative positions.
+        hebbian_astro: add the astrocyte's Hebbian weights H_astro [P]. Without them there are no
+            relative positions.
+        hebbian_sigmoid: apply a sigmoid to the Hebbian weights [A; P has none].
+        presynaptic_plasticity: divide by the calcium response C [P].
+    """
+
+    calcium_exponent: float = 0.25
+    hebbian_scale: float | Literal["auto"] | None = "auto"
+    position_decay: float = 0.1
+    basis_stride: int = 1
+    hebbian_astro: bool = True
+    hebbian_sigmoid: bool = False
+    presynaptic_plasticity: bool = True
+
+    def check_attention(self) -> None:
+        """Raise `UserError` for a value out of its range."""
+        positive("calcium_exponent", self.calcium_exponent)
+        if isinstance(self.hebbian_scale, str):
+            if self.hebbian_scale != "auto":
+                raise UserError(f"hebbian_scale must be a number, 'auto' or null, not '{self.hebbian_scale}'")
+        elif self.hebbian_scale is not None:
+            positive("hebbian_scale", self.hebbian_scale)
+        if not self.position_decay >= 0:
+            raise UserError(f"position_decay must be >= 0, not {self.position_decay}")
+        at_least("basis_stride", self.basis_stride, 1)
+
+
+@dataclass(kw_only=True)
+class NystromformerSettings(MixerSettings):
+    """The settings of Nyström attention.
+
+    Args:
+        num_landmarks: nystromformer: most landmarks of a segment.
+        conv_kernel_size: nystromformer: positions that the convolution of values spans, odd.
+    """
+
+    num_landmarks: int = 64
+    conv_kernel_size: int = 33
+
+    def check_attention(self) -> None:
+        """Raise `UserError` for a value out of its range."""
+        at_least("num_landmarks", self.num_landmarks, 1)
+        odd("conv_kernel_size", self.conv_kernel_size)
+
+
+@dataclass(kw_only=True)
+class LinformerSettings(MixerSettings):
+    """The settings of Linformer's attention.
+
+    Args:
+        linformer_size: linformer: learned sums over positions that are attended to.
+    """
+
+    linformer_size: int = 64
+
+    def check_attention(self) -> None:
+        """Raise `UserError` for a value out of its range."""
+        at_least("linformer_size", self.linformer_size, 1)
+
+
+@dataclass(kw_only=True)
+class PerformerSettings(MixerSettings):
+    """The settings of Performer's attention.
+
+    Args:
+        num_random_features: performer: random features; null means m ln m for heads of width m.
+    """
+
+    num_random_features: int | None = None
+
+    def check_attention(self) -> None:
+        """Raise `UserError` for a value out of its range."""
+        if self.num_random_features is not None:
+            at_least("num_random_features", self.num_random_features, 1)
+
+
+@dataclass(kw_only=True)
+class VlaSettings(MixerSettings):
+    """The settings of variational linear attention.
+
+    Args:
+        ridge_penalty: vla: lambda of the least squares [C].
+    """
+
+    ridge_penalty: float = 1.0
+
+    def check_attention(self) -> None:
+        """Raise `UserError` for a value out of its range."""
+        positive("ridge_penalty", self.ridge_penalty)
+
+
+@dataclass(kw_only=True)
+class S4DSettings(MixerSettings):
+    """The settings of the diagonal state space.
+
+    Args:
+        state_size: s4d: states of each feature, even.
+    """
+
+    state_size: int = 64
+
+    def check_attention(self) -> None:
+        """Raise `UserError` for a value out of its range."""
+        at_least("state_size", self.state_size, 2)
+        if self.state_size % 2:
+            raise UserError(f"state_size must be even: states come in conjugate pairs; not {self.state_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """A token mixer, as far as settings, messages and listings need to know it.
+
+    Attributes:
+        module: the place "package.module:Class" of its module, a `rmaat.attention.base.Mixer`.
+        summary: one line, with the source.
+        ordered: whether the order of positions makes a difference, by a convolution, a recurrence
+            or relative positions.
+        ordered_by: the setting without which the order makes no difference, or None.
+        packs_memory: whether it writes the tokens into the memory positions itself. It then needs
+            memory tokens, and they stand at the front.
+        settings: the class of the settings that it owns; one that `AttentionSettings` inherits.
+        switches: settings among them that change nothing in another attention, and so are refused
+            there unless they have their defaults.
+    """
+
+    module: str
+    summary: str
+    ordered: bool = False
+    ordered_by: str | None = None
+    packs_memory: bool = False
+    settings: type[MixerSettings] = MixerSettings
+    switches: tuple[str, ...] = ()
+
+    @property
+    def setting_names(self) -> tuple[str, ...]:
+        """The names of the settings that it owns."""
+        return tuple(field.name for field in fields(self.settings))
+
+    def sees_order(self, settings: MixerSettings) -> bool:
+        """Whether the order of positions makes a difference under these settings."""
+        return self.ordered and (self.ordered_by is None or bool(getattr(settings, self.ordered_by)))
+
+
+BUILT_IN: dict[str, Attention] = {
+    "astro": Attention(
+        module="rmaat.attention.astro:AstromorphicMixer",
+        summary="linear attention with an astrocyte and presynaptic plasticity (arXiv 2601.00426)",
+        ordered=True,
+        ordered_by="hebbian_astro",
+        settings=AstroSettings,
+        switches=("hebbian_astro", "hebbian_sigmoid", "presynaptic_plasticity"),
+    ),
+    "softmax": Attention(
+        module="rmaat.attention.softmax:SoftmaxMixer",
+        summary="softmax attention (arXiv 1706.03762)",
+    ),
+    "linear": Attention(
+        module="rmaat.attention.linear:LinearMixer",
+        summary="linear attention, elu + 1 (arXiv 2006.16236)",
+    ),
+    "nystromformer": Attention(
+        module="rmaat.attention.nystromformer:NystromMixer",
+        summary="softmax attention through landmarks, and a convolution (arXiv 2102.03902)",
+        ordered=True,
+        settings=NystromformerSettings,
+    ),
+    "linformer": Attention(
+        module="rmaat.attention.linformer:LinformerMixer",
+        summary="softmax attention to learned sums over positions (arXiv 2006.04768)",
+        settings=LinformerSettings,
+    ),
+    "performer": Attention(
+        module="rmaat.attention.performer:PerformerMixer",
+        summary="softmax attention by positive random features (arXiv 2009.14794)",
+        settings=PerformerSettings,
+    ),
+    "luna": Attention(
+        module="rmaat.attention.luna:LunaMixer",
+        summary="attention packed into the memory tokens and unpacked (arXiv 2106.01540)",
+        packs_memory=True,
+    ),
+    "vla": Attention(
+        module="rmaat.attention.vla:VariationalMixer",
+        summary="linear attention by recursive least squares (arXiv 2605.11196)",
+        ordered=True,
+        settings=VlaSettings,
+    ),
+    "s4d": Attention(
+        module="rmaat.attention.s4d:S4DMixer",
+        summary="diagonal state space in both directions (arXiv 2206.11893)",
+        ordered=True,
+        settings=S4DSettings,
+    ),
+}
+"""The attentions of this package, in the order of the docs."""
+
+ATTENTION: Registry[Attention] = Registry(
+    "attention_type",
+    {**BUILT_IN},
+    group=GROUP,
+    entry_type=Attention,
+)
+"""All attentions: those of this package and, by entry points, of others."""
+
+
+@dataclass(kw_only=True)
+class AttentionSettings(
+    AstroSettings,
+    NystromformerSettings,
+    LinformerSettings,
+    PerformerSettings,
+    VlaSettings,
+    S4DSettings,
+):
+    """The settings of all attentions of this package, flat."""
+
+    def check_attention(self) -> None:
+        """Raise `UserError` for a value out of its range, whatever the attention in use."""
+        for attention in BUILT_IN.values():
+            attention.settings.check_attention(self)

@@ -1,0 +1,53 @@
+"""The registered tasks. A new task is one line here; everything else finds it by its name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rmaat.errors import UserError
+from rmaat.registry import Registry
+from rmaat.tasks.base import Task
+
+if TYPE_CHECKING:
+    from rmaat.tasks.options import FilesOptions, MemoryOptions
+
+TASKS: Registry[Task] = Registry(
+    "task",
+    {
+        "listops": "rmaat.tasks.listops:LISTOPS",
+        "listops_short": "rmaat.tasks.listops:LISTOPS_SHORT",
+        "imdb": "rmaat.tasks.imdb:IMDB",
+        "imdb_long": "rmaat.tasks.imdb:IMDB_LONG",
+        "imdb_lra": "rmaat.tasks.imdb:IMDB_LRA",
+        "cifar10": "rmaat.tasks.images:CIFAR10",
+        "mnist": "rmaat.tasks.images:MNIST",
+        "fashion_mnist": "rmaat.tasks.images:FASHION_MNIST",
+        "pathfinder32": "rmaat.tasks.pathfinder.task:PATHFINDER32",
+        "pathfinder32_intermediate": "rmaat.tasks.pathfinder.task:PATHFINDER32_INTERMEDIATE",
+        "pathfinder32_easy": "rmaat.tasks.pathfinder.task:PATHFINDER32_EASY",
+        "aan": "rmaat.tasks.aan:AAN",
+        "aan_lite": "rmaat.tasks.aan:AAN_LITE",
+        "recall": "rmaat.tasks.recall:RECALL",
+        "remember": "rmaat.tasks.retrieval:REMEMBER",
+        "rewrite": "rmaat.tasks.retrieval:REWRITE",
+        "stories": "rmaat.tasks.stories:STORIES",
+        "files": "rmaat.tasks.files:FILES",
+    },
+)
+"""Tasks by name, each given as the place to import it from when it is first asked for."""
+
+
+def task_of(name: str, options: FilesOptions | MemoryOptions | None = None) -> Task:
+    """Return the task of that name with the options that are not None.
+
+    Raises:
+        UserError: if the name is unknown, the task lacks one of the options, or a value is not
+            allowed.
+    """
+    task = TASKS[name]
+    values = {key: value for key, value in asdict(options).items() if value is not None} if options else {}
+    if foreign := sorted(values.keys() - set(task.option_names)):
+        settings = f"its settings are {', '.join(task.option_names)}" if task.option_names else "it has none"
+        raise UserError(f"{', '.join(foreign)}: no setting of the task {name}; {settings}")
+    return task.with_options(values)

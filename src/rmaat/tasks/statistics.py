@@ -1,0 +1,136 @@
+"""Part statistics: numbers of examples, classes and lengths, and what was dropped.
+
+They are stored as JSON beside each part's Arrow file, `train.json` beside `train.arrow`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class LengthStatistics:
+    """Tokens per sequence of one column, uncut, and how many were `cut` to `max_seq_len`."""
+
+    mean: float
+    p50: float
+    p95: float
+    longest: int
+    cut: int
+    max_seq_len: int
+
+    @classmethod
+    def of(cls, lengths: NDArray[np.int64], max_seq_len: int) -> LengthStatistics:
+        """Compute the statistics of lengths (B,), B at least 1."""
+        p50, p95 = np.percentile(lengths, (50, 95))
+        cut = int((lengths > max_seq_len).sum())
+        return cls(round(float(lengths.mean()), 2), float(p50), float(p95), int(lengths.max()), cut, max_seq_len)
+
+
+@dataclass(frozen=True)
+class PartStatistics:
+    """Statistics of one part: examples, examples by class, lengths by token column, and notes."""
+
+    examples: int
+    classes: Mapping[str, int]
+    lengths: Mapping[str, LengthStatistics]
+    notes: Sequence[str]
+
+    def to_json(self) -> str:
+        """Return all values as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> PartStatistics:
+        """Return the statistics that `to_json` wrote.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError: if the text is something else.
+        """
+        values = json.loads(text)
+        lengths = {column: LengthStatistics(**of_column) for column, of_column in values.pop("lengths").items()}
+        return cls(lengths=lengths, **values)
+
+    def sentence(self) -> str:
+        """Return the examples, lengths and notes on one line, for a log."""
+        lengths = [
+            f"{column}: mean length {of.mean:,.0f}, longest {of.longest:,}, {of.cut:,} cut to {of.max_seq_len:,}"
+            for column, of in self.lengths.items()
+        ]
+        return "; ".join([f"{self.examples:,} examples", *lengths, *self.notes])
+
+
+TABLE_HEADINGS = ("part", "examples", "tokens in", "p50", "p95", "longest", "cut")
+"""Headings of `table_rows`."""
+
+MOST_CLASSES_LISTED = 10
+
+
+def part_statistics(part: Dataset) -> PartStatistics:
+    """Return the statistics of a part that `rmaat.tasks.load` returned.
+
+    A selected or shuffled part has the statistics of the whole part.
+
+    Raises:
+        ValueError: if the part was not built by this package.
+    """
+    path = Path(part.cache_files[0]["filename"]).with_suffix(".json") if part.cache_files else None
+    if path is None or not path.is_file():
+        raise ValueError(f"no statistics at {path}: only parts that rmaat.tasks.load returned have them")
+    return PartStatistics.from_json(path.read_text())
+
+
+def dataset_statistics(dataset: DatasetDict) -> dict[str, PartStatistics]:
+    """Return the statistics of every part; see `part_statistics`."""
+    return {split: part_statistics(part) for split, part in dataset.items()}
+
+
+def table_rows(parts: Mapping[str, PartStatistics]) -> list[tuple[str, ...]]:
+    """Return one row under `TABLE_HEADINGS` for each part and token column."""
+    return [
+        (
+            split,
+            f"{part.examples:,}",
+            column,
+            f"{of.p50:,.0f}",
+            f"{of.p95:,.0f}",
+            f"{of.longest:,}",
+            f"{of.cut:,} to {of.max_seq_len:,}",
+        )
+        for split, part in parts.items()
+        for column, of in part.lengths.items()
+    ]
+
+
+def remarks(parts: Mapping[str, PartStatistics]) -> list[str]:
+    """Return one line on the classes of each part, and one for each note."""
+    return [f"{split}: {line}" for split, part in parts.items() for line in (_class_balance(part.classes), *part.notes)]
+
+
+def print_statistics(parts: Mapping[str, PartStatistics], console: Console) -> None:
+    """Print the table and the remarks."""
+    from rich.table import Table
+
+    listing = Table(*TABLE_HEADINGS, box=None, pad_edge=False)
+    for row in table_rows(parts):
+        listing.add_row(*row)
+    console.print(listing)
+    for line in remarks(parts):
+        console.print(line, highlight=False, markup=False)
+
+
+def _class_balance(classes: Mapping[str, int]) -> str:
+    if len(classes) <= MOST_CLASSES_LISTED:
+        return ", ".join(f"{name}: {count:,}" for name, count in classes.items())
+    return f"{len(classes)} classes of {min(classes.values()):,} to {max(classes.values()):,} examples"
