@@ -28,7 +28,7 @@ def test_a_step_past_its_allowance_fails_instead_of_the_machine(monkeypatch):
         step = build(method, shape, device)
         if shape.tokens > 128:
             message = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"
-            monkeypatch.setattr(step, "_forward_model", Mock(side_effect=RuntimeError(message)))
+            return replace(step, forward=Mock(side_effect=RuntimeError(message)))
         return step
 
     monkeypatch.setattr("rmaat.bench.measure.build", greedy)

@@ -11,7 +11,7 @@ from rmaat.bench.shape import Shape
 from rmaat.machine.provenance import provenance
 
 ALLOCATORS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTORCH_")
-"""Prefixes of environment variables that set how memory is allocated. They more than double a peak."""
+"""Prefixes of environment variables for the allocators, which can more than double a peak."""
 
 Begin = Callable[[str], None]
 """Called with the name of each piece of work before it begins."""
@@ -62,11 +62,11 @@ class Comparison:
         """Return the circumstances of the comparison, and the checks, as they are stored."""
         import torch
 
-        variables = sorted(os.environ.items())
+        environment = sorted(os.environ.items())
         return {
             **provenance(),
             "threads": torch.get_num_threads(),
-            "environment": {name: value for name, value in variables if name.startswith(ALLOCATORS)},
+            "environment": {k: value for k, value in environment if k.startswith(ALLOCATORS)},
             "device": self.device,
             "shape": asdict(self.shape),
             "gradients": [asdict(check) for check in self.checks.values()],

@@ -6,7 +6,6 @@ from typing import Any
 
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -34,7 +33,6 @@ def draw_memory(comparison: MemoryComparison, path: Path) -> None:
     rows, shape = comparison.rows, comparison.shape
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 5.6), layout="constrained")
-        FigureCanvasAgg(figure)
         memory, seconds = figure.subplots(1, 2)
         lengths = sorted({row.tokens for row in rows if row.method != FLOOR})
         _lines(memory, rows, lambda row: None if row.peak_bytes is None else row.peak_bytes / 2**20)
@@ -71,7 +69,6 @@ def draw_speed(comparison: SpeedComparison, path: Path) -> None:
     }
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 1.6 + 0.36 * len(bars)), layout="constrained")
-        FigureCanvasAgg(figure)
         axes = figure.subplots()
         rates, labels = ([bar[index] for bar in bars.values()] for index in (0, 1))
         drawn = axes.barh(list(bars), rates, color=[_colour(method) for method in bars])

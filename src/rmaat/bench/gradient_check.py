@@ -24,13 +24,7 @@ STEP = 1e-4
 
 
 class GradientError(NamedTuple):
-    """How far gradients are from the right ones.
-
-    Attributes:
-        error: the largest relative error of a tensor.
-        tensor: the name of that tensor.
-        error_of_all: the relative error of all tensors taken as one vector.
-    """
+    """How far gradients are from the right ones; see `GradientCheck`."""
 
     error: float
     tensor: str
@@ -44,9 +38,9 @@ class GradientCheck:
     Attributes:
         method: name of the method.
         reference: what it was compared with; None for a package's full backpropagation.
-        error: see `GradientError`, also for the next two; None if nothing was compared.
-        tensor: None if nothing was compared.
-        error_of_all: None if nothing was compared.
+        error: the largest relative error of a tensor; None if nothing was compared.
+        tensor: the name of that tensor.
+        error_of_all: the relative error of all tensors taken as one vector.
         bound: the largest error that passes.
         refusal: why the method is not reported, or None.
     """
@@ -142,7 +136,7 @@ def error_to_differences(method: Method, shape: Shape, device: str) -> GradientE
 
 
 def compare_gradients(gradients: dict[str, Tensor], right: dict[str, Tensor]) -> GradientError:
-    """Return the relative errors |a - b| / |b|; a missing gradient counts as 0, NaN as the worst."""
+    """Return the relative errors |a - b| / |b|; no gradient counts as 0, NaN as the worst."""
     differences, norms = {}, {}
     for name in sorted(gradients.keys() | right.keys()):
         a, b = gradients.get(name, torch.zeros(())), right.get(name, torch.zeros(()))

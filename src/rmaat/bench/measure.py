@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -18,6 +18,8 @@ from rmaat.bench.training_step import TrainingStep
 from rmaat.errors import UserError
 from rmaat.machine.memory import ResidentMemory, memory_of
 
+SIGNS = ("can't allocate memory", "bad_alloc", "not enough memory")
+"""Parts of the messages with which a CPU's allocators refuse."""
 MATRIX_PRODUCTS = 10
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
 
@@ -38,11 +40,6 @@ class Measurement:
     peak_bytes: int
     baseline_bytes: int
     step_seconds: tuple[float, ...]
-
-    @property
-    def seconds(self) -> float:
-        """The median of the timed steps."""
-        return median(self.step_seconds)
 
 
 def measure(
@@ -89,7 +86,8 @@ def measure(
             "the steps took less memory than starting up did, and this system cannot reset a "
             "process's peak; compare larger shapes"
         )
-    return Measurement(step.parameters, peak - baseline, baseline, tuple(seconds[warm_up:]))
+    parameters = sum(p.numel() for p in step.model.parameters() if p.requires_grad)
+    return Measurement(parameters, peak - baseline, baseline, tuple(seconds[warm_up:]))
 
 
 @contextlib.contextmanager
@@ -98,7 +96,8 @@ def raising_out_of_memory() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as failure:
-        if not _is_out_of_memory(failure):
+        named = isinstance(failure, MemoryError | torch.OutOfMemoryError)
+        if not named and not any(sign in str(failure).lower() for sign in SIGNS):
             raise
         raise OutOfMemoryError("a step wanted more memory than it was allowed") from None
 
@@ -109,13 +108,6 @@ def _timed(step: TrainingStep, tokens: int, device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-def _is_out_of_memory(failure: BaseException) -> bool:
-    signs = ("can't allocate memory", "bad_alloc", "not enough memory")
-    return isinstance(failure, MemoryError | torch.OutOfMemoryError) or any(
-        sign in str(failure).lower() for sign in signs
-    )
 
 
 def matrix_product_rate(device: str, bf16: bool) -> float:
@@ -172,16 +164,10 @@ def model_operations(name: str, shape: Shape, device: str) -> int:
     return total
 
 
-def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(grad, query, key, value)
-
-
 # PyTorch's counter knows only the CUDA kernels; the CPU's have the same shapes and products.
-_CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_CPU_ATTENTION: dict[Any, Callable[..., int]] = {
+    _FLASH: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    _FLASH_BACKWARD: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v),
 }

@@ -1,6 +1,7 @@
 """Peak memory of a training step by length of the sequence, and the longest that fits a limit."""
 
 from dataclasses import asdict, dataclass, field, replace
+from statistics import median
 from typing import Any
 
 from rmaat.bench.comparison import Begin, Comparison, Save
@@ -81,7 +82,8 @@ class MemoryComparison(Comparison):
         for tokens in (*self.tokens, *([] if self.limit is None else [self.longest])):
             replace(self.shape, tokens=tokens).check()
         if self.steps < 1 or self.warm_up < 0:
-            raise UserError(f"steps must be >= 1 and warm_up >= 0, not {self.steps} and {self.warm_up}")
+            counts = f"{self.steps} and {self.warm_up}"
+            raise UserError(f"steps must be >= 1 and warm_up >= 0, not {counts}")
 
     @property
     def pieces(self) -> int:
@@ -113,8 +115,8 @@ class MemoryComparison(Comparison):
     def _points(self) -> list[tuple[str, int]]:
         """Return methods with lengths. What reads one segment is measured at one length."""
         points = [(name, tokens) for name in self.methods for tokens in self.tokens]
-        shortest = self.tokens[0]
-        return [point for point in points if point[1] == shortest or not METHODS[point[0]].first_segment]
+        least = self.tokens[0]
+        return [(name, n) for name, n in points if n == least or not METHODS[name].first_segment]
 
     def _searched(self) -> list[str]:
         names = [] if self.limit is None else self.methods
@@ -125,7 +127,9 @@ class MemoryComparison(Comparison):
         arguments = (name, shape, self.device, self.warm_up, self.steps)
         found, failure = self.attempt(measure, *arguments)
         row = MemoryRow(name, METHODS[name].tokens(shape), failure=failure)
-        return row if found is None else replace(row, **asdict(found), seconds=found.seconds)
+        if found is None:
+            return row
+        return replace(row, **asdict(found), seconds=median(found.step_seconds))
 
     def _search(self, name: str) -> Largest:
         assert self.limit is not None

@@ -28,7 +28,7 @@ class Method:
     """One way to take a training step.
 
     Attributes:
-        model: one of `rmaat.presets.MODELS`, or with `package` one of `rmaat.bench.models.PACKAGED`.
+        model: one of `rmaat.presets.MODELS`, or of `rmaat.bench.models.PACKAGED` with a package.
         backprop: 'full', 'replay', 'checkpoint' (each segment) or 'checkpoint_layers'.
         summary: one line, for help texts.
         package: the package that the model is from; None for this project's.
@@ -65,7 +65,8 @@ MEMFORMER = Package("memformer", "memformer==0.3.1")
 def _astro(backprop: str, summary: str, first_segment: bool = False) -> Method:
     # Without retention factors, which would shrink the gradients of early segments.
     settings = {"astro_mem": False}
-    return Method("rmaat", backprop, f"astromorphic attention{summary}", None, settings, first_segment)
+    summary = f"astromorphic attention{summary}"
+    return Method("rmaat", backprop, summary, None, settings, first_segment)
 
 
 def _packaged(model: str, package: Package, summary: str) -> dict[str, Method]:
@@ -85,7 +86,7 @@ COMPARED = {
     "transformer_checkpoint": Method(
         "transformer", "checkpoint_layers", "the same, torch.utils.checkpoint on each layer"
     ),
-    **_packaged("recurrent_memory_transformer_pytorch", RMT, "that package at its defaults, no dropout"),
+    **_packaged("recurrent_memory_transformer_pytorch", RMT, "that package as it is, no dropout"),
     **_packaged(
         "recurrent_memory_transformer_pytorch_plain",
         RMT,

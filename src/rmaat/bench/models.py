@@ -16,7 +16,6 @@ from rmaat.bench.methods import Method
 from rmaat.bench.shape import NUM_LABELS, VOCAB_SIZE, Shape
 from rmaat.bench.training_step import TrainingStep
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
-from rmaat.models.segment import SegmentEncoder
 from rmaat.presets import resolve
 
 BACKPROPS: dict[str, Callable[[], Backprop]] = {
@@ -36,16 +35,26 @@ def build(method: Method, shape: Shape, device: str) -> TrainingStep:
         device: 'cpu' or 'cuda'.
     """
     torch.manual_seed(0)
-    if method.package is not None:
-        return PACKAGED[method.model](shape, device, method.backprop == "replay")
+    if method.package is None:
+        step = _project_model(method, shape, device)
+    else:
+        step = PACKAGED[method.model](shape, device, method.backprop == "replay")
+    step.model.to(device).train()
+    return step
+
+
+def _project_model(method: Method, shape: Shape, device: str) -> TrainingStep:
     settings = resolve(shape.settings(), {"model": method.model}, method.settings)
     del settings["model"]
     settings |= {"vocab_size": VOCAB_SIZE, "num_labels": NUM_LABELS}
     config = RmaatConfig(**settings)
     model = RmaatForSequenceClassification(config)
     model.backprop = BACKPROPS[method.backprop]()
-    if method.backprop == "checkpoint_layers":
-        _checkpoint_layers(model.rmaat.encoder)
+    for block in model.rmaat.encoder.layers() if method.backprop == "checkpoint_layers" else ():
+        # Dropout masks are arguments of a block, so there is no generator's state to restore.
+        block.forward = partial(  # type: ignore[method-assign]
+            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+        )
     if shape.torch_compile:
         model.rmaat.encoder.compile(dynamic=False)
 
@@ -57,24 +66,11 @@ def build(method: Method, shape: Shape, device: str) -> TrainingStep:
     return TrainingStep(model, shape, device, forward, id_type=torch.uint8)
 
 
-def _checkpoint_layers(encoder: SegmentEncoder) -> None:
-    for block in encoder.layers():
-        # Dropout masks are arguments of a block, so there is no generator's state to restore.
-        repeated = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
-        block.forward = repeated  # type: ignore[method-assign]
+def _rmt(shape: Shape, device: str, replay: bool, **options: Any) -> TrainingStep:
+    """Build recurrent-memory-transformer-pytorch: a causal language model, its loss of all tokens.
 
-
-def _recurrent_memory_transformer(shape: Shape, device: str, replay: bool, **changes: Any) -> TrainingStep:
-    """Build recurrent-memory-transformer-pytorch: a causal language model, its loss over all tokens.
-
-    Its gated feed-forward part has as many weights as the shape's.
-
-    Args:
-        shape: width, depth, heads, feed-forward width, memory tokens, batch.
-        device: 'cpu' or 'cuda'.
-        replay: use its memory_replay_backprop, else full backpropagation.
-        changes: its further arguments. By default it has XL memories of a segment and four residual
-            streams.
+    By default it has XL memories of a segment and four residual streams; `options` are further
+    arguments. Its gated feed-forward part has as many weights as the shape's.
     """
     from recurrent_memory_transformer_pytorch import (
         RecurrentMemoryTransformer,
@@ -90,7 +86,7 @@ def _recurrent_memory_transformer(shape: Shape, device: str, replay: bool, **cha
         dim_head=shape.hidden_size // shape.num_attention_heads,
         heads=shape.num_attention_heads,
         ff_mult=shape.intermediate_size / shape.hidden_size,
-        **changes,
+        **options,
     )
     model = RecurrentMemoryTransformerWrapper(inner)
 
@@ -104,7 +100,7 @@ def _recurrent_memory_transformer(shape: Shape, device: str, replay: bool, **cha
 
 
 def _memformer(shape: Shape, device: str, replay: bool) -> TrainingStep:
-    """Build memformer: an encoder over segments, and a decoder of one layer that predicts the label.
+    """Build memformer: an encoder over segments, and one decoder layer that predicts the label.
 
     Its replay needs the decoder. Each layer of its encoder has cross-attention to the memory beside
     self-attention. Full backpropagation is the loop of its replay with the graph alive.
@@ -139,11 +135,10 @@ def _memformer(shape: Shape, device: str, replay: bool) -> TrainingStep:
     return TrainingStep(model, shape, device, forward)
 
 
+PLAIN: dict[str, Any] = {"use_xl_memories": False, "num_residual_streams": 1}
 PACKAGED: dict[str, Callable[[Shape, str, bool], TrainingStep]] = {
-    "recurrent_memory_transformer_pytorch": _recurrent_memory_transformer,
-    "recurrent_memory_transformer_pytorch_plain": partial(
-        _recurrent_memory_transformer, use_xl_memories=False, num_residual_streams=1
-    ),
+    "recurrent_memory_transformer_pytorch": _rmt,
+    "recurrent_memory_transformer_pytorch_plain": partial(_rmt, **PLAIN),
     "memformer": _memformer,
 }
 """Other packages' models: (shape, device, whether to use the package's replay) -> the step.

@@ -59,13 +59,10 @@ def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[A
         answer = pickle.dumps((function(*arguments), None))
     except Exception as failure:
         failure.add_note(traceback.format_exc())
-        answer = pickle.dumps((None, _picklable(failure)))
+        try:
+            answer = pickle.dumps((None, failure))
+            pickle.loads(answer)
+        except Exception:
+            substitute = RuntimeError(f"{type(failure).__name__}: {failure}")
+            answer = pickle.dumps((None, substitute))
     sender.send_bytes(answer)
-
-
-def _picklable(failure: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(failure))
-    except Exception:
-        return RuntimeError(f"{type(failure).__name__}: {failure}")
-    return failure

@@ -8,6 +8,11 @@ from rmaat.settings import ModelSettings
 
 NUM_LABELS = 2
 VOCAB_SIZE = 256
+SHARED_SETTINGS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("hidden_dropout_prob", "num_memory_tokens"),
+)
+"""Fields of a shape that are settings of a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +73,10 @@ class Shape:
 
         The readout is over all segments, so that each has a gradient large enough to compare.
         """
-        return {
+        return {name: getattr(self, name) for name in SHARED_SETTINGS} | {
             "max_seq_len": self.tokens,
             "num_segments": self.segments,
-            "num_memory_tokens": self.num_memory_tokens,
             "readout": "running_mean",
-            "hidden_size": self.hidden_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": self.num_attention_heads,
-            "intermediate_size": self.intermediate_size,
-            "hidden_dropout_prob": self.hidden_dropout_prob,
         }
 
     def small(self) -> "Shape":

@@ -64,8 +64,8 @@ class SpeedComparison(Comparison):
         self.shape.check()
         if self.repeats < 1 or self.warm_up < 0 or self.repeats * self.steps < LEAST_STEPS:
             raise UserError(
-                f"repeats * steps must be at least {LEAST_STEPS} for a median, and warm_up >= 0: got "
-                f"repeats {self.repeats}, steps {self.steps}, warm_up {self.warm_up}"
+                f"repeats * steps must be at least {LEAST_STEPS} for a median, and warm_up >= 0: "
+                f"got repeats {self.repeats}, steps {self.steps}, warm_up {self.warm_up}"
             )
 
     @property

@@ -60,7 +60,8 @@ def speed_listing(comparison: SpeedComparison) -> Listing:
         if row.seconds is None or row.tokens_per_second is None or row.share is None:
             rows.append((row.method, str(row.failure), *[""] * (4 + len(BASES))))
             continue
-        ratios = (f"{row.relative_to[base]:.2f}" if base in row.relative_to else "" for base in BASES)
+        relative = row.relative_to
+        ratios = (f"{relative[base]:.2f}" if base in relative else "" for base in BASES)
         times = (f"{row.seconds:.3f}", f"{row.tokens_per_second:,.0f}", *ratios)
         rows.append((row.method, *times, f"{100 * row.share:.1f}", f"{row.parameters:,}"))
     ratios = (f"time over {base}" for base in BASES)

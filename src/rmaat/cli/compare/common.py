@@ -36,9 +36,10 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         type=str,
         nargs="+",
         metavar="NAME",
-        help=f"any model of `rmaat list models`, or (default: all whose packages are installed) {summaries}",
+        help="default: all of these whose packages are installed; any model of `rmaat list models` "
+        f"can be named too; {summaries}",
     )
-    parser.add_argument("--device", type=str | None, help="cpu or cuda (default: cuda if there is one)")
+    parser.add_argument("--device", type=str | None, help="cpu or cuda (default: cuda if present)")
 
 
 def device_of(asked: str | None) -> str:
@@ -50,7 +51,7 @@ def device_of(asked: str | None) -> str:
         return "cuda" if available else "cpu"
     one_of("device", asked, DEVICES)
     if asked == "cuda" and not available:
-        raise UserError("device cuda: PyTorch sees no CUDA device here; leave --device out, or say cpu")
+        raise UserError("device cuda: PyTorch sees no CUDA device here; leave out --device")
     return asked
 
 

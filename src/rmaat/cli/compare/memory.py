@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=str | None,
         help="also find the longest sequence, batch 1, within this peak, such as 2GiB",
     )
-    parser.add_argument("--longest", type=int, default=LONGEST, help="end of the search with --limit, in tokens")
+    parser.add_argument("--longest", type=int, default=LONGEST, help="end of the search, in tokens")
 
 
 def run(arguments: Namespace) -> None:

@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat compare speed`."""
     add_common_arguments(parser)
     parser.add_class_arguments(Shape)
-    parser.add_argument("--repeats", type=int, default=5, help="rounds, each with a process for every method")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds over all methods")
     parser.add_argument("--warm_up", type=int, default=1, help="untimed steps of each process")
     parser.add_argument("--steps", type=int, default=2, help="timed steps of each process")
 
