@@ -24,8 +24,9 @@ FORMS = {
     "s4d": {"attention_type": "s4d"},
     "vla": {"attention_type": "vla"},
 }
-ALLOWED = {"performer": 1.25, "luna": 1.25, "nystromformer": 1.4, "s4d": 1.4, "vla": 1.8}
-"""Of softmax attention's common part. Published forms of baselines: convolutions and recurrences, whose weights do not sum to 1."""
+ALLOWED = {"luna": 2.2, "nystromformer": 1.6, "s4d": 3.5, "vla": 2.2}
+"""Bounds of baselines whose weights do not sum to 1 as published: convolutions, recurrences, and packing into as many positions as
+there are tokens."""
 
 
 def make_model(**settings) -> RmaatForSequenceClassification:
@@ -33,19 +34,17 @@ def make_model(**settings) -> RmaatForSequenceClassification:
     return RmaatForSequenceClassification(RmaatConfig(**{**shape, "hidden_dropout_prob": 0.0, **settings})).eval()
 
 
-def of_one_model(seed: int, n: int, **settings) -> torch.Tensor:
+def of_one_model(model: RmaatForSequenceClassification, ids_BN: torch.Tensor) -> torch.Tensor:
     """Cosine similarity of two positions after the last layer, then, by layer, the common part of what the mixer reads over the
     positions' own part of the residual."""
-    torch.manual_seed(seed)
-    model = make_model(max_seq_len=n, num_segments=1, **settings)
-    encoder, memory = model.rmaat.encoder, model.config.num_memory_tokens
+    encoder, memory, n = model.rmaat.encoder, model.config.num_memory_tokens, ids_BN.shape[1]
     states, readings = [], []
     for block in encoder.blocks:
         block.register_forward_pre_hook(lambda _, given: states.append(given[0][:, memory:]))
         block.mixer.register_forward_hook(lambda _, given, read: readings.append(read[:, memory:]))
     encoder.final_norm.register_forward_hook(lambda _, given, x: states.append(x[:, memory:]))
     with torch.no_grad():
-        model(torch.randint(0, 32, (2, n)))
+        model(ids_BN)
     direction = normalize(states.pop(), dim=-1)
     cosine = (direction.sum(1).square().sum(-1) - n).mean() / (n * (n - 1))
     own = torch.stack([(x - x.mean(1, keepdim=True)).norm(dim=-1).mean() for x in states])
@@ -54,20 +53,27 @@ def of_one_model(seed: int, n: int, **settings) -> torch.Tensor:
 
 
 @functools.cache
-def start(form: str, n: int, layers: int, norm_first: bool, seeds: int, scale: float | str | None = "auto"):
-    settings = {"attention_type": "softmax"} if form == "softmax" else FORMS[form]
-    settings = {**settings, "num_hidden_layers": layers, "norm_first": norm_first, "hebbian_scale": scale}
-    return torch.stack([of_one_model(seed, n, **settings) for seed in range(seeds)]).mean(0)
+def over_softmax(form: str, n: int, layers: int, norm_first: bool, seeds: int, scale: float | str | None = "auto"):
+    """The figures of `of_one_model` over those of softmax attention, whose model has all weights that both have: only attention
+    differs. Means over seeds, the layers' in the order of the layers."""
+    settings = {"max_seq_len": n, "num_segments": 1, "num_hidden_layers": layers, "norm_first": norm_first}
+    sums = [0, 0]
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        model = make_model(**settings, **FORMS[form], hebbian_scale=scale)
+        softmax = make_model(**settings, attention_type="softmax", num_memory_tokens=model.config.num_memory_tokens)
+        shapes = {name: x.shape for name, x in softmax.state_dict().items()}
+        common = {name: x for name, x in model.state_dict().items() if shapes.get(name) == x.shape}
+        softmax.load_state_dict(common, strict=False)
+        ids_BN = torch.randint(0, 32, (2, n))
+        for index, one in enumerate((model, softmax)):
+            sums[index] = sums[index] + of_one_model(one, ids_BN)
+    return sums[0] / sums[1]
 
 
 def check(form: str, n: int, layers: int, norm_first: bool, seeds: int) -> None:
-    found, softmax = (start(of, n, layers, norm_first, seeds) for of in (form, "softmax"))
-    ratio = found / softmax
-    allowed = ALLOWED.get(form, 1.1)
-    assert ratio[0] <= allowed, ratio
-    # A single layer's ratio varies by several hundredths from some seeds to others.
-    assert ratio[1:].mean() <= allowed, ratio
-    assert ratio[1:].max() <= allowed + 0.15, ratio
+    ratio = over_softmax(form, n, layers, norm_first, seeds)
+    assert ratio.max() <= ALLOWED.get(form, 1.1), ratio
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -75,7 +81,7 @@ def check(form: str, n: int, layers: int, norm_first: bool, seeds: int) -> None:
 @pytest.mark.parametrize("n", [16, 256])
 @pytest.mark.parametrize("form", ["astro", "astro with a sigmoid"])
 def test_positions_stay_apart(form, n, layers, norm_first):
-    check(form, n, layers, norm_first, 8)
+    check(form, n, layers, norm_first, 2)
 
 
 @pytest.mark.slow
@@ -86,11 +92,13 @@ def test_positions_stay_apart(form, n, layers, norm_first):
 def test_positions_stay_apart_in_every_attention(form, n, layers, norm_first):
     if form == "vla" and n > 1024:
         pytest.skip("its recurrence takes minutes at this length")
-    check(form, n, layers, norm_first, 8 if n <= 256 else 4 if n <= 1024 else 2)
+    check(form, n, layers, norm_first, 4 if n <= 256 else 2)
 
 
 def test_the_width_of_a_head_as_divisor_makes_all_positions_one():
-    assert start("astro", 256, 8, False, 1, scale=None)[0] > 0.999
+    torch.manual_seed(0)
+    model = make_model(max_seq_len=256, num_segments=1, num_hidden_layers=8, norm_first=False, hebbian_scale=None)
+    assert of_one_model(model, torch.randint(0, 32, (2, 256)))[0] > 0.999
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
