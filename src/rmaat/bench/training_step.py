@@ -44,7 +44,7 @@ class TrainingStep:
     def loss(self, tokens: int) -> float:
         """Return the loss that a step differentiates, without gradients."""
         loss = self._compute_loss(tokens)
-        assert loss is not None, "the package returns its loss"
+        assert loss is not None, "only a package that runs the backward pass has no loss"
         return loss.item()
 
     def _compute_loss(self, tokens: int) -> Tensor | None:
