@@ -23,8 +23,9 @@ from torch import nn
 from torch.func import functional_call
 
 from rmaat.backprop import Tensors
-from rmaat.compare.methods import METHODS
-from rmaat.compare.shapes import Shape
+from rmaat.bench.methods import METHODS
+from rmaat.bench.models import build
+from rmaat.bench.shape import Shape
 from rmaat.machine.provenance import provenance
 from rmaat.models import recurrent
 from rmaat.models.functional import CallLock, FunctionalModule
@@ -68,14 +69,14 @@ def used(way: str) -> Iterator[None]:
 
 def measure(method: str, shape: Shape, pairs: int) -> dict[str, Any]:
     """Return the seconds of each step by both ways, their medians, and the median of the ratios."""
-    work = METHODS[method].build(shape, "cpu")
+    training_step = build(METHODS[method], shape, "cpu")
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for pair in range(-1, pairs):
         # Each way comes first in every other pair.
         for way in list(WAYS)[:: 1 if pair % 2 else -1]:
             with used(way):
                 started = time.perf_counter()
-                work.step(shape.tokens)
+                training_step(shape.tokens)
                 # The first pair is a warm-up.
                 if pair >= 0:
                     seconds[way].append(time.perf_counter() - started)

@@ -18,8 +18,9 @@ import torch
 import torch._inductor.config
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from rmaat.compare.methods import METHODS
-from rmaat.compare.shapes import Shape
+from rmaat.bench.methods import METHODS
+from rmaat.bench.models import build
+from rmaat.bench.shape import Shape
 from rmaat.machine.provenance import provenance
 from rmaat.models.segment import SegmentEncoder
 
@@ -46,14 +47,14 @@ KIND_OF = {operator: kind for kind, operators in KINDS.items() for operator in o
 
 def profiled(method: str, shape: Shape) -> dict[str, Any]:
     """Seconds by kind, and of the operators that no kind names."""
-    work = METHODS[method].build(shape, "cpu")
-    for module in work.model.modules():
+    step = build(METHODS[method], shape, "cpu")
+    for module in step.model.modules():
         if isinstance(module, SegmentEncoder):
             module.keep_masks = record_function(DRAWING)(module.keep_masks)
     for _ in range(2):
-        work.step(shape.tokens)
+        step(shape.tokens)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        work.step(shape.tokens)
+        step(shape.tokens)
     by_kind: Counter[str] = Counter()
     unnamed: Counter[str] = Counter()
     for row in seen.key_averages():

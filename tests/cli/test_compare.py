@@ -5,13 +5,15 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from statistics import median
 
 import pytest
 
+from rmaat.bench.gradient_check import build
+from rmaat.bench.measure import MATRIX_SIZE, measure
 from rmaat.cli.compare import VERBS
 from rmaat.cli.main import main
-from rmaat.compare.measure import measure
-from rmaat.compare.methods import METHODS
 from rmaat.machine.memory import ResidentMemory
 
 TINY = [
@@ -23,12 +25,12 @@ TINY = [
 @pytest.fixture
 def in_process(monkeypatch):
     """No processes are started and no limit is set on this one."""
-    monkeypatch.setattr("rmaat.compare.processes.in_fresh_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr("rmaat.bench.processes.in_fresh_process", lambda function, *arguments: function(*arguments))
     peaks = itertools.count(2**20, 2**20)
     monkeypatch.setattr(ResidentMemory, "limit_growth", lambda self, allowance=None: None)
     monkeypatch.setattr(ResidentMemory, "used", lambda self: 0)
     monkeypatch.setattr(ResidentMemory, "peak", lambda self: next(peaks))
-    monkeypatch.setitem(__import__("rmaat.compare.rates", fromlist=["x"]).MATRIX_SIZE, "cpu", 64)
+    monkeypatch.setitem(MATRIX_SIZE, "cpu", 64)
     monkeypatch.setenv("COLUMNS", "160")
 
 
@@ -92,31 +94,37 @@ def test_a_killed_comparison_leaves_its_first_row_and_says_what_it_did(in_proces
         measured.append(measure(*arguments))
         return measured[0]
 
-    monkeypatch.setattr(f"rmaat.compare.{verb}.measure", interrupted)
+    monkeypatch.setattr(f"rmaat.bench.{verb}.measure", interrupted)
     methods = ["--methods", "one_segment", "replay", "--tokens", "64"]
     assert main(["compare", verb, *TINY, *methods, "--output", str(tmp_path)]) != 0
     assert [path.name for path in tmp_path.iterdir()] == [f"{verb}.json"]
     rows = json.loads((tmp_path / f"{verb}.json").read_text())["rows"]
-    assert [(row["method"], row["seconds"]) for row in rows] == [("one_segment", measured[0].seconds)]
+    seconds = median(measured[0].step_seconds)
+    assert [(row["method"], row["seconds"]) for row in rows] == [("one_segment", seconds)]
     lines = [line for line in capfd.readouterr().err.splitlines() if " ..." in line]
     assert re.fullmatch(r"gradients of one_segment \.\.\. \d+\.\d s", lines[verb == "speed"])
     assert re.fullmatch(r"replay, (64 tokens|round 1) \.\.\.", lines[-1])
 
 
-def test_a_wrong_method_is_told_and_not_reported(in_process, monkeypatch, tmp_path, capsys):
-    from dataclasses import replace
+def test_a_wrong_method_is_named_and_not_reported(in_process, monkeypatch, tmp_path, capsys):
+    def build_other_dropout(method, shape, device):
+        drop = 0.3 if method.backprop == "replay" else 0.1
+        return build(method, replace(shape, hidden_dropout_prob=drop), device)
 
-    from rmaat.compare.methods import Method
-
-    def build(shape, device):
-        return METHODS["replay"].build(replace(shape, hidden_dropout_prob=0.3), device)
-
-    monkeypatch.setitem(METHODS._entries, "broken", Method("other dropout", build, "full"))
-    assert main(["compare", "memory", *TINY, "--methods", "broken", "--tokens", "64", "--output", str(tmp_path)]) == 0
-    assert "broken: not reported, gradients wrong by" in capsys.readouterr().out
+    monkeypatch.setattr("rmaat.bench.gradient_check.build", build_other_dropout)
+    command = ["compare", "memory", *TINY, "--methods", "replay", "--tokens", "64"]
+    assert main([*command, "--output", str(tmp_path)]) == 0
+    assert "replay: not reported, gradients wrong by" in capsys.readouterr().out
     found = json.loads((tmp_path / "memory.json").read_text())
     assert found["rows"] == []
     assert "gradients wrong" in found["gradients"][0]["refusal"]
+
+
+def test_any_model_is_measured_by_its_name(in_process, tmp_path):
+    command = ["compare", "memory", *TINY, "--methods", "rlt", "--tokens", "64", "--steps", "1"]
+    assert main([*command, "--output", str(tmp_path)]) == 0
+    (row,) = json.loads((tmp_path / "memory.json").read_text())["rows"]
+    assert (row["method"], row["tokens"], row["failure"]) == ("rlt", 64, None)
 
 
 @pytest.mark.slow
@@ -157,7 +165,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, flags, said):
 
 
 def test_a_package_asked_for_by_name_must_be_there(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("rmaat.compare.methods.Package.is_installed", lambda self: False)
+    monkeypatch.setattr("rmaat.bench.methods.Package.is_installed", lambda self: False)
     assert main(["compare", "memory", *TINY, "--methods", "memformer", "--output", str(tmp_path)]) == 2
     assert "pip install 'memformer==" in capsys.readouterr().err
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
-from rmaat.compare.measure import measure
-from rmaat.compare.shapes import Shape
+from rmaat.bench.measure import measure
+from rmaat.bench.shape import Shape
 
 pytestmark = [
     pytest.mark.gpu,

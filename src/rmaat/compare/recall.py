@@ -16,8 +16,8 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rmaat.compare.figures import DPI, MARKERS, STYLE
-from rmaat.compare.tables import Listing
+from rmaat.bench.figures import DPI, MARKERS, STYLE
+from rmaat.bench.tables import Listing
 from rmaat.errors import UserError
 from rmaat.grid.cells import Cell
 from rmaat.machine.files import write_figure, write_json

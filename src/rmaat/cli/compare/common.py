@@ -2,52 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rmaat.compare.methods import METHODS, chosen
-from rmaat.compare.shapes import Shape
+from rmaat.bench.methods import COMPARED, chosen
+from rmaat.bench.shape import Shape
 from rmaat.errors import UserError
 from rmaat.settings import one_of
 
 if TYPE_CHECKING:
-    from rmaat.compare.run import Setting
-    from rmaat.compare.tables import Listing
+    from rmaat.bench.memory import MemoryComparison
+    from rmaat.bench.speed import SpeedComparison
+    from rmaat.bench.tables import Listing
 
 DEVICES = ("cpu", "cuda")
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
-    """The flags of output, methods and device."""
-    lines = "; ".join(f"{name}: {METHODS[name].line}" for name in METHODS.names())
+    """Declare the flags of output, methods and device."""
+    summaries = "; ".join(f"{name}: {method.summary}" for name, method in COMPARED.items())
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder for JSON and figure; made where missing"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for JSON and figure; made if missing",
     )
     parser.add_argument(
         "--methods",
         type=str,
         nargs="+",
         metavar="NAME",
-        help=f"all whose packages are installed by default; {lines}",
+        help="default: all of these whose packages are installed; any model of `rmaat list models` "
+        f"can be named too; {summaries}",
     )
-    parser.add_argument("--device", type=str | None, help="cpu or cuda (default: cuda where there is one)")
-
-
-def shape_of(arguments: Namespace) -> Shape:
-    """The shape from its flags; where --tokens is a list, its first."""
-    given = {f.name: arguments[f.name] for f in fields(Shape)}
-    if isinstance(given["tokens"], list):
-        given["tokens"] = given["tokens"][0]
-    return Shape(**given)
+    parser.add_argument("--device", type=str | None, help="cpu or cuda (default: cuda if present)")
 
 
 def device_of(asked: str | None) -> str:
-    """The device asked for, or the best there is; raises `UserError` for one that is not there."""
+    """Return the device asked for, or by default the best; raises `UserError` if it is missing."""
     import torch
 
     available = torch.cuda.is_available()
@@ -55,50 +51,52 @@ def device_of(asked: str | None) -> str:
         return "cuda" if available else "cpu"
     one_of("device", asked, DEVICES)
     if asked == "cuda" and not available:
-        raise UserError("device cuda: PyTorch sees no CUDA device here; leave --device out, or say cpu")
+        raise UserError("device cuda: PyTorch sees no CUDA device here; leave out --device")
     return asked
 
 
-def setting_of(arguments: Namespace, begin: Callable[[str], None]) -> Setting:
-    """What both comparisons are made of."""
-    from rmaat.compare.processes import in_fresh_process, in_this_process
-    from rmaat.compare.run import Setting
+def common_settings(arguments: Namespace) -> dict[str, Any]:
+    """Return the settings of a `rmaat.bench.comparison.Comparison`, of its first length if many."""
+    from rmaat.bench.processes import in_fresh_process, in_this_process
     from rmaat.training.compiler import check_compiler
     from rmaat.training.precision import warn_of_slow_bf16
 
     methods, absent = chosen(arguments.methods)
-    shape, device = shape_of(arguments), device_of(arguments.device)
+    device = device_of(arguments.device)
+    sizes = {f.name: arguments[f.name] for f in fields(Shape)}
+    if isinstance(sizes["tokens"], list):
+        sizes["tokens"] = sizes["tokens"][0]
+    shape = Shape(**sizes)
     if shape.torch_compile:
         check_compiler(device)
     if shape.bf16:
         warn_of_slow_bf16(device)
-    call = in_this_process if device == "cuda" else in_fresh_process
-    return Setting(shape, methods, absent, device, call, begin)
+    return {
+        "shape": shape,
+        "methods": methods,
+        "absent": absent,
+        "device": device,
+        "call": in_this_process if device == "cuda" else in_fresh_process,
+        "warm_up": arguments.warm_up,
+        "steps": arguments.steps,
+    }
 
 
-class Bar:
-    """Progress of named pieces of work, see `named_bar`; before it is shown nothing happens."""
+def run_comparison(comparison: MemoryComparison | SpeedComparison, output: Path, name: str) -> Path:
+    """Run a comparison, write `name`.json after every row, and return the folder."""
+    from rmaat.cli.folders import writable_folder
+    from rmaat.cli.progress import named_bar
+    from rmaat.machine.files import write_json
 
-    def __init__(self) -> None:
-        self._advance: Callable[[str], None] | None = None
-
-    def begin(self, what: str) -> None:
-        """Show what is being done now."""
-        if self._advance is not None:
-            self._advance(what)
-
-    @contextmanager
-    def shown(self, pieces: int) -> Iterator[None]:
-        """Show the bar over so many pieces of work."""
-        from rmaat.cli.progress import named_bar
-
-        with named_bar(pieces) as self._advance:
-            yield
-        self._advance = None
+    comparison.check()
+    folder = writable_folder(output)
+    with named_bar(comparison.pieces) as begin:
+        comparison.run(begin, lambda results: write_json(folder / f"{name}.json", results))
+    return folder
 
 
 def print_tables(listings: list[Listing], remarks: list[str]) -> None:
-    """Tables, then one line a remark."""
+    """Print tables, then a line for each remark."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,6 +1,6 @@
 import pytest
 
-from rmaat.compare.shapes import Shape
+from rmaat.bench.shape import Shape
 
 
 @pytest.fixture
@@ -15,13 +15,3 @@ def tiny() -> Shape:
         num_attention_heads=2,
         intermediate_size=32,
     )
-
-
-def in_this_process(function, *arguments):
-    """What stands in for a fresh process where only the bookkeeping is tested."""
-    return function(*arguments)
-
-
-@pytest.fixture
-def call():
-    return in_this_process

@@ -1,22 +1,18 @@
-"""Calls in a process of their own, so that no measurement sees what another one left behind."""
+"""Calls in fresh processes, so that no measurement depends on the ones before."""
 
 import multiprocessing
 import pickle
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
+
+Call = Callable[..., Any]
+"""(function, *arguments) -> the function's result: one of the two functions below."""
 
 
-class KilledError(RuntimeError):
-    """The process was ended from outside before it had an answer; mostly for want of memory."""
-
-
-class Call(Protocol):
-    """How the functions of a comparison are called: in fresh processes, or in this one."""
-
-    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The function's result."""
+class OutOfMemoryError(RuntimeError):
+    """A step wanted more memory than there was, or its process was killed, mostly for that."""
 
 
 def in_this_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -28,11 +24,12 @@ def in_this_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result from a newly started interpreter, which is ended with this call.
+    """Return the function's result from a new interpreter, which ends with this call.
 
     Raises:
-        KilledError: where the process ended without a whole answer.
-        Exception: what the function raised; as `RuntimeError` with its name and text where that or the result cannot be sent.
+        OutOfMemoryError: if the process ended without a whole answer.
+        Exception: what the function raised; a `RuntimeError` with its name and text if that, or the
+            result, cannot be pickled.
     """
     context = multiprocessing.get_context("spawn")
     answers, sender = context.Pipe(duplex=False)
@@ -44,9 +41,10 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
         process.join()
     except (EOFError, OSError):
         process.join()
+        message = "its process was killed, most likely for want of memory"
         if (process.exitcode or 0) > 0:
-            raise KilledError(f"its process ended with status {process.exitcode} and no answer") from None
-        raise KilledError("its process was killed, most likely for want of memory") from None
+            message = f"its process ended with status {process.exitcode} and no answer"
+        raise OutOfMemoryError(message) from None
     finally:
         if process.pid is not None:
             process.kill()
@@ -61,13 +59,10 @@ def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[A
         answer = pickle.dumps((function(*arguments), None))
     except Exception as failure:
         failure.add_note(traceback.format_exc())
-        answer = pickle.dumps((None, _sendable(failure)))
+        try:
+            answer = pickle.dumps((None, failure))
+            pickle.loads(answer)
+        except Exception:
+            substitute = RuntimeError(f"{type(failure).__name__}: {failure}")
+            answer = pickle.dumps((None, substitute))
     sender.send_bytes(answer)
-
-
-def _sendable(failure: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(failure))
-    except Exception:
-        return RuntimeError(f"{type(failure).__name__}: {failure}")
-    return failure

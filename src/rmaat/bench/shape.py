@@ -1,17 +1,23 @@
-"""What all methods of a comparison are given alike. Knows nothing of torch."""
+"""The size of the model and the batch, equal for all methods. Knows nothing of torch."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rmaat.errors import UserError
 from rmaat.settings import ModelSettings
 
 NUM_LABELS = 2
 VOCAB_SIZE = 256
+SHARED_SETTINGS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("hidden_dropout_prob", "num_memory_tokens"),
+)
+"""Fields of a shape that are settings of a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The compared model and batch; the defaults are the reference shape.
+    """Size of the model and the batch; the defaults are the reference shape.
 
     Args:
         tokens: tokens of one sequence, a multiple of segment_length.
@@ -24,7 +30,7 @@ class Shape:
         hidden_dropout_prob: dropout on embeddings and after attention and feed-forward.
         num_memory_tokens: memory tokens M, at least 1.
         bf16: bfloat16 autocast; else float32.
-        torch_compile: compile the step of a segment (of a layer, for the transformer); other packages run as they are.
+        torch_compile: compile the step of a segment; other packages run as they are.
     """
 
     tokens: int = 8192
@@ -44,8 +50,13 @@ class Shape:
         """T of one sequence."""
         return self.tokens // self.segment_length
 
+    @property
+    def precision(self) -> str:
+        """The type of the matrix products and whether they are compiled, for titles."""
+        return f"{'bf16' if self.bf16 else 'float32'}{', compiled' if self.torch_compile else ''}"
+
     def check(self) -> None:
-        """Raise `UserError` where the shape contradicts itself or leaves its ranges."""
+        """Raise `UserError` if the shape contradicts itself or leaves its ranges."""
         for name in ("tokens", "segment_length", "batch", "num_memory_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be >= 1, not {getattr(self, name)}")
@@ -55,30 +66,21 @@ class Shape:
                 f"tokens {self.tokens} is not a multiple of segment_length {self.segment_length}; "
                 f"near multiples: {below}, {below + self.segment_length}"
             )
-        self.model_settings("astro", replay=True).check_model()
+        ModelSettings(**self.settings()).check_model()
 
-    def model_settings(self, attention_type: str, replay: bool) -> ModelSettings:
-        """The settings of this project's own models at this shape.
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of this project's models, below those that a model fixes.
 
-        Retention `none` and the readout over all segments, so that every segment's gradient is large enough to compare.
+        The readout is over all segments, so that each has a gradient large enough to compare.
         """
-        return ModelSettings(
-            max_seq_len=self.tokens,
-            num_segments=self.segments,
-            num_memory_tokens=self.num_memory_tokens,
-            attention_type=attention_type,
-            memory_replay_backprop=replay,
-            retention_schedule="none",
-            readout="running_mean",
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            intermediate_size=self.intermediate_size,
-            hidden_dropout_prob=self.hidden_dropout_prob,
-        )
+        return {name: getattr(self, name) for name in SHARED_SETTINGS} | {
+            "max_seq_len": self.tokens,
+            "num_segments": self.segments,
+            "readout": "running_mean",
+        }
 
     def small(self) -> "Shape":
-        """Four segments of the same kind in milliseconds, for comparing gradients and for warming up a process."""
+        """Return a shape of the same kind whose four segments take milliseconds."""
         width = 8 * self.num_attention_heads
         return replace(
             self,

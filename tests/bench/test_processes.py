@@ -1,0 +1,90 @@
+"""Calls in fresh processes: their memory is their own, and their failures arrive."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from rmaat.bench.processes import OutOfMemoryError, in_fresh_process
+from rmaat.machine.memory import ResidentMemory
+
+MEBIBYTE = 2**20
+
+
+def _hold_and_free():
+    """Return the peak of 64 MiB, allocated after 256 MiB were freed, and the message of a limit."""
+    before = torch.ones(256 * MEBIBYTE // 4)
+    del before
+    gc.collect()
+    memory = ResidentMemory()
+    memory.return_freed()
+    memory.reset_peak()
+    baseline = memory.used()
+    held = torch.ones(64 * MEBIBYTE // 4)
+    del held
+    peak = memory.peak() - baseline
+    memory.limit_growth(64 * MEBIBYTE)
+    torch.ones(16 * MEBIBYTE // 4)
+    try:
+        torch.ones(128 * MEBIBYTE // 4)
+    except RuntimeError as failure:
+        return peak, str(failure)
+    return peak, "no limit"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets the peak of a process and limits its growth")
+def test_peak_is_that_of_the_steps_alone_and_the_limit_holds():
+    peak, failure = in_fresh_process(_hold_and_free)
+    assert peak == pytest.approx(64 * MEBIBYTE, rel=0.05)
+    assert "can't allocate memory" in failure
+
+
+def test_a_process_that_ends_without_an_answer_is_an_error():
+    with pytest.raises(OutOfMemoryError, match="killed"):
+        in_fresh_process(signal.raise_signal, signal.SIGKILL)
+    with pytest.raises(OutOfMemoryError, match="ended with status 9"):
+        in_fresh_process(os._exit, 9)
+
+
+class _LocalError(Exception):
+    """Pickled as a call without its second argument, which then fails."""
+
+    def __init__(self, text, second):
+        super().__init__(text)
+
+
+def _fail():
+    raise _LocalError("no such thing", 2)
+
+
+def test_an_error_that_cannot_be_pickled_is_a_runtime_error_with_its_text():
+    with pytest.raises(RuntimeError, match="_LocalError: no such thing"):
+        in_fresh_process(_fail)
+
+
+def _not_picklable():
+    return lambda: 1
+
+
+def test_a_result_that_cannot_be_pickled_is_an_error():
+    with pytest.raises(Exception, match="pickle"):
+        in_fresh_process(_not_picklable)
+
+
+def test_the_process_ends_with_the_one_that_asked():
+    """Whoever is alive holds the pipe's other end: reading to its end is waiting for both."""
+    body = "import signal; print('ready', flush=True); signal.pause()"
+    program = (
+        "import signal; from rmaat.cli.main import _unwind; from rmaat.bench.processes import in_fresh_process\n"
+        f"if __name__ == '__main__':\n signal.signal(signal.SIGTERM, _unwind)\n in_fresh_process(exec, {body!r}, {{}})\n"
+    )
+    asking = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert asking.stdout is not None
+    assert asking.stdout.readline() == "ready\n"
+    asking.terminate()
+    assert asking.stdout.read() == ""
+    assert asking.wait() == 128 + signal.SIGTERM
