@@ -18,7 +18,7 @@ from rmaat.tasks.memory import MemoryTask
 from rmaat.tasks.options import MemoryOptions
 
 if TYPE_CHECKING:
-    from rmaat.compare.recall import Recall
+    from rmaat.grid.recall import Recall
 
 JSON, FIGURE = "recall.json", "recall.png"
 
@@ -61,9 +61,9 @@ def run(arguments: Namespace) -> None:
     """Train what is missing, test it, print the tables, and write recall.json and recall.png."""
     from rmaat.cli.compare.common import device_of
     from rmaat.cli.quiet import hide_progress_of_transformers
-    from rmaat.compare.recall import test_cells
     from rmaat.grid.cells import make_cells
     from rmaat.grid.outcomes import DIVERGED, FINISHED
+    from rmaat.grid.recall import test_cells
     from rmaat.grid.run import check_failed, run_grid
 
     if arguments.examples < 1:
@@ -138,7 +138,7 @@ def _refusal(task: MemoryTask, segments: int) -> UserError | None:
 def report(recall: Recall, folder: Path) -> None:
     """Print the tables, and write the figures as JSON and PNG."""
     from rmaat.cli.compare.common import print_tables
-    from rmaat.compare.recall import accuracy_listing, draw_recall, failures, memory_listing
+    from rmaat.grid.recall import accuracy_listing, draw_recall, failures, memory_listing
     from rmaat.machine.files import write_json
 
     write_json(folder / JSON, recall.to_json())
