@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from rmaat.grid import recall  # a module with names that begin with test_, hence not imported one by one
 from transformers.utils.logging import enable_progress_bar
 
 from rmaat.cli.main import main
+from rmaat.grid import recall  # a module with names that begin with test_, hence not imported one by one
 from rmaat.grid.cells import Cell
 from rmaat.grid.outcomes import CELL_CONFIG, Outcome, write_status
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
