@@ -265,6 +265,18 @@ def test_the_validation_loss_falls(tiny):
     assert losses[-1] < losses[0] - 0.05
 
 
+def test_of_checkpoints_with_equal_accuracy_the_one_with_the_lowest_loss_is_the_best(tiny):
+    run = replace(tiny, eval_steps=2, eval_examples=6, hidden_dropout_prob=0.0, learning_rate=2e-3)
+    metrics = train(run).metrics
+    state = json.loads((Path(run.output_dir) / "checkpoint-12" / "trainer_state.json").read_text())
+    reports = [entry for entry in state["log_history"] if "eval_loss" in entry]
+    ranked = max(reports, key=lambda entry: (entry["eval_accuracy"], -entry["eval_loss"]))
+    ties = [entry for entry in reports if entry["eval_accuracy"] == ranked["eval_accuracy"]]
+    assert len(ties) > 1
+    assert ranked is not ties[0], "the first of them would be chosen by accuracy alone"
+    assert metrics["best_step"] == ranked["step"]
+
+
 def test_an_existing_run_is_not_overwritten_unless_asked(tiny):
     short = replace(tiny, max_steps=1, eval_steps=1)
     train(short)

@@ -240,7 +240,7 @@ def build_trainer(
         save_steps=run.eval_steps,
         save_total_limit=run.save_total_limit,
         load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
+        metric_for_best_model="rank",
         logging_steps=run.logging_steps,
         logging_nan_inf_filter=False,
         dataloader_num_workers=run.dataloader_num_workers,
