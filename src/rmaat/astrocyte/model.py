@@ -50,10 +50,11 @@ class MacroModel:
     $$\tau_p^s \dot p^s_{ij} = -\gamma^s p^s_{ij} + \sum_{kl} T_{ijkl}\,\psi(p^s_{kl}) + \kappa(s_{ij}) + d$$
     $$\tau_p^l \dot p^l_{ij} = -\gamma^l p^l_{ij} + \kappa(s_{ij})$$
 
-    The neurons' equation is from [K], the synapse's and the two processes' from [P] (sources as in `docs/astrocyte.md`:
-    [P] RMAAT, arXiv 2601.00426; [K] Kozachkov et al., arXiv 2311.08135; [C] this project's choice). No constant is
-    published: every default is [C], chosen so that the short term falls between cycles and the increments of the long
-    term decrease. All states start at 0. The coupling falls with the distance of two synapses,
+    The neurons' equation is from [K], the synapse's and the two processes' from [P] (sources as in
+    `docs/explanation/astrocyte.md`: [P] RMAAT, arXiv 2601.00426; [K] Kozachkov et al., arXiv
+    2311.08135; [C] this project's choice). No constant is published: every default is [C], chosen
+    so that the short term falls between cycles and the increments of the long term decrease. All
+    states start at 0. The coupling falls with the distance of two synapses,
 
     $$T_{ijkl} = \texttt{coupling} \cdot E_{ijkl} / \max_{ij} \sum_{kl} E_{ijkl}, \qquad
       E_{ijkl} = e^{-|r_{ij} - r_{kl}| / \texttt{distance\_scale}}$$

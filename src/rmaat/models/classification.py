@@ -40,7 +40,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
 
     It is linear [C], or has one hidden layer, as the Long Range Arena's.
 
-    With `two_towers` two inputs go through one encoder, and the classifier reads [a, b, a * b, a - b] [LRA].
+    With `two_towers` two inputs go through one encoder, and the classifier reads
+    [a, b, a * b, a - b], as in the Long Range Arena.
     """
 
     pooled_positions: Tensor

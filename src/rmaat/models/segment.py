@@ -138,8 +138,9 @@ class SegmentEncoder(nn.Module):
         h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C].
 
         With an associative memory, each layer first adds to every position the value that the position recalls. After the
-        layer, the memory positions (or all positions) write their outputs for the next segment. docs/models.md describes
-        the other forms of retention and the layouts of the memory.
+        layer, the memory positions (or all positions) write their outputs for the next segment.
+        docs/explanation/retention.md describes the other forms of retention and the layouts of the
+        memory.
 
         Args:
             shared: as `shared()` gives it.

@@ -13,7 +13,7 @@ def has_bf16_arithmetic(device: str) -> bool:
     """Whether 'cpu' or 'cuda' multiplies matrices in bfloat16 by instructions of its own.
 
     Without them a processor takes each number apart: one without AVX-512 was seen to be three hundred times slower than in float32
-    (docs/performance.md).
+    (docs/how-to/memory_and_time.md).
     """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
