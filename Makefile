@@ -2,14 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+READY_DOCS := .venv/.ready-docs
 
-.PHONY: train test test-slow
+.PHONY: train test test-slow docs
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rmaat needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (give another: make PYTHON=python3.12)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(READY_DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 train: $(READY)
@@ -23,3 +28,7 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+# The pages are in build/docs; NO_MKDOCS_2_WARNING silences an advertisement.
+docs: $(READY_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
