@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags; every field of the macro model is one."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser.add_argument(
-        "--output", metavar="DIR", type=str, required=True, help="folder for traces and figures; made where missing"
+        "--output", metavar="DIR", type=str, required=True, help="folder for traces and figures; made if missing"
     )
     parser.add_argument("--cycles", type=int, default=16, help="number of cycles to simulate, >= 1")
     parser.add_argument(

@@ -11,7 +11,7 @@ from rmaat.presets import MODELS
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat compare accuracy`."""
     names = ", ".join((*MODELS.names(), *MODEL_GROUPS))
-    parser.add_argument("--output", type=Path, required=True, help="folder of the grid, made where missing")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the grid, made if missing")
     parser.add_argument("--preset", type=str, default="cpu", help=f"one of: {', '.join(GRIDS.names())}")
     parser.add_argument("--tasks", type=str, nargs="*", help="tasks of the preset (default: all)")
     parser.add_argument(
