@@ -219,7 +219,7 @@ def test_the_figure_has_a_line_for_each_model(tmp_path, monkeypatch):
         ("--models", "--models asks for none"),
         ("--seeds 0", "--seeds asks for none"),
         ("--segments 0", "at least 1 segment, not 0"),
-        ("--segments", "--segments names no number"),
+        ("--segments", "--segments needs at least one number"),
         ("--segments 1 two", '"segments" element 2'),
         ("--examples 0", "--examples must be >= 1, not 0"),
         ("--pairs 3", "pairs"),
