@@ -284,5 +284,5 @@ def test_end_to_end(command, tmp_path, capsys):
 def test_a_training_that_diverged_is_named_and_the_others_are_tested(command, trained, capsys):
     assert command("--segments", "1", "--models", "rmaat", "rmaat[learning_rate=2.0]") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "rmaat[learning_rate=2.0] seed 0: not tested, its training diverged" in lines
+    assert "rmaat[learning_rate=2.0] seed 0: not tested, because its training diverged" in lines
     assert any(line.startswith("rmaat ") for line in lines)

@@ -60,7 +60,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=False,
         help="download the published archive into the data folder",
     )
-    parser.add_argument("--url", type=str | None, help="address of the archive for --download")
+    parser.add_argument("--url", type=str | None, help="address of a mirror of the archive, for --download")
     parser.add_class_arguments(TaskOptions)
 
 

@@ -121,7 +121,7 @@ def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:
     if "num_train_epochs" in flags and config.max_steps:
         raise UserError("--num_train_epochs has no effect beside --max_steps; give one of them")
     if "intermediate_size" in flags and config.match_parameters is not None:
-        raise UserError("--intermediate_size has no effect beside --match_parameters; leave one out")
+        raise UserError("--intermediate_size has no effect beside --match_parameters; give only one")
     if flags.get("retention_schedule", config.schedule) != config.schedule:
         reason = "--astro_mem false" if "astro_mem" in flags else f"model '{config.model}'"
         raise UserError(f"--retention_schedule has no effect with {reason}, which has no retention; leave one out")

@@ -30,8 +30,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--models",
         type=str,
         nargs="*",
-        help=f"models of `rmaat list models`, or groups ({groups}); 'name[key=value,...]' changes settings "
-        "(default: the preset's)",
+        help=f"models of `rmaat list models`, or groups ({groups}); 'name[key=value,...]' changes "
+        "settings (default: the preset's)",
     )
     parser.add_argument(
         "--seeds",
