@@ -1,4 +1,5 @@
-# The environment is .venv in this folder; every target makes it where it is missing or older than its declaration.
+# Every target first creates the environment .venv in this folder, if it is missing or older than
+# pyproject.toml or constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -8,7 +9,7 @@ READY_DOCS := .venv/.ready-docs
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rmaat needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (give another: make PYTHON=python3.12)")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rmaat needs Python 3.11 or newer, not " + sys.version.split()[0] + "; run make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

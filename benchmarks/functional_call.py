@@ -2,9 +2,9 @@
 
     python benchmarks/functional_call.py --output results/functional_call [--pairs 10]
 
-`swap` is `rmaat.models.functional.FunctionalModule`; `functional_call` is the same with
-`torch.func.functional_call`. Both take steps of one model in turns, in one process. Backward passes
-run without an optimiser, so a difference weighs a little more than in training. Run it on a machine
+`swap` is `rmaat.models.functional.FunctionalModule`. `functional_call` is the same class with
+`torch.func.functional_call`. Both take turns on one model in one process. Steps have no optimiser,
+so a difference weighs a little more than in training. Run it on a machine
 without other work. Prints a Markdown table of medians, writes functional_call.json.
 """
 
@@ -32,7 +32,7 @@ from rmaat.models.functional import CallLock, FunctionalModule
 
 
 class FunctionalCall:
-    """`FunctionalModule` by `torch.func.functional_call`."""
+    """`FunctionalModule` with `torch.func.functional_call`."""
 
     def __init__(self, module: nn.Module, lock: CallLock) -> None:
         self._module = module
@@ -45,7 +45,7 @@ class FunctionalCall:
     def __call__(self, parameters: Tensors, *args: Any) -> Any:
         """Return the module's result with `parameters` in the place of `self.parameters`."""
         with self._lock:
-            # The same check that FunctionalModule makes.
+            # Make the same checks as FunctionalModule, so that their time is part of both.
             names = tuple(name for name, _ in self._module.named_parameters(remove_duplicate=False))
             assert names == self._names
             assert list(self._module.named_modules(remove_duplicate=False)) == self._parts
@@ -57,14 +57,14 @@ WAYS: dict[str, type] = {"swap": FunctionalModule, "functional_call": Functional
 
 
 @contextmanager
-def used(way: str) -> Iterator[None]:
-    """Let models call their segment step in this way."""
-    before = recurrent.FunctionalModule
+def segment_calls(way: str) -> Iterator[None]:
+    """Make models call their segment step in this way."""
+    original = recurrent.FunctionalModule
     recurrent.FunctionalModule = WAYS[way]  # type: ignore[misc]
     try:
         yield
     finally:
-        recurrent.FunctionalModule = before  # type: ignore[misc]
+        recurrent.FunctionalModule = original  # type: ignore[misc]
 
 
 def measure(method: str, shape: Shape, pairs: int) -> dict[str, Any]:
@@ -72,9 +72,9 @@ def measure(method: str, shape: Shape, pairs: int) -> dict[str, Any]:
     training_step = build(METHODS[method], shape, "cpu")
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for pair in range(-1, pairs):
-        # Each way comes first in every other pair.
+        # Alternate which way comes first, so that the order favours neither.
         for way in list(WAYS)[:: 1 if pair % 2 else -1]:
-            with used(way):
+            with segment_calls(way):
                 started = time.perf_counter()
                 training_step(shape.tokens)
                 # The first pair is a warm-up.
@@ -91,14 +91,14 @@ def measure(method: str, shape: Shape, pairs: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure all methods and batches, print the table, and write the JSON file."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for the JSON file")
     parser.add_argument("--methods", nargs="+", default=["replay", "full"])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--tokens", type=int, default=Shape.tokens)
-    parser.add_argument("--pairs", type=int, default=10, help="steps of each way")
+    parser.add_argument("--pairs", type=int, default=10, help="timed steps of each way")
     arguments = parser.parse_args()
     rows = []
     print("| method | batch | swap s | functional_call s | functional_call over swap |")

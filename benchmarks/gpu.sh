@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
-# Checks, measurements and trainings on a machine with a CUDA GPU, in two calls:
+# Check, measure and train on a machine with a CUDA GPU, in two calls:
 #
-#     benchmarks/gpu.sh check    # at most 5 minutes: CUDA tests, memory and speed in bf16 as they are and compiled, the
-#                                # crossover of attention, throughput of a training run
-#     benchmarks/gpu.sh train    # at most 9 minutes: CIFAR-10 in the paper's setting; what the memory recalls
+#     benchmarks/gpu.sh check    # at most 5 minutes: CUDA tests; memory and speed in bf16, eager
+#                                # and compiled; crossover of attention; throughput of training
+#     benchmarks/gpu.sh train    # at most 9 minutes: CIFAR-10 in the paper's setting; recall of
+#                                # the memory
 #
-# Try a call before on any machine: `benchmarks/gpu.sh check cpu` and `benchmarks/gpu.sh train cpu` run every part with tiny
-# sizes and without the compiler, in a few minutes on one CPU thread.
+# Try a call on any machine first. `benchmarks/gpu.sh check cpu` and `benchmarks/gpu.sh train cpu`
+# run every part with tiny sizes and without the compiler, in a few minutes on one CPU thread.
 #
-# Variables: OUT, the folder of logs, JSON and figures (results/gpu); PYTHON, the python of an environment with PyTorch;
-# RMAAT_DATA, the data folder (`train`: it holds CIFAR-10 and must be writable); STEPS of CIFAR-10 (5000); RMAAT_COMMIT, the
-# commit that the files name if these files are a copy without git.
+# Variables:
+#   OUT           folder of logs, JSON and figures (results/gpu)
+#   PYTHON        Python of an environment with PyTorch (python)
+#   RMAAT_DATA    data folder; for `train` it contains CIFAR-10 and must be writable (datasets)
+#   STEPS         training steps of CIFAR-10 (5000)
+#   RMAAT_COMMIT  commit to record if these files are a copy without git
 #
-# A part that fails or reaches its time limit does not stop the next; the exit status is 1 if one did. What a part measured
-# until then stays in OUT. `train` with the same OUT goes on where it was stopped.
+# If a part fails or reaches its time limit, the next one still runs, and the exit status is 1. The
+# part's results until then stay in OUT. `train` with the same OUT resumes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 call=${1:-} device=${2:-cuda}
@@ -26,13 +30,13 @@ case "$call $device" in
 esac
 OUT=${OUT:-results/gpu}
 PYTHON=${PYTHON:-python}
-# Progress bars would fill the logs.
+# Update progress bars rarely, because they would fill the logs.
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 TQDM_MININTERVAL=10 RMAAT_COMMIT="${RMAAT_COMMIT:-}"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$OUT"
 failed=0
-# A CPU is slow to start processes, and its times matter to nobody.
+# A CPU run only tests the parts, so give its slower processes more time.
 slack=$([ "$device" = cpu ] && echo 4 || echo 1)
 
 part() { # seconds, name, command ...
@@ -58,7 +62,8 @@ compare() { # seconds, name, memory or speed, further arguments ...
 check() {
     local methods=(replay full checkpoint one_segment rmt transformer) timed=(replay full rmt)
     local long=65536 floor=one_segment compiled=true lengths=() examples=(20000 500 500) steps=300
-    # The reference shape of `rmaat compare` is that of the paper's Retrieval: 8,192 tokens in 16 segments.
+    # An empty shape means the reference shape of `rmaat compare`, which is that of the paper's
+    # Retrieval task: 8,192 tokens in 16 segments.
     shape=()
     if [ "$device" = cpu ]; then
         methods=(replay) timed=(replay) floor="" compiled=false
@@ -66,7 +71,7 @@ check() {
         long=1024 lengths=(--tokens 128 256) examples=(64 16 16) steps=2
     fi
     local rounds=(--repeats 1 --steps 7 --warm_up 3)
-    # Collecting the other files takes longer than the CUDA tests themselves.
+    # Name the files with CUDA tests, because collecting all files takes longer than those tests.
     local tests
     mapfile -t tests < <(grep -rl 'mark\.gpu' tests)
     part 65 tests "$PYTHON" -m pytest -q -p no:logging --disable-warnings -m gpu "${tests[@]}"

@@ -1,12 +1,12 @@
-"""Measure what one segment needs beside the activations that it saves for its backward pass.
+"""Measure a segment's temporary memory beside the activations that it saves for its backward pass.
 
     python benchmarks/in_flight.py --output results/in_flight
 
-Gradients of activations exist for a moment while a backward pass runs, and other temporary tensors
-while a forward pass runs. Both are counted exactly, by the allocations that PyTorch's profiler
-records on a CPU, and given as a share of the bytes that the segment saves. `IN_FLIGHT` in
-`rmaat.backprop.replay` is an upper bound of the shares. The gradient of a parameter is counted
-until it is added to its sum, as in replay. Prints a Markdown table, writes in_flight.json.
+Temporary memory holds gradients of activations during the backward pass and intermediate tensors
+during the forward pass. PyTorch's profiler records every allocation on a CPU, so both are exact.
+They are printed as a share of the bytes that the segment saves. `IN_FLIGHT` in
+`rmaat.backprop.replay` is an upper bound of the shares. The gradient of a parameter counts until it
+is added to its sum, as in replay. Prints a Markdown table, writes in_flight.json.
 """
 
 import argparse
@@ -29,7 +29,7 @@ BACKWARD = "backward pass of the segment"
 
 @dataclass(frozen=True)
 class Case:
-    """The measured model and segment; the feed-forward width is `expansion` times the width."""
+    """A model and a segment length; the feed-forward width is `expansion * hidden_size`."""
 
     attention_type: str
     num_hidden_layers: int
@@ -55,7 +55,7 @@ CASES = [
 
 
 class _Capture:
-    """Run the recurrence that a model makes, and keep it."""
+    """Backpropagation method that runs the model's recurrence and stores it."""
 
     recomputes = False
 
@@ -65,7 +65,7 @@ class _Capture:
 
 
 def measure(case: Case) -> dict[str, float | int]:
-    """Return the bytes that a segment saves, and the shares of its forward and backward pass."""
+    """Return the bytes that a segment saves, and the temporary shares of both passes."""
     torch.manual_seed(0)
     config = RmaatConfig(
         max_seq_len=2 * case.segment_length,
@@ -86,7 +86,7 @@ def measure(case: Case) -> dict[str, float | int]:
     state = tuple(x.detach().requires_grad_() for x in recurrence.state)
     summed = [x for x in (*recurrence.parameters, *shared) if x.requires_grad]
     for tensor in summed:
-        # Replay adds a gradient to its sum when it arises, and lets it go.
+        # Replay adds each gradient to its sum at once and frees it. Free it here as well.
         tensor.register_hook(lambda grad: grad.new_zeros(()).expand(grad.shape))
 
     def step() -> int:
@@ -99,7 +99,7 @@ def measure(case: Case) -> dict[str, float | int]:
             torch.autograd.grad(outputs, [*summed, *state], grads, allow_unused=True)
         return saved
 
-    # What a first call loads and allocates is no part of a segment.
+    # The first step also allocates caches and loads kernels, so do not measure it.
     step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         saved = step()
@@ -112,7 +112,7 @@ def measure(case: Case) -> dict[str, float | int]:
 
 
 def _levels(recorded: profile) -> tuple[list[int], list[int]]:
-    """Return the allocated bytes after each allocation of the forward and the backward pass."""
+    """Return the allocated bytes after each allocation, of the forward and the backward pass."""
     assert recorded.profiler is not None
     events = recorded.profiler.kineto_results.events()
     begin = next(event.start_ns() for event in events if event.name() == BACKWARD)
@@ -126,7 +126,7 @@ def _levels(recorded: profile) -> tuple[list[int], list[int]]:
 
 
 def measure_all(cases: Sequence[Case] = CASES) -> list[dict[str, object]]:
-    """Measure each case and print its line of the table."""
+    """Measure each case and print its row of the table."""
     rows: list[dict[str, object]] = []
     for case in cases:
         row = {**asdict(case), **measure(case)}
@@ -138,7 +138,7 @@ def measure_all(cases: Sequence[Case] = CASES) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure all cases, print the table, and write the JSON file."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for in_flight.json")

@@ -1,9 +1,9 @@
-"""How many tokens a second come out of the loader for each task whose data is there, with a model that does nothing.
+"""Measure the loader's tokens per second for each task that has data, without a model.
 
-    python benchmarks/loader.py --output results/loader [--data_dir D] [--batch_size 32] [--seconds 3] [--workers 0] [TASK ...]
+    python benchmarks/loader.py --output results/loader [--data_dir D] [--batch_size 32] [TASK ...]
 
-The order is random and the batches are padded to whole segments of 512, as in training; only tokens are counted, not
-padding. Prints a Markdown table, writes loader.json.
+As in training, the order is random and batches are padded to whole segments of 512. Padding does
+not count. Prints a Markdown table, writes loader.json.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ SEGMENT = 512
 
 
 def tokens_per_second(reader: TokenReader, collator: Collator, batch_size: int, seconds: float, workers: int) -> float:
-    """Tokens of whole batches over the time from the first batch to the last."""
+    """Return the tokens per second of whole batches, from the first batch to the last."""
     loader = DataLoader(reader, batch_size, shuffle=True, collate_fn=collator, num_workers=workers, drop_last=True)
     tokens, started = 0, 0.0
     while True:
         for batch in loader:
             if not started:
-                started = time.perf_counter()  # starting processes and mapping the file are not counted
+                # The time before the first batch starts processes and maps the file. Leave it out.
+                started = time.perf_counter()
                 continue
-            # Not by torch, whose threads wait for one another where the machine is shared: counting is not loading.
+            # Count with NumPy: torch's threads wait for each other on a shared machine.
             tokens += sum(np.count_nonzero(mask.numpy()) for name, mask in batch.items() if name.endswith("_mask"))
-            passed = time.perf_counter() - started
-            if passed > seconds:
-                return tokens / passed
+            elapsed = time.perf_counter() - started
+            if elapsed > seconds:
+                return tokens / elapsed
 
 
 def main() -> None:
-    """Measure, print, write JSON."""
+    """Measure all tasks, print the table, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", metavar="TASK")
     parser.add_argument("--output", type=Path, required=True, help="folder for loader.json")
@@ -57,22 +58,24 @@ def main() -> None:
     for name in arguments.tasks or TASKS.names():
         try:
             reader = TokenReader(load(name, data_folder(arguments.data_dir))["train"])
-        except UserError as missing:
+        except UserError as error:
+            # Only tasks that the command line names must have data.
             if arguments.tasks:
                 raise
-            print(f"| {name} | no data: {str(missing).split(';')[0]} | |")
+            print(f"| {name} | no data: {str(error).split(';')[0]} | |")
             continue
         info = TASKS[name].info
-        ways = {"input_ids": Collator(SEGMENT)}
+        collators = {"input_ids": Collator(SEGMENT)}
         if info.value_mean is not None and info.value_std is not None:
-            ways["input_values"] = Collator(SEGMENT, normalise=(info.value_mean, info.value_std))
+            statistics = (info.value_mean, info.value_std)
+            collators["input_values"] = Collator(SEGMENT, normalise=statistics)
         if info.pair:
-            ways["input_ids, one row a pair"] = Collator(SEGMENT, separator=info.separator)
-        for emits, collator in ways.items():
+            collators["input_ids, one row a pair"] = Collator(SEGMENT, separator=info.separator)
+        for emits, collator in collators.items():
             speed = tokens_per_second(reader, collator, arguments.batch_size, arguments.seconds, arguments.workers)
             rows.append({"task": name, "emits": emits, "tokens_per_second": round(speed)})
             print(f"| {name} | {emits} | {speed / 1e6:,.1f} |", flush=True)
-    found = {
+    result = {
         **provenance(),
         "batch_size": arguments.batch_size,
         "seconds": arguments.seconds,
@@ -81,7 +84,7 @@ def main() -> None:
         "rows": rows,
     }
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "loader.json").write_text(json.dumps(found, indent=2) + "\n")
+    (arguments.output / "loader.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

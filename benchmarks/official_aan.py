@@ -2,8 +2,8 @@
 
     python benchmarks/official_aan.py --data_dir datasets
 
-The reader of `aan` can so be tried, and trained with, where the release itself is not to be had. What comes of it is a
-result on `aan_lite`'s papers, in `aan`'s form.
+With these files the task `aan` runs without the release. Its results are those of `aan_lite`'s
+papers in `aan`'s form.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import lzma
 from pathlib import Path
 
 BYTES = 4000
+"""Length to which each paper is truncated."""
 
 
 def main() -> None:
@@ -24,8 +25,9 @@ def main() -> None:
     with lzma.open(folder / "aan_lite_docs.jsonl.xz", "rt", encoding="utf-8") as papers:
         for line in papers:
             paper = json.loads(line)
-            cut = paper["text"].encode()[:BYTES].decode(errors="ignore")
-            texts[paper["id"]] = " ".join(cut.split())
+            # Truncation may cut a character in two, which "ignore" removes.
+            text = paper["text"].encode()[:BYTES].decode(errors="ignore")
+            texts[paper["id"]] = " ".join(text.split())
     target = folder / "aan"
     target.mkdir(exist_ok=True)
     for part in ("train", "eval", "test"):

@@ -1,10 +1,10 @@
-"""Where the time of a training step at the reference shape goes, by kind of kernel.
+"""Profile a training step at the reference shape, and sum its time by kind of operator.
 
-    python benchmarks/profile_step.py --output results/profile [--methods replay full rmt] [--torch_compile] [--bf16]
+    python benchmarks/profile_step.py --output results/profile [--methods replay full rmt] [--bf16]
 
-One step on a CPU under PyTorch's profiler, eager or compiled, float32 or bf16, after untimed ones: the time that each operator
-spends by itself, summed by kind; what the compiler has fused is one kind. The profiler's own cost is in what is left to `other`.
-Prints a table, writes profile.json.
+PyTorch's profiler records one step on a CPU after untimed ones. The time of an operator excludes
+the operators that it calls. All kernels that the compiler has fused are one kind. `other` includes
+the profiler's own time. Prints a table, writes profile.json.
 """
 
 import argparse
@@ -45,19 +45,20 @@ KINDS = {
 KIND_OF = {operator: kind for kind, operators in KINDS.items() for operator in operators}
 
 
-def profiled(method: str, shape: Shape) -> dict[str, Any]:
-    """Seconds by kind, and of the operators that no kind names."""
+def profile_method(method: str, shape: Shape) -> dict[str, Any]:
+    """Return the seconds by kind, and those of the largest operators of the kind `other`."""
     step = build(METHODS[method], shape, "cpu")
     for module in step.model.modules():
+        # Drawing masks uses the same operators as other kinds, so record it under its own name.
         if isinstance(module, SegmentEncoder):
             module.keep_masks = record_function(DRAWING)(module.keep_masks)
     for _ in range(2):
         step(shape.tokens)
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
         step(shape.tokens)
     by_kind: Counter[str] = Counter()
     unnamed: Counter[str] = Counter()
-    for row in seen.key_averages():
+    for row in recorded.key_averages():
         name = FUSED if "cpp_fused" in row.key else row.key.removeprefix("aten::")
         seconds = row.self_cpu_time_total / 1e6
         by_kind[KIND_OF.get(name, "other")] += seconds
@@ -67,7 +68,7 @@ def profiled(method: str, shape: Shape) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Profile, print, write."""
+    """Profile all methods, print the table, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--methods", nargs="+", default=["replay", "full", "rmt"])
@@ -76,7 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch._inductor.config.cpp.enable_kernel_profile = True
     shape = Shape(torch_compile=arguments.torch_compile, bf16=arguments.bf16)
-    rows = [profiled(method, shape) for method in arguments.methods]
+    rows = [profile_method(method, shape) for method in arguments.methods]
     kinds = [kind for kind in (*KINDS, "other") if any(kind in row["seconds"] for row in rows)]
     print("| kind | " + " | ".join(row["method"] for row in rows) + " |")
     print("|---|" + "---:|" * len(rows))
@@ -85,8 +86,13 @@ def main() -> None:
         print(f"| {kind} | " + " | ".join(f"{100 * share:.0f}%" for share in shares) + " |")
     print("| seconds | " + " | ".join(f"{sum(row['seconds'].values()):.2f}" for row in rows) + " |")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    found = {**provenance(), "threads": torch.get_num_threads(), "shape": asdict(shape), "rows": rows}
-    (arguments.output / "profile.json").write_text(json.dumps(found, indent=2) + "\n")
+    result = {
+        **provenance(),
+        "threads": torch.get_num_threads(),
+        "shape": asdict(shape),
+        "rows": rows,
+    }
+    (arguments.output / "profile.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

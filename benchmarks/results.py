@@ -1,4 +1,4 @@
-"""Write the table of training runs in results/README.md anew, from each run's metrics.json.
+"""Update the table of training runs in results/README.md from each run's metrics.json.
 
 python benchmarks/results.py
 """
@@ -17,32 +17,34 @@ HEADINGS = (
 
 
 def row(path: Path) -> str:
-    """One line of the table."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    run, task = path.parent.name, found.get("dataset", path.parent.name)
+    """Return the row of the run with this metrics.json."""
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    run, task = path.parent.name, metrics.get("dataset", path.parent.name)
     cells = (
         f"[{run}]({run}/metrics.json)",
         task,
-        f"{100 * found['test_accuracy']:.2f}",
-        f"{100 * found['test_majority_accuracy']:.2f}",
-        # What was published is of one pixel a position.
-        str(ACCURACY.get(("rmaat", run), "")) if found.get("patch_size", 1) == 1 else "",
-        f"{found['steps']:,}",
-        f"{found['train_tokens'] / 1e6:,.0f} M",
-        f"{found['train_seconds'] / 60:.0f}",
-        f"{found['train_tokens_per_second']:,}",
-        found.get("commit", ""),
+        f"{100 * metrics['test_accuracy']:.2f}",
+        f"{100 * metrics['test_majority_accuracy']:.2f}",
+        # The published accuracy is that of one pixel per position.
+        str(ACCURACY.get(("rmaat", run), "")) if metrics.get("patch_size", 1) == 1 else "",
+        f"{metrics['steps']:,}",
+        f"{metrics['train_tokens'] / 1e6:,.0f} M",
+        f"{metrics['train_seconds'] / 60:.0f}",
+        f"{metrics['train_tokens_per_second']:,}",
+        metrics.get("commit", ""),
     )
     return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    """Replace the lines of the table, from its heading to the empty line after it."""
+    """Replace the table, from its heading to the empty line after it."""
     headings = [heading for group in HEADINGS for heading in group]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     lines += [row(path) for path in sorted(RESULTS.glob("*/metrics.json"))]
     page = RESULTS / "README.md"
-    page.write_text(re.sub(r"\| run \|.*?\n\n", "\n".join(lines) + "\n\n", page.read_text(), count=1, flags=re.DOTALL))
+    table = "\n".join(lines) + "\n\n"
+    text = re.sub(r"\| run \|.*?\n\n", table, page.read_text(), count=1, flags=re.DOTALL)
+    page.write_text(text)
     print("\n".join(lines))
 
 

@@ -1,6 +1,6 @@
-"""Change one constant of the astrocyte, look at the retention factors that come out, and train with each.
+"""Train with the retention factors of several time constants of the astrocyte.
 
-python examples/retention_from_a_constant.py                        # needs: rmaat data listops_short
+rmaat data listops_short
 python examples/retention_from_a_constant.py --tau_long 5 30 90 --max_steps 300
 """
 
@@ -13,13 +13,22 @@ from rmaat.training.run import train
 
 
 def main() -> None:
-    """Simulate, show the factors, train, and print a table."""
+    """Simulate and train with each time constant, then print factors and accuracies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--tau_long", type=float, nargs="+", default=[10.0, 30.0, 100.0], help="time constants in seconds"
+        "--tau_long",
+        type=float,
+        nargs="+",
+        default=[10.0, 30.0, 100.0],
+        help="time constants of the long-term process in seconds",
     )
-    parser.add_argument("--max_steps", type=int, default=300, help="training steps of each")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/retention"), help="folder of the runs")
+    parser.add_argument("--max_steps", type=int, default=300, help="training steps of each run")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("runs/retention"),
+        help="folder of the runs",
+    )
     arguments = parser.parse_args()
 
     run = RunConfig.resolved({"recipe": "listops_short"})
@@ -31,7 +40,8 @@ def main() -> None:
         run.max_steps = run.eval_steps = arguments.max_steps
         run.overwrite = True
         accuracy = train(run).metrics["test_accuracy"]
-        lines.append(f"{tau_long:8g} s   {'  '.join(f'{factor:.4f}' for factor in factors)}   {100 * accuracy:.2f}%")
+        columns = "  ".join(f"{factor:.4f}" for factor in factors)
+        lines.append(f"{tau_long:8g} s   {columns}   {100 * accuracy:.2f}%")
     print("\ntau_long     RF(1 .. T, T)            test accuracy")
     print("\n".join(lines))
 

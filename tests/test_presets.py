@@ -190,7 +190,7 @@ def test_a_flag_that_takes_the_models_name_away_is_reported(tmp_path, capsys):
     path.write_text("model: rmt\ndataset: recall\n")
     arguments = ["train", "--config", str(path), "--data_dir", str(tmp_path), "--attention_type", "vla"]
     assert main(arguments) == 2
-    assert "note: a flag changes what model 'rmt' fixes; the run has no model name" in capsys.readouterr().err
+    assert "note: a flag changes a setting that model 'rmt' fixes; the run has no model name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

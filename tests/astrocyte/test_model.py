@@ -21,10 +21,10 @@ def test_constants_that_must_be_positive(name, value):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"coupling": -0.1}, "coupling is at least 0"),
-        ({"coupling": math.nan}, "coupling is a finite number"),
-        ({"amplitude": -1.0}, "amplitude is at least 0"),
-        ({"input_short": math.inf}, "input_short is a finite number"),
+        ({"coupling": -0.1}, "coupling must be at least 0"),
+        ({"coupling": math.nan}, "coupling must be a finite number"),
+        ({"amplitude": -1.0}, "amplitude must be at least 0"),
+        ({"input_short": math.inf}, "input_short must be a finite number"),
         ({"duty": 0.0}, "duty"),
         ({"duty": 1.5}, "duty"),
         ({"num_pre": 0}, "num_pre"),
@@ -81,7 +81,7 @@ def fastest_growth(model):
 def test_rest_loses_its_stability_exactly_at_the_coupling_bound(constants):
     bound = MacroModel(**constants).coupling_bound
     assert fastest_growth(MacroModel(**constants, coupling=bound * 0.999)) < 0
-    with pytest.warns(LatchWarning, match="stays up without drive"):
+    with pytest.warns(LatchWarning, match="stays high without drive"):
         past = MacroModel(**constants, coupling=bound * 1.001)
     assert fastest_growth(past) > 0
 

@@ -145,7 +145,7 @@ def test_a_model_that_does_not_decrease_is_refused_with_the_nearest_change_that_
     model = MacroModel(**values)
     with pytest.raises(UserError, match="does not fall in cycle 2") as caught:
         retention_factors(4, model=model)
-    name, value, now = re.search(r"mends it is (\w+) ([\d.]+) \(now ([\d.]+)\)", str(caught.value)).groups()
+    name, value, now = re.search(r"fixes it is (\w+) ([\d.]+) \(now ([\d.]+)\)", str(caught.value)).groups()
     assert float(now) == getattr(model, name)
     check_schedule(retention_factors(4, model=model.changed(name, float(value))))
     nearer = float(now) + 0.8 * (float(value) - float(now))
@@ -159,9 +159,9 @@ def test_a_model_beyond_remedy_is_refused_too():
 
 @pytest.mark.parametrize("total", [0, -3, 2.0, True, "4"])
 def test_a_number_of_segments_that_is_none(total):
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="whole number >= 1"):
         retention_factors(total)
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="whole number >= 1"):
         log_increments(total)
 
 
@@ -174,8 +174,8 @@ def test_a_number_of_segments_that_is_none(total):
         ({"schedule": "constant", "constant": math.nan}, "constant"),
         ({"model": MacroModel(amplitude=0.0)}, "raise amplitude"),
         ({"model": MacroModel(amplitude=1e-6)}, "raise amplitude"),
-        ({"model": MacroModel(tau_long=1e14)}, "the fall of the long term"),
-        ({"schedule": "plateau", "model": MacroModel(tau_long=1e-8)}, "the fall of the long term"),
+        ({"model": MacroModel(tau_long=1e14)}, "decay of the long-term process"),
+        ({"schedule": "plateau", "model": MacroModel(tau_long=1e-8)}, "decay of the long-term process"),
     ],
 )
 def test_bad_schedules_are_refused(options, said):

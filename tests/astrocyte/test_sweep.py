@@ -17,7 +17,7 @@ def test_a_sweep_is_evenly_spaced():
     [
         ("tau_long", "name=start:stop:count"),
         ("tau_long=10:20", "name=start:stop:count"),
-        ("tau_long=10:20:0", "count is at least 1"),
+        ("tau_long=10:20:0", "count at least 1"),
         ("tau_long=10:nan:3", "finite"),
         ("tau_lonk=10:20:3", "did you mean 'tau_long'"),
         ("psi=1:2:3", "cannot sweep 'psi'"),

@@ -151,7 +151,7 @@ def test_the_listing_names_all_and_says_which_are_broken(discovered, capsys):
     (broken,) = (line for line in lines if line.startswith("no_module"))
     assert "No module named 'no_such_module'" in broken
     (before,) = (place for place, line in enumerate(lines) if line.startswith("nystromformer "))
-    assert lines[before + 1] == "    its own: num_landmarks, conv_kernel_size"
+    assert lines[before + 1] == "    specific: num_landmarks, conv_kernel_size"
 
 
 def test_an_unknown_name_is_one_line_with_the_nearest(capsys):

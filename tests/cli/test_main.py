@@ -130,7 +130,7 @@ def test_a_value_of_the_wrong_type_is_told_with_its_place(tmp_path, capsys, sett
         ("evaluate", "--model: folder of a finished run"),
         ("predict", "--model: folder of a finished run"),
         ("simulate", "--output: folder for traces and figures; made if missing"),
-        ("compare accuracy", "--output: folder of the grid, made if missing"),
+        ("compare accuracy", "--output: folder of the grid; made if missing"),
         ("compare memory", "--output: folder for JSON and figure; made if missing"),
         ("compare table", "its folder, the --output of `rmaat compare accuracy`"),
         ("data", f"its task, one of: {', '.join(TASKS.names())}"),

@@ -46,7 +46,7 @@ def test_a_refused_and_latching_model_can_still_be_looked_at(tmp_path, capsys, m
         main(["simulate", "--output", str(tmp_path), "--cycles", "1", "--tau_long", "500", "--decay_short", "1"]) == 2
     )
     warned, refused = capsys.readouterr().err.splitlines()
-    assert warned.startswith("rmaat: warning: coupling 0.3 is past 0")
+    assert warned.startswith("rmaat: warning: coupling 0.3 is not below the bound 0")
     assert "does not fall in cycle 2" in refused
     assert (tmp_path / "traces.png").exists()
     assert not (tmp_path / "factors.parquet").exists()
@@ -55,11 +55,11 @@ def test_a_refused_and_latching_model_can_still_be_looked_at(tmp_path, capsys, m
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--tau_long", "-1"], "tau_long is above 0"),
+        (["--tau_long", "-1"], "tau_long must be above 0"),
         (["--tau_long", "long"], "tau_long"),
         (["--tau_lonk", "1"], "tau_lonk"),
         (["--psi", "tahn"], "did you mean 'tanh'"),
-        (["--cycles", "0"], "cycles is a whole number"),
+        (["--cycles", "0"], "cycles must be a whole number"),
         (["--sweep", "tau_lonk=1:2:3"], "did you mean 'tau_long'"),
         (["--sweep_segments", "0"], "sweep_segments"),
         (["--positions", "[[0, 0]]"], "9 synapses"),

@@ -219,7 +219,7 @@ def test_the_figure_has_a_line_for_each_model(tmp_path, monkeypatch):
         ("--models", "--models asks for none"),
         ("--seeds 0", "--seeds asks for none"),
         ("--segments 0", "at least 1 segment, not 0"),
-        ("--segments", "--segments names no number"),
+        ("--segments", "--segments needs at least one number"),
         ("--segments 1 two", '"segments" element 2'),
         ("--examples 0", "--examples must be >= 1, not 0"),
         ("--pairs 3", "pairs"),
@@ -284,5 +284,5 @@ def test_end_to_end(command, tmp_path, capsys):
 def test_a_training_that_diverged_is_named_and_the_others_are_tested(command, trained, capsys):
     assert command("--segments", "1", "--models", "rmaat", "rmaat[learning_rate=2.0]") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "rmaat[learning_rate=2.0] seed 0: not tested, its training diverged" in lines
+    assert "rmaat[learning_rate=2.0] seed 0: not tested, because its training diverged" in lines
     assert any(line.startswith("rmaat ") for line in lines)

@@ -245,7 +245,7 @@ def test_from_the_command_line(server: Server, tmp_path: Path, capsys: pytest.Ca
     assert "the published one is 7c2ac02c" in capsys.readouterr().err
     for arguments, word in (
         (["mnist", "--download"], "mnist has no published archive"),
-        (["imdb", "--url", server.url], "--url is the address for --download"),
+        (["imdb", "--url", server.url], "--url has no effect without --download"),
     ):
         assert main(["data", *arguments, "--data_dir", str(tmp_path)]) == 2
         assert word in capsys.readouterr().err

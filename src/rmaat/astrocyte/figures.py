@@ -1,4 +1,7 @@
-"""Figures of a simulation, its increments and factors, as matplotlib figures for the caller to save."""
+"""Matplotlib figures of simulations, increments and retention factors.
+
+`write` saves them. Time is in seconds; all other quantities have no unit.
+"""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -38,7 +41,7 @@ STYLE: dict[Any, Any] = {
 DRIVEN = "#f7e7c1"
 PRE, POST, MEAN, ACCENT = "#1b6ca8", "#c0392b", "#222222", "#d95f02"
 TOTALS = (2, 4, 8, 16)
-"""The numbers of segments whose factors are drawn: the published ones."""
+"""Numbers of segments T in the figures, which are the published ones [P]."""
 UNITS = {"tau": "s", "cycle": "s"}
 SYMBOLS = {
     "tau_neuron": r"$\tau_n$",
@@ -57,7 +60,7 @@ SYMBOLS = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The look of all figures; without a display."""
+    """Apply the style of all figures; needs no display."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -65,12 +68,15 @@ def styled() -> Iterator[None]:
 
 
 def write(figure: "Figure", path: Path) -> None:
-    """Write a PNG with a palette of 256 colours, a third of the size of one without and as good for flat colours."""
+    """Write a figure as PNG with a palette of 256 colours.
+
+    The palette reduces the file to a third of its size. Flat colours lose nothing by it.
+    """
     from PIL import Image
 
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
-    with Image.open(drawn) as image, replacing(path) as file:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    with Image.open(buffer) as image, replacing(path) as file:
         image.convert("RGB").quantize(256).save(file, format="PNG", optimize=True)
 
 
@@ -82,7 +88,7 @@ def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any
 
 
 def _shade(axis: "Axes", simulation: Simulation, start: float) -> None:
-    """Shade the times with drive; time counts from `start`."""
+    """Shade the times at which the drive is on; the axis shows the time since `start`."""
     on = np.abs(simulation.drive).max(axis=1) > 0
     time = simulation.time - start
     switches = np.flatnonzero(np.diff(on, prepend=False, append=False))
@@ -92,22 +98,27 @@ def _shade(axis: "Axes", simulation: Simulation, start: float) -> None:
 
 
 def _last_cycle(simulation: Simulation) -> "NDArray[np.bool_]":
+    # The margin includes the first time of the cycle in spite of rounding.
     cycle = simulation.model.cycle
     return simulation.time >= simulation.time[-1] - cycle * (1 + 1e-9)
 
 
 def traces(simulation: Simulation) -> "Figure":
-    """Neurons, synapses, p^s and p^l over time and over the last cycle; one line a neuron or synapse."""
+    """Draw neurons, synapses, p^s and p^l over all cycles and over the last cycle.
+
+    Each neuron and each synapse has one line.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     with styled():
         figure, axes = _subplots(4, 2, (13, 9), sharex="col", width_ratios=[3, 1.15])
-        reach = simulation.model.coupling_matrix.sum(axis=1)
-        spread = np.ptp(reach) > 1e-9
-        norm = Normalize(reach.min(), reach.max() if spread else reach.min() + 1)
-        shades = _part("viridis")
-        synapses = shades(norm(reach))
+        summed_coupling = simulation.model.coupling_matrix.sum(axis=1)
+        differs = np.ptp(summed_coupling) > 1e-9
+        lowest = summed_coupling.min()
+        norm = Normalize(lowest, summed_coupling.max() if differs else lowest + 1)
+        colour_map = _dark_part("viridis")
+        synapses = colour_map(norm(summed_coupling))
         neurons = [PRE] * simulation.model.num_pre + [POST] * simulation.model.num_post
         both = np.concatenate([simulation.pre, simulation.post], axis=1)
         panels = (
@@ -121,10 +132,10 @@ def traces(simulation: Simulation) -> "Figure":
             (simulation.time[-1] - simulation.model.cycle, np.flatnonzero(_last_cycle(simulation))),
         )
         for row, (values, colours, symbol, title) in zip(axes, panels, strict=True):
-            for axis, (start, shown) in zip(row, windows, strict=True):
-                lines = values.reshape(len(values), -1)[shown].T
+            for axis, (start, times) in zip(row, windows, strict=True):
+                lines = values.reshape(len(values), -1)[times].T
                 for colour, line in zip(colours, lines, strict=True):
-                    axis.plot(simulation.time[shown] - start, line, color=colour, lw=1.2)
+                    axis.plot(simulation.time[times] - start, line, color=colour, lw=1.2)
                 _shade(axis, simulation, start)
             row[0].set(ylabel=symbol, title=title)
             row[0].set_ylim(min(0.0, values.min() * 1.05), None)
@@ -134,18 +145,20 @@ def traces(simulation: Simulation) -> "Figure":
         figure.align_ylabels(axes[:, 0])
 
         first = axes[0, 0]
+        # Empty artists give the legend one entry per kind of line.
         first.plot([], [], color=PRE, label="presynaptic $x_i$")
         first.plot([], [], color=POST, label="postsynaptic $y_j$")
         first.fill_between([], [], color=DRIVEN, label="drive on")
         first.legend(loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, borderaxespad=0)
-        if spread:
-            bar = figure.colorbar(ScalarMappable(norm, shades), ax=list(axes[1:].flat), aspect=45, pad=0.01)
+        if differs:
+            scale = ScalarMappable(norm, colour_map)
+            bar = figure.colorbar(scale, ax=list(axes[1:].flat), aspect=45, pad=0.01)
             bar.set_label("summed coupling that the synapse receives")
     return figure
 
 
 def long_term(simulation: Simulation, increments: Increments) -> "Figure":
-    """The LTP curve with its gain in each cycle, the gains against their geometric tail, and the factors."""
+    """Draw p^l with its gains, the gains with their geometric tail, and the factors."""
     from matplotlib import colormaps
 
     model = simulation.model
@@ -163,7 +176,11 @@ def long_term(simulation: Simulation, increments: Increments) -> "Figure":
         curve.axhline(top, color="0.45", lw=1.2, ls="--")
         above = {"xytext": (4, 4), "textcoords": "offset points", "color": "0.35", "fontsize": 11}
         curve.annotate(f"plateau, at cycle ends: {top:.3f}", (0, top), **above)
-        curve.set(xlabel="time (s)", ylabel=r"$p^l$, mean over synapses", title="The long term saturates")
+        curve.set(
+            xlabel="time (s)",
+            ylabel=r"$p^l$, mean over synapses",
+            title="The long-term process saturates",
+        )
         curve.set_ylim(0, max(float(mean.max()), float(top)) * 1.14)
         _shade(curve, simulation, 0.0)
         curve.legend(loc="lower right")
@@ -206,7 +223,11 @@ def _whole_ticks(axis: "Axes") -> None:
 
 
 def short_term_map(simulations: Sequence[tuple[str, Simulation]]) -> "Figure":
-    """p^s of each synapse in the last cycle, its highest value and its course; a column for each (name, simulation)."""
+    """Draw the highest p^s and the course of p^s of each synapse in the last cycle.
+
+    Args:
+        simulations: title and simulation of each column.
+    """
     from matplotlib.colors import Normalize
 
     with styled():
@@ -214,20 +235,21 @@ def short_term_map(simulations: Sequence[tuple[str, Simulation]]) -> "Figure":
         figure, axes = _subplots(2, len(simulations), (width, 7.8), height_ratios=[1.4, 1])
         peaks = [_peak(simulation) for _, simulation in simulations]
         norm = Normalize(min(map(np.min, peaks)), max(map(np.max, peaks)))
-        for (above, below), (name, simulation), peak in zip(axes.T, simulations, peaks, strict=True):
-            image = above.imshow(peak, norm=norm, cmap="viridis")
-            above.set(title=name, xlabel="postsynaptic neuron $j$")
-            above.spines[:].set_visible(False)
-            _label_cells(above, peak, norm)
+        columns = zip(axes.T, simulations, peaks, strict=True)
+        for (peak_axis, course_axis), (name, simulation), peak in columns:
+            image = peak_axis.imshow(peak, norm=norm, cmap="viridis")
+            peak_axis.set(title=name, xlabel="postsynaptic neuron $j$")
+            peak_axis.spines[:].set_visible(False)
+            _label_cells(peak_axis, peak, norm)
             cycle = simulation.model.cycle
             begin = simulation.time[-1] - cycle
             last = _last_cycle(simulation)
             lines = simulation.short_term[last].reshape(int(last.sum()), -1)
             colours = image.cmap(norm(peak.ravel()))
             for colour, line in zip(colours, lines.T, strict=True):
-                below.plot(simulation.time[last] - begin, line, color=colour, lw=1.4)
-            _shade(below, simulation, begin)
-            below.set_xlabel("time in the last cycle (s)")
+                course_axis.plot(simulation.time[last] - begin, line, color=colour, lw=1.4)
+            _shade(course_axis, simulation, begin)
+            course_axis.set_xlabel("time in the last cycle (s)")
         top = max(axis.get_ylim()[1] for axis in axes[1])
         for axis in axes[1]:
             axis.set_ylim(min(0.0, *(other.get_ylim()[0] for other in axes[1])), top)
@@ -255,7 +277,10 @@ def _label_cells(axis: "Axes", values: Array, norm: "Normalize") -> None:
 
 
 def parameter_sweep(name: str, points: Sequence[SweepPoint], total: int) -> "Figure":
-    """The factors of `total` segments against the swept parameter and against the segment; refused values hatched."""
+    """Draw the factors of T = `total` segments against the swept parameter and against the segment.
+
+    Values without retention factors are hatched.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -269,36 +294,40 @@ def parameter_sweep(name: str, points: Sequence[SweepPoint], total: int) -> "Fig
         figure, axes = _subplots(1, 2, (13, 5))
         against_value, against_segment = axes[0]
         for segment in range(total):
-            colour = _part("plasma")(segment / max(1, total - 1))
+            colour = _dark_part("plasma")(segment / max(1, total - 1))
             against_value.plot(values, factors[:, segment], "o-", color=colour, ms=5)
-        refused = np.isnan(factors[:, 0])
+        without_factors = np.isnan(factors[:, 0])
         edges = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2, values[-1:]])
-        for index in np.flatnonzero(refused):
+        for index in np.flatnonzero(without_factors):
             against_value.axvspan(edges[index], edges[index + 1], fc="0.93", ec="0.75", hatch="//", lw=0)
-        if refused.any():
-            against_value.fill_between(
-                [], [], fc="0.93", ec="0.75", hatch="//", lw=0, label="refused: no retention factors"
-            )
+        if without_factors.any():
+            hatched = {"fc": "0.93", "ec": "0.75", "hatch": "//", "lw": 0}
+            against_value.fill_between([], [], label="no retention factors", **hatched)
         against_value.axhline(1 / total, color="0.4", lw=1.2, ls=":", label="$1/T$, equal shares")
         figure.legend(loc="outside lower left", ncols=2)
         against_value.set(xlabel=label, ylabel=rf"retention factor RF$(t, {total})$", title="Each segment's factor")
         against_value.set_ylim(bottom=0)
-        segments = ScalarMappable(Normalize(1, max(2, total)), _part("plasma"))
+        segments = ScalarMappable(Normalize(1, max(2, total)), _dark_part("plasma"))
         figure.colorbar(segments, ax=against_value, label="segment $t$")
 
         norm = Normalize(values.min(), values.max() if np.ptp(values) else values.min() + 1)
-        shown = _part("viridis")
+        colour_map = _dark_part("viridis")
         for value, row in zip(values, factors, strict=True):
-            against_segment.plot(range(1, total + 1), row, "o-", color=shown(norm(value)), ms=5)
-        against_segment.set(xlabel="segment $t$", ylabel=rf"RF$(t, {total})$", title="The schedule each value gives")
+            colour = colour_map(norm(value))
+            against_segment.plot(range(1, total + 1), row, "o-", color=colour, ms=5)
+        against_segment.set(
+            xlabel="segment $t$",
+            ylabel=rf"RF$(t, {total})$",
+            title="Schedule of each value",
+        )
         against_segment.set_ylim(bottom=0)
         _whole_ticks(against_segment)
-        figure.colorbar(ScalarMappable(norm, shown), ax=against_segment, label=label)
+        figure.colorbar(ScalarMappable(norm, colour_map), ax=against_segment, label=label)
     return figure
 
 
-def _part(name: str) -> "ListedColormap":
-    """A named colour map without its last, too pale, eighth."""
+def _dark_part(name: str) -> "ListedColormap":
+    """Return a named colour map without its last eighth, which is too pale for lines."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
@@ -306,18 +335,28 @@ def _part(name: str) -> "ListedColormap":
 
 
 def memory(model: MacroModel, total: int = 16, longest: int = 512) -> "Figure":
-    """Each segment's share of the last memory under several schedules, and `ltp` where sequences become long."""
-    shown = (("none", MEAN, "none: RF = 1"), ("constant", PRE, "constant: RF = 0.5"), ("ltp", ACCENT, "ltp"))
+    """Draw each segment's share of the last memory, and the factors of `ltp` in long sequences.
+
+    Args:
+        model: macro model of `ltp`.
+        total: number of segments T of the shares.
+        longest: largest number of segments T of the factors.
+    """
+    schedules = (
+        ("none", MEAN, "none: RF = 1"),
+        ("constant", PRE, "constant: RF = 0.5"),
+        ("ltp", ACCENT, "ltp"),
+    )
     with styled():
         figure, axes = _subplots(1, 2, (13, 5))
-        shares, late = axes[0]
-        for schedule, colour, label in shown:
+        shares, long = axes[0]
+        for schedule, colour, label in schedules:
             values = memory_shares(retention_factors(total, schedule, model))
             shares.semilogy(range(1, total + 1), values, "o-", color=colour, label=label, ms=6)
         shares.set(
-            xlabel="segment $t$ that wrote it",
+            xlabel="segment $t$",
             ylabel="share of the last memory's variance",
-            title=f"What is left of each segment's writing, $T$ = {total}",
+            title=f"Share of each segment in the memory, $T$ = {total}",
         )
         shares.legend(loc="lower right")
         _whole_ticks(shares)
@@ -326,18 +365,18 @@ def memory(model: MacroModel, total: int = 16, longest: int = 512) -> "Figure":
         totals = np.unique(np.geomspace(2, longest, 40).astype(int))
         factors = [increments.factors(int(count)) for count in totals]
         for name, place, colour in (("1", 0.0, PRE), ("T/2", 0.5, ACCENT), ("T", 1.0, POST)):
-            at = [row[max(0, round(place * len(row)) - 1)] for row in factors]
-            late.loglog(totals, at, color=colour, label=f"segment $t = {name}$")
-        late.loglog(totals, 1 / totals, color="0.4", lw=1.2, ls=":", label="$1/T$, equal shares")
+            values = np.array([row[max(0, round(place * len(row)) - 1)] for row in factors])
+            long.loglog(totals, values, color=colour, label=f"segment $t = {name}$")
+        long.loglog(totals, 1 / totals, color="0.4", lw=1.2, ls=":", label="$1/T$, equal shares")
         tiny = float(np.finfo(np.float32).tiny)
-        late.axhline(tiny, color="0.4", lw=1, ls="--")
+        long.axhline(tiny, color="0.4", lw=1, ls="--")
         note = {"xytext": (0, 4), "textcoords": "offset points", "color": "0.35", "fontsize": 11}
-        late.annotate("float32's smallest normal number", (totals[0], tiny), **note)
-        late.set(
+        long.annotate("float32's smallest normal number", (totals[0], tiny), **note)
+        long.set(
             xlabel="number of segments $T$",
             ylabel="retention factor RF$(t, T)$, ltp",
-            title="In long sequences the late factors vanish",
+            title="Late factors vanish in long sequences",
             ylim=(tiny / 1e6, 10),
         )
-        late.legend(loc="lower left", bbox_to_anchor=(0, 0.22))
+        long.legend(loc="lower left", bbox_to_anchor=(0, 0.22))
     return figure

@@ -1,13 +1,17 @@
-r"""What the long-term process gains in each cycle, to any number of cycles, without differences of a saturated p^l.
+r"""Increments Dp_t of the long-term process: its gain in each cycle, for any number of cycles.
 
-p^l is linear once kappa(s) is given. With q_t the gain of cycle t from p^l = 0 and c = gamma^l tau_cycle / tau_p^l,
+The direct difference p^l_t - p^l_{t-1} loses all digits once p^l saturates. This module avoids that
+difference. p^l obeys a linear equation with the input kappa(s) [P]. Let q_t be the gain of cycle t
+if p^l starts the cycle at 0, and let c = gamma^l tau_cycle / tau_p^l. Then [C: derived here]
 
 $$p^l_t = e^{-c} p^l_{t-1} + q_t \quad\Rightarrow\quad
-  \Delta p_{t+1} = e^{-c} \Delta p_t + (q_{t+1} - q_t), \quad \Delta p_1 = q_1,$$
+  \Delta p_{t+1} = e^{-c} \Delta p_t + (q_{t+1} - q_t), \quad \Delta p_1 = q_1.$$
 
-all averaged over synapses. Each cycle is simulated from p^l = 0, which gives q_t itself. The other states approach a
-periodic cycle; once q_t and they repeat to within the solver's accuracy, the increments are geometric: Dp falls by e^-c
-in each further cycle, exactly.
+All quantities are averaged over synapses and have no unit. Each cycle is simulated from p^l = 0,
+which gives q_t. The other states approach a periodic cycle. Once they and q_t repeat to within the
+solver's accuracy, Dp_{t+1} = e^-c Dp_t holds exactly.
+
+Sources: [P] RMAAT, arXiv 2601.00426; [C] this project's choice.
 """
 
 import math
@@ -24,117 +28,141 @@ from rmaat.astrocyte.simulate import ATOL, RTOL, Layout, advance
 from rmaat.errors import UserError
 
 PERIODIC = 10.0
-"""A cycle repeats the last one when the two differ by less than this many relative tolerances."""
+"""Largest difference of two cycles that count as equal, in relative tolerances [C]."""
 LEAST_GAIN = 1e-6
-"""Smallest gain of the first cycle; below it the absolute tolerance shows in the factors."""
+"""Smallest allowed gain of the first cycle, no unit [C]. Below it the solver's absolute tolerance
+would show in the factors."""
 MAX_CYCLES = 400
-"""Cycles after which a model that has not become periodic is refused."""
+"""Number of cycles within which a model must become periodic [C]."""
 DECAY_RANGE = (1e-12, 1e6)
-"""Allowed c: below it e^-c and 1 are too near for a strict decrease in float64, above it nothing is left to share."""
+"""Allowed c, no unit [C]. Below the range, float64 cannot distinguish e^-c from 1, so the factors
+would not decrease strictly. Above it, e^-c underflows and only the first factor is not 0."""
 
 
 @dataclass(frozen=True)
 class Increments:
-    """The increments Dp_t of the long-term process, averaged over synapses: a simulated head, then a geometric tail."""
+    """Increments Dp_t, averaged over synapses, as a simulated head and a geometric tail."""
 
     head: tuple[float, ...]
-    """Dp_1 ... Dp_n, simulated; no unit."""
+    """The simulated increments Dp_1 ... Dp_n, no unit."""
     decay: float
-    """c: for t >= n, Dp_{t+1} = e^-c Dp_t."""
+    """Decay c of the tail, no unit: Dp_{t+1} = e^-c Dp_t for t >= n."""
 
     def log(self, total: int) -> Array:
-        """log Dp_1 ... log Dp_total, shape (total,); finite for every total."""
+        """Return log Dp_1 ... log Dp_total, shape (total,); finite for every total."""
         last = len(self.head)
         steps = np.arange(1.0, total + 1)
         simulated = np.log(self.head)[np.minimum(np.arange(total), last - 1)]
         return simulated - self.decay * np.maximum(steps - last, 0.0)
 
     def factors(self, total: int) -> Array:
-        """Dp_1 ... Dp_total over their sum, shape (total,); in float64's normal range as long as possible."""
+        """Return RF(t, T) = Dp_t / (Dp_1 + ... + Dp_T) [P] for T = total, shape (total,)."""
         logs = self.log(total)
+        # Relative to Dp_1, the increments underflow as late as possible.
         shares: Array = np.exp(logs - logs[0])
         return shares / shares.sum()
 
     @property
     def log_sum(self) -> float:
-        """log of the sum over all cycles to infinity, which is log of the plateau of p^l."""
+        """Logarithm of Dp_1 + Dp_2 + ..., the plateau of p^l at cycle ends [C: derived here].
+
+        The tail is a geometric series: Dp_{n+1} + Dp_{n+2} + ... = Dp_n e^-c / (1 - e^-c).
+        """
         return math.log(sum(self.head) + self.head[-1] * math.exp(-self.decay) / -math.expm1(-self.decay))
 
 
 def checked_decay(model: MacroModel) -> float:
-    """c of a model; raises `UserError` where it is outside `DECAY_RANGE`."""
+    """Return c of a model, no unit.
+
+    Raises:
+        UserError: if c is outside `DECAY_RANGE`.
+    """
     low, high = DECAY_RANGE
     decay = model.decay_per_cycle
     if not low <= decay <= high:
         raise UserError(
-            f"decay_long * cycle / tau_long is {decay:g}, the fall of the long term in one cycle; "
-            f"retention factors need it from {low:g} to {high:g}"
+            f"decay_long * cycle / tau_long, the decay of the long-term process per cycle, is "
+            f"{decay:g}; retention factors need a value from {low:g} to {high:g}"
         )
     return decay
 
 
 def simulate_increments(model: MacroModel, rtol: float = RTOL, max_cycles: int = MAX_CYCLES) -> Increments:
-    """Simulate cycles of the model's train until they repeat; the absolute tolerance goes with `rtol`.
+    """Simulate cycles of the model's train until they repeat, and return the increments.
 
-    Stops early at an increment that is not below the one before: such a model has no retention factors and
-    `retention_increments` refuses it. Raises `UserError` where nothing reaches the long term, where the cycles do not
-    become periodic, for c outside `DECAY_RANGE`, and where the solution runs away.
+    The simulation stops early at an increment that is not below the previous one. Such a model has
+    no retention factors, and `retention_increments` raises an error for it.
+
+    Args:
+        model: macro model.
+        rtol: relative tolerance of the solver; the absolute tolerance is scaled with it.
+        max_cycles: number of cycles within which the model must become periodic.
+
+    Raises:
+        UserError: if the first gain is below `LEAST_GAIN`, if the cycles do not become periodic,
+            if c is outside `DECAY_RANGE`, and if the solution diverges.
     """
     decay = checked_decay(model)
     atol = rtol * ATOL / RTOL
-    at = Layout(model.num_pre, model.num_post)
-    state = np.zeros(at.size)
+    layout = Layout(model.num_pre, model.num_post)
+    state = np.zeros(layout.size)
     head: list[float] = []
-    gained_before = np.zeros(model.num_synapses)
+    previous_gain = np.zeros(model.num_synapses)
     for index in range(max_cycles):
-        before = state.copy()
+        start_state = state.copy()
         for piece in cycle_pieces(model, index):
             state = advance(model, state, piece, rtol=rtol, atol=atol)[-1]
-        gained = state[at.long_term].copy()
-        state[at.long_term] = 0.0
-        if index == 0 and gained.mean() < LEAST_GAIN:
+        # q_t: p^l started this cycle at 0, and starts the next one at 0 again.
+        gain = state[layout.long_term].copy()
+        state[layout.long_term] = 0.0
+        if index == 0 and gain.mean() < LEAST_GAIN:
             raise UserError(
-                f"the long term gains only {gained.mean():.2g} in the first cycle, and {LEAST_GAIN:g} is the least "
-                "that can be shared out accurately; raise amplitude or duty, or bring cycle and time constants nearer"
+                f"the long-term process gains only {gain.mean():.2g} in the first cycle; accurate "
+                f"retention factors need at least {LEAST_GAIN:g}; raise amplitude or duty, or "
+                "choose a cycle closer to the time constants"
             )
-        allowed = PERIODIC * rtol
-        repeats = np.abs(gained - gained_before).max() < allowed * gained.max() + PERIODIC * atol
-        still = np.abs(state - before).max() < allowed * max(1.0, np.abs(state).max())
-        if repeats and (still or head[-1] < allowed * sum(head)):
+        tolerance = PERIODIC * rtol
+        gain_repeats = np.abs(gain - previous_gain).max() < tolerance * gain.max() + PERIODIC * atol
+        drift = np.abs(state - start_state).max()
+        states_repeat = drift < tolerance * max(1.0, np.abs(state).max())
+        # A slow state may still drift. It no longer matters if the increments left are negligible.
+        if gain_repeats and (states_repeat or head[-1] < tolerance * sum(head)):
             return Increments(tuple(head), decay)
-        # What is within the solver's error is no change: late in the head it would drown the gain itself.
-        change = 0.0 if repeats else float(gained.mean() - gained_before.mean())
+        # A change within the solver's error counts as 0. Late in the head that error would be
+        # larger than the increment itself.
+        change = 0.0 if gain_repeats else float(gain.mean() - previous_gain.mean())
         head.append(math.exp(-decay) * head[-1] + change if head else change)
         if not decreases(head):
             return Increments(tuple(head), decay)
-        gained_before = gained
+        previous_gain = gain
     raise UserError(
-        f"the cycles do not become periodic within {max_cycles}, so the long term's gains cannot be told; "
-        f"coupling {model.coupling:g} is perhaps too near its bound {model.coupling_bound:.4g}, or a time constant of "
-        "synapse or short term is many cycles long"
+        f"the cycles do not become periodic within {max_cycles} cycles, which retention factors "
+        f"need; lower coupling ({model.coupling:g}, bound {model.coupling_bound:.4g}), tau_synapse "
+        "or tau_short"
     )
 
 
 def decreases(head: tuple[float, ...] | list[float]) -> bool:
-    """Whether the last increment is above 0 and below the one before it."""
+    """Return True if the last increment is above 0 and below the previous one."""
     return head[-1] > 0 and (len(head) == 1 or head[-1] < head[-2])
 
 
 @lru_cache(maxsize=128)
 def retention_increments(model: MacroModel) -> Increments:
-    """The increments of a model, simulated once per model; strictly decreasing.
+    """Return the strictly decreasing increments of a model; each model is simulated once.
 
-    Raises `UserError` as `simulate_increments` does, and where the increments do not decrease, with the nearest
-    parameter that mends it.
+    Raises:
+        UserError: as `simulate_increments` does, and if the increments do not decrease. The message
+            then names the smallest change of a parameter that makes them decrease.
     """
-    found = simulate_increments(model)
-    if decreases(found.head):
-        return found
-    cycle = len(found.head)
+    increments = simulate_increments(model)
+    if decreases(increments.head):
+        return increments
+    *_, previous, last = increments.head
     raise UserError(
-        f"the long term's gain does not fall in cycle {cycle} ({found.head[-2]:.4g}, then {found.head[-1]:.4g}), "
-        "so the retention factors would not decrease: the drive of p^l builds up faster than p^l saturates; "
-        f"{remedy(model)}"
+        f"the gain of the long-term process does not fall in cycle {len(increments.head)} "
+        f"({previous:.4g}, then {last:.4g}), so the retention factors would not decrease: the "
+        f"drive of p^l builds up faster than p^l saturates; {remedy(model)}"
     )
 
 
@@ -147,55 +175,64 @@ REMEDIES = {
     "decay_short": 1,
     "coupling": -1,
 }
-"""What can mend increments that do not decrease, and whether by more (1) or less (-1): the drive of p^l must settle
-within the first cycle, or p^l must saturate sooner."""
+"""Parameters whose increase (1) or decrease (-1) can make the increments decrease [C]. The drive of
+p^l must settle within the first cycle, or p^l must saturate sooner."""
 LADDER = (1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
-"""Factors tried in turn, for all remedies, before the first that mends is narrowed down."""
+"""Factors by which `remedy` changes each parameter, in this order [C]."""
 QUICK_RTOL = 1e-6
-"""Accuracy enough for the search; what is found is tried in full."""
+"""Relative tolerance during the search; its result is checked with the full accuracy [C]."""
 
 
 def remedy(model: MacroModel) -> str:
-    """A clause naming the smallest changes of one parameter each that make the increments decrease, nearest first."""
-    for failed, factor in zip((1.0, *LADDER), LADDER, strict=False):
-        mended = [name for name in REMEDIES if _mends(model, name, factor, QUICK_RTOL) and _mends(model, name, factor)]
-        if mended:
-            factors = {name: _narrowed(model, name, failed, factor) for name in mended}
+    """Return a clause with the smallest changes of one parameter that make the increments decrease.
+
+    The first factor of `LADDER` that works for any parameter is narrowed down by bisection. The
+    smallest change comes first.
+    """
+    for failing, factor in zip((1.0, *LADDER), LADDER, strict=False):
+        # The quick check first: the exact one is slow.
+        names = [name for name in REMEDIES if _works(model, name, factor, QUICK_RTOL)]
+        names = [name for name in names if _works(model, name, factor)]
+        if names:
+            factors = {name: _smallest_factor(model, name, failing, factor) for name in names}
+            nearest_first = sorted(factors, key=factors.__getitem__)
             changes = [
-                f"{name} {_changed(model, name, factors[name]):g} (now {getattr(model, name):g})"
-                for name in sorted(factors, key=factors.__getitem__)
+                f"{name} {_changed_value(model, name, factors[name]):g} (now {getattr(model, name):g})"
+                for name in nearest_first
             ]
-            return f"the nearest change that mends it is {', or '.join(changes)}"
-    return f"no change of one of {', '.join(REMEDIES)} by a factor of {LADDER[-1]:g} mends it"
+            return f"the smallest change that fixes it is {', or '.join(changes)}"
+    return f"no change of one of {', '.join(REMEDIES)} by a factor of {LADDER[-1]:g} fixes it"
 
 
-def _changed(model: MacroModel, name: str, factor: float) -> float:
-    """The parameter changed by the factor, to three digits, rounded away from where it is now."""
+def _changed_value(model: MacroModel, name: str, factor: float) -> float:
+    """Return the parameter times the factor, rounded to three digits away from its old value."""
     value = getattr(model, name) * factor ** REMEDIES[name]
     if value == 0:
         return 0.0
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    # Rounding towards the old value could undo the remedy.
     digits = math.ceil(value / unit - 1e-9) if REMEDIES[name] > 0 else math.floor(value / unit + 1e-9)
     return float(f"{digits * unit:.3g}")
 
 
-def _mends(model: MacroModel, name: str, factor: float, rtol: float = RTOL) -> bool:
+def _works(model: MacroModel, name: str, factor: float, rtol: float = RTOL) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatchWarning)
         try:
-            changed = model.changed(name, _changed(model, name, factor))
+            changed = model.changed(name, _changed_value(model, name, factor))
             return decreases(simulate_increments(changed, rtol).head)
         except UserError:
             return False
 
 
-def _narrowed(model: MacroModel, name: str, failed: float, mended: float) -> float:
-    """The factor at which the remedy begins to mend, to 0.2%, by bisection of its logarithm; itself mending."""
-    low, high = failed, mended
+def _smallest_factor(model: MacroModel, name: str, failing: float, working: float) -> float:
+    """Return the smallest factor that works, to 0.2%, by bisection of its logarithm."""
+    low, high = failing, working
     while high / low > 1.002:
         middle = math.sqrt(low * high)
-        if _mends(model, name, middle, QUICK_RTOL):
+        if _works(model, name, middle, QUICK_RTOL):
             high = middle
         else:
             low = middle
-    return high if _mends(model, name, high) else mended
+    # The bisection ran with the lower accuracy; `working` was checked with the full one.
+    return high if _works(model, name, high) else working

@@ -1,4 +1,4 @@
-"""The scalar functions a macro model may use, with what its bounds need to know of each."""
+"""The scalar functions that a macro model may use, with the properties that its bounds need."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Nonlinearity:
-    """An elementwise function f, non-decreasing and with f(0) = 0, so that nothing grows without drive."""
+    """An elementwise function f: non-decreasing, and f(0) = 0, so that rest is an equilibrium."""
 
     function: Callable[[Array], Array]
-    """Maps an array to an array of the same shape."""
+    """Function from an array to an array of the same shape; no units."""
     gain: float
-    """The largest f(z) / z over z > 0; for these functions it is the slope at 0 from the right."""
+    """The largest f(z) / z over z > 0, which is the slope at 0 from the right."""
     bounded: bool
-    """Whether f stays below some number for all z."""
+    """True if f has an upper bound."""
 
     def __call__(self, z: Array) -> Array:
-        """The function of every element."""
+        """Return f of every element, in the shape of z."""
         return self.function(z)
 
 
@@ -40,8 +40,8 @@ def _rectified_tanh(z: Array) -> Array:
 
 
 def _rectified_hyperbola(z: Array) -> Array:
-    above = np.maximum(z, 0.0)
-    return above / (1.0 + above)
+    positive = np.maximum(z, 0.0)
+    return positive / (1.0 + positive)
 
 
 NONLINEARITIES: Registry[Nonlinearity] = Registry(
@@ -54,4 +54,11 @@ NONLINEARITIES: Registry[Nonlinearity] = Registry(
         "linear": Nonlinearity(_identity, gain=1.0, bounded=False),
     },
 )
-"""tanh; max(tanh, 0); z / (1 + z) for z > 0, the saturation of a binding site; max(z, 0); z."""
+"""All functions, by name [C].
+
+- tanh: tanh(z).
+- rectified_tanh: max(tanh(z), 0).
+- rectified_hyperbola: z / (1 + z) for z > 0, else 0; the saturation of a binding site.
+- relu: max(z, 0).
+- linear: z.
+"""

@@ -1,4 +1,4 @@
-"""The macro model's equations, solved piece by piece between the times at which the drive jumps."""
+"""Solver of the macro model's equations, which starts anew at each jump of the drive."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from rmaat.astrocyte.model import MacroModel
 
 RTOL = 1e-9
-"""Relative tolerance of the solver."""
+"""Relative tolerance of the solver [C]."""
 ATOL = 1e-13
-"""Absolute tolerance of the solver; the states are of order 1."""
+"""Absolute tolerance of the solver [C]; the states are of order 1 and have no unit."""
 STIFF_RATIO = 200.0
-"""A piece's length over the shortest time constant past which an implicit method is taken [C: there it is faster]."""
+"""Ratio of a piece's length to the shortest time constant, above which the solver is implicit [C].
+The implicit method is faster above this ratio."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each variable stands in the flat state vector (x, y, s, p^s, p^l)."""
+    """Slices of the variables in the flat state vector (x, y, s, p^s, p^l)."""
 
     num_pre: int
     num_post: int
@@ -38,80 +39,88 @@ class Layout:
 
     @property
     def neurons(self) -> slice:
-        """All neurons, presynaptic first."""
+        """Slice of x and y."""
         return slice(0, self.num_pre + self.num_post)
 
     @property
     def synapse(self) -> slice:
-        """s, by row of presynaptic neurons."""
-        return self._process(0)
+        """Slice of s, row by row of presynaptic neurons."""
+        return self._synaptic(0)
 
     @property
     def short_term(self) -> slice:
-        """p^s, in the synapses' order."""
-        return self._process(1)
+        """Slice of p^s, in the order of s."""
+        return self._synaptic(1)
 
     @property
     def long_term(self) -> slice:
-        """p^l, in the synapses' order."""
-        return self._process(2)
+        """Slice of p^l, in the order of s."""
+        return self._synaptic(2)
 
-    def _process(self, index: int) -> slice:
+    def _synaptic(self, index: int) -> slice:
         start = self.num_pre + self.num_post + index * self.num_pre * self.num_post
         return slice(start, start + self.num_pre * self.num_post)
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """The traces of one simulation, S times in seconds from 0 to the end; the states have no unit."""
+    """Traces of one simulation at S times.
+
+    Time is in seconds from 0 to the end. Drive and states have no unit.
+    """
 
     model: MacroModel
     time: Array
-    """(S,); holds every time at which the drive may jump."""
+    """Times in seconds, (S,). They include every time at which the drive may jump."""
     drive: Array
-    """b, (S, num_pre + num_post); at a jump the value after it."""
+    """Drive b, (S, num_pre + num_post). At a jump it is the value after the jump."""
     pre: Array
-    """x, (S, num_pre)."""
+    """Presynaptic activity x, (S, num_pre)."""
     post: Array
-    """y, (S, num_post)."""
+    """Postsynaptic activity y, (S, num_post)."""
     synapse: Array
-    """s, (S, num_pre, num_post)."""
+    """Synapses s, (S, num_pre, num_post)."""
     short_term: Array
-    """p^s, (S, num_pre, num_post)."""
+    """Short-term process p^s, (S, num_pre, num_post)."""
     long_term: Array
-    """p^l, (S, num_pre, num_post)."""
+    """Long-term process p^l, (S, num_pre, num_post)."""
 
 
 def derivative(model: MacroModel) -> Callable[[Array, Array], Array]:
-    """The right-hand side of the class docstring's equations: (state, drive) -> d state / dt.
+    """Return the right-hand side of the equations of `MacroModel` [K, P].
 
-    State as `Layout` has it, drive of shape (num_pre + num_post,).
+    Returns:
+        A function (state, drive) -> d state / dt, in 1/s. The state has the order of `Layout`; the
+        drive has shape (num_pre + num_post,).
     """
-    at = Layout(model.num_pre, model.num_post)
-    neurons, synapse, short_term, long_term = at.neurons, at.synapse, at.short_term, at.long_term
+    layout = Layout(model.num_pre, model.num_post)
+    neurons, synapse = layout.neurons, layout.synapse
+    short_term, long_term = layout.short_term, layout.long_term
     theta, phi, psi, g, kappa = (
         NONLINEARITIES[name].function for name in (model.theta, model.phi, model.psi, model.g, model.kappa)
     )
     T = model.coupling_matrix
     num_pre = model.num_pre
     grid = (model.num_pre, model.num_post)
-    decay, rate = np.empty(at.size), np.empty(at.size)
+    # Every equation has the form tau dz/dt = -decay z + input.
+    decay, rate = np.empty(layout.size), np.empty(layout.size)
     for part, name in ((neurons, "neuron"), (synapse, "synapse"), (short_term, "short"), (long_term, "long")):
         decay[part] = getattr(model, f"decay_{name}")
         rate[part] = 1.0 / getattr(model, f"tau_{name}")
 
     def right_hand_side(state: Array, drive: Array) -> Array:
         pre, activity = state[:num_pre], theta(state[neurons])
-        s, felt = state[synapse], psi(state[short_term])
+        s, psi_short = state[synapse], psi(state[short_term])
         calcium = kappa(s)
 
-        gain = np.empty_like(state)
-        gain[neurons] = drive
-        gain[num_pre : neurons.stop] += phi(pre) @ g(s).reshape(grid)
-        gain[synapse] = np.multiply.outer(activity[:num_pre], activity[num_pre:]).ravel() + felt
-        gain[short_term] = T @ felt + calcium + model.input_short
-        gain[long_term] = calcium
-        return rate * (gain - decay * state)
+        inputs = np.empty_like(state)
+        inputs[neurons] = drive
+        inputs[num_pre : neurons.stop] += phi(pre) @ g(s).reshape(grid)
+        coincidence = np.multiply.outer(activity[:num_pre], activity[num_pre:])
+        inputs[synapse] = coincidence.ravel() + psi_short
+        inputs[short_term] = T @ psi_short + calcium + model.input_short
+        inputs[long_term] = calcium
+        return rate * (inputs - decay * state)
 
     return right_hand_side
 
@@ -119,9 +128,21 @@ def derivative(model: MacroModel) -> Callable[[Array, Array], Array]:
 def advance(
     model: MacroModel, state: Array, piece: Piece, times: Array | None = None, rtol: float = RTOL, atol: float = ATOL
 ) -> Array:
-    """Solve from the start of a piece to its end; the states at `times`, or at the end only, shape (times, state).
+    """Solve the equations from the start of a piece to its end.
 
-    Raises `UserError` where the solution runs away or the solver gives up.
+    Args:
+        model: macro model.
+        state: state at the start, in the order of `Layout`.
+        piece: interval of time and its drive.
+        times: times in seconds of the returned states; None means the end only.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+
+    Returns:
+        The states, shape (times, state).
+
+    Raises:
+        UserError: if the solution diverges or the solver fails.
     """
     from scipy.integrate import solve_ivp
 
@@ -132,6 +153,7 @@ def advance(
         model.tau_short / model.decay_short,
         model.tau_long / model.decay_long,
     )
+    # A diverging solution overflows. The check below reports it instead of NumPy's warnings.
     with np.errstate(all="ignore"):
         solution = solve_ivp(
             lambda time, now: slope(now, piece.value(time)),
@@ -144,8 +166,9 @@ def advance(
         )
     if not solution.success or not np.isfinite(solution.y).all():
         raise UserError(
-            f"the simulation runs away or stalls between {piece.start:g} s and {piece.end:g} s; with unbounded "
-            "functions ('relu', 'linear') take bounded ones ('tanh'), lower amplitude, or raise the decays"
+            f"the simulation diverges between {piece.start:g} s and {piece.end:g} s; replace "
+            "unbounded functions ('relu', 'linear') by bounded ones ('tanh'), lower amplitude, or "
+            "raise the decays"
         )
     return solution.y.T
 
@@ -161,32 +184,47 @@ def simulate(
 ) -> Simulation:
     """Simulate from rest for `cycles` cycles of `model.cycle` seconds.
 
-    `drive` is None (the model's train of cycles), a number (constant, on all neurons), an array of shape (samples,) or
-    (samples, num_pre + num_post) whose rows are held for equal shares of the whole time, or a function of time in
-    seconds that gives a number or (num_pre + num_post,); `breakpoints` are the times in seconds at which that function
-    jumps. The solver starts anew at each jump, so that none is smoothed over. About `samples_per_cycle` evenly spaced
-    times are kept for each cycle, and the times of all jumps.
+    The solver starts anew at each jump of the drive, because its steps would otherwise smooth the
+    jump.
 
-    Raises `UserError` for a drive whose shape does not fit or that is not finite, counts below 1, tolerances not in
-    (0, 1), and a solution that runs away.
+    Args:
+        model: macro model.
+        cycles: number of cycles, at least 1.
+        drive: None for the model's train of cycles; a number for a constant drive of all neurons;
+            an array of shape (samples,) or (samples, num_pre + num_post), each row of which lasts
+            an equal part of the whole time; or a function from a time in seconds to a number or
+            an array of shape (num_pre + num_post,).
+        breakpoints: times in seconds at which a drive function jumps.
+        samples_per_cycle: approximate number of evenly spaced times per cycle in the traces. The
+            times of jumps are added to them.
+        rtol: relative tolerance of the solver, above 0 and below 1.
+        atol: absolute tolerance of the solver, above 0 and below 1.
+
+    Returns:
+        The traces.
+
+    Raises:
+        UserError: for a drive of the wrong shape or with a value that is not finite, counts below
+            1, tolerances out of range, and a solution that diverges.
     """
     for name, count in (("cycles", cycles), ("samples_per_cycle", samples_per_cycle)):
         if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-            raise UserError(f"{name} is a whole number of at least 1, not {count!r}")
+            raise UserError(f"{name} must be a whole number of at least 1, not {count!r}")
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if not 0 < tolerance < 1:
-            raise UserError(f"{name} is above 0 and below 1, not {tolerance!r}")
-    at = Layout(model.num_pre, model.num_post)
-    state = np.zeros(at.size)
+            raise UserError(f"{name} must be above 0 and below 1, not {tolerance!r}")
+    layout = Layout(model.num_pre, model.num_post)
+    state = np.zeros(layout.size)
     times, states, drives = [np.zeros(1)], [state[None]], []
     for piece in pieces(model, cycles, drive, breakpoints):
         steps = max(1, round((piece.end - piece.start) / model.cycle * samples_per_cycle))
         stops = np.linspace(piece.start, piece.end, steps + 1)
-        found = advance(model, state, piece, stops[1:], rtol, atol)
+        piece_states = advance(model, state, piece, stops[1:], rtol, atol)
+        # The value at a piece's end belongs to the next piece, which may begin with a jump.
         drives.append(np.array([piece.value(time) for time in stops[:-1]]))
         times.append(stops[1:])
-        states.append(found)
-        state = found[-1]
+        states.append(piece_states)
+        state = piece_states[-1]
     drives.append(piece.value(piece.end)[None])
     trace = np.concatenate(states)
     grid = (len(trace), model.num_pre, model.num_post)
@@ -195,8 +233,8 @@ def simulate(
         time=np.concatenate(times),
         drive=np.concatenate(drives),
         pre=trace[:, : model.num_pre],
-        post=trace[:, model.num_pre : at.neurons.stop],
-        synapse=trace[:, at.synapse].reshape(grid),
-        short_term=trace[:, at.short_term].reshape(grid),
-        long_term=trace[:, at.long_term].reshape(grid),
+        post=trace[:, model.num_pre : layout.neurons.stop],
+        synapse=trace[:, layout.synapse].reshape(grid),
+        short_term=trace[:, layout.short_term].reshape(grid),
+        long_term=trace[:, layout.long_term].reshape(grid),
     )

@@ -1,4 +1,4 @@
-"""How the retention factors respond to one parameter: many models, simulated in parallel processes."""
+"""Sweeps: retention factors as a function of one parameter, simulated in parallel processes."""
 
 import multiprocessing
 import os
@@ -17,50 +17,69 @@ from rmaat.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One value of the swept parameter and the increments it gives."""
+    """One value of the swept parameter, with its increments or the reason why there are none."""
 
     value: float
+    """Value of the parameter, in the parameter's unit."""
     increments: Increments | None
-    """None where `refusal` says why there are none."""
+    """Increments of the model, or None if it has no retention factors."""
     refusal: str = ""
+    """Error message if `increments` is None, else empty."""
 
 
 def parse_sweep(text: str) -> tuple[str, Array]:
-    """`name=start:stop:count` as the name and its evenly spaced values; raises `UserError` for anything else."""
-    form = f"--sweep is name=start:stop:count, such as tau_long=10:120:12, not '{text}'"
-    name, equals, span = text.partition("=")
+    """Return the name and the evenly spaced values, shape (count,), of `name=start:stop:count`.
+
+    Raises:
+        UserError: for text of another form, and for a parameter that cannot be swept.
+    """
+    message = f"--sweep must be name=start:stop:count, such as tau_long=10:120:12, not '{text}'"
+    name, equals, limits = text.partition("=")
     if equals and name not in NUMBER_FIELDS:
         raise UserError(f"cannot sweep '{name}'; {did_you_mean(name, NUMBER_FIELDS)}")
     try:
-        start, stop, count = span.split(":")
+        start, stop, count = limits.split(":")
         first, last, number = float(start), float(stop), int(count)
     except ValueError:
-        raise UserError(form) from None
+        raise UserError(message) from None
     if number < 1 or not np.isfinite([first, last]).all():
-        raise UserError(f"{form}; start and stop are finite, count is at least 1")
+        raise UserError(f"{message}; start and stop must be finite, and count at least 1")
     return name, np.linspace(first, last, number)
 
 
 def sweep_point(model: MacroModel, name: str, value: float) -> SweepPoint:
-    """The increments of `model` with one parameter changed; a model that is refused gives a point that says why."""
+    """Return the sweep point of `model` with one parameter changed.
+
+    If that model has no retention factors, the point contains the error message instead.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatchWarning)
         try:
-            found = simulate_increments(model.changed(name, value))
-        except UserError as mistake:
-            return SweepPoint(value, None, str(mistake))
-    if not decreases(found.head):
-        return SweepPoint(value, None, f"the long term's gain does not fall in cycle {len(found.head)}")
-    return SweepPoint(value, found)
+            # `retention_increments` would also search a remedy, which a sweep does not need.
+            increments = simulate_increments(model.changed(name, value))
+        except UserError as error:
+            return SweepPoint(value, None, str(error))
+    if not decreases(increments.head):
+        cycle = len(increments.head)
+        message = f"the gain of the long-term process does not fall in cycle {cycle}"
+        return SweepPoint(value, None, message)
+    return SweepPoint(value, increments)
 
 
 def sweep(
     model: MacroModel, name: str, values: Array, on_point: Callable[[], None], workers: int | None = None
 ) -> list[SweepPoint]:
-    """The points of all values, in their order; `on_point` is called after each.
+    """Return the sweep points of all values, in the order of the values.
 
-    `workers` processes (default: one for each processor, at most one for each value). Raises `UserError` where every
-    value is refused.
+    Args:
+        model: macro model before the change.
+        name: parameter to change, one of `NUMBER_FIELDS`.
+        values: values of the parameter, shape (count,).
+        on_point: function to call after each point.
+        workers: number of processes; the default is one per processor, and at most one per value.
+
+    Raises:
+        UserError: if no value gives retention factors.
     """
     workers = min(workers or os.cpu_count() or 1, len(values))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -73,5 +92,6 @@ def sweep(
             raise
     points = [future.result() for future in futures]
     if all(point.increments is None for point in points):
-        raise UserError(f"no value of {name} in the sweep gives retention factors; the first: {points[0].refusal}")
+        value, refusal = points[0].value, points[0].refusal
+        raise UserError(f"no value of {name} gives retention factors; {name} {value:g}: {refusal}")
     return points

@@ -1,4 +1,7 @@
-"""Simulations, factors and sweeps as files: Parquet with the units in the column names, and the model as JSON."""
+"""Files of simulations, factors and sweeps (Parquet) and of the model (JSON).
+
+States, drive and factors have no unit. The unit of time is part of the column name `time_s`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +17,16 @@ from rmaat.machine.files import replacing, write_json
 
 
 def write_model(model: MacroModel, path: Path) -> None:
-    """The model's fields as JSON; `MacroModel.from_dict` reads them back."""
+    """Write the model's fields as JSON, which `MacroModel.from_dict` reads."""
     write_json(path, model.to_dict())
 
 
 def write_traces(simulation: Simulation, path: Path) -> None:
-    """One row a time: time_s, then drive, pre, post by neuron and synapse, short_term, long_term by pair `_i_j`."""
+    """Write the traces with one row per time.
+
+    The columns are `time_s`, then `drive_n`, `pre_i` and `post_j` of each neuron, then
+    `synapse_i_j`, `short_term_i_j` and `long_term_i_j` of each pair of neurons.
+    """
     columns: dict[str, Array] = {"time_s": simulation.time}
     for name in ("drive", "pre", "post", "synapse", "short_term", "long_term"):
         values = getattr(simulation, name)
@@ -29,7 +36,10 @@ def write_traces(simulation: Simulation, path: Path) -> None:
 
 
 def write_factors(model: MacroModel, totals: Sequence[int], path: Path) -> None:
-    """One row for each T in `totals` and segment t <= T: total, segment, ltp, plateau."""
+    """Write the retention factors, with one row for each T in `totals` and segment t <= T.
+
+    The columns are `total`, `segment`, `ltp` and `plateau`.
+    """
     columns = {
         "total": np.repeat(totals, totals),
         "segment": np.concatenate([np.arange(1, total + 1) for total in totals]),
@@ -40,7 +50,12 @@ def write_factors(model: MacroModel, totals: Sequence[int], path: Path) -> None:
 
 
 def write_sweep(name: str, points: Sequence[SweepPoint], total: int, path: Path) -> None:
-    """One row a value: the parameter, refusal ("" where there is none), factor_1 ... factor_T (null where refused)."""
+    """Write the factors of a sweep with one row per value of the parameter `name`.
+
+    The columns are the parameter, `refusal` and `factor_1` ... `factor_T` of T = `total` segments.
+    `refusal` is empty if the value has factors; otherwise it is the error message and the factors
+    are null.
+    """
     columns: dict[str, object] = {
         name: [point.value for point in points],
         "refusal": [point.refusal for point in points],

@@ -1,1 +1,4 @@
-"""The command line: one module a verb, each a thin shell over a call. Nothing heavy is imported before it is needed."""
+"""The command line: one module per verb, which turns flags into calls.
+
+Heavy packages are imported when a verb runs, so that `--help` answers at once.
+"""

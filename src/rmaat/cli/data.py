@@ -1,4 +1,4 @@
-"""Generate or fetch the data of a task, or check the files that are there, and show what is in them."""
+"""Generate or download the data of a task, or check existing files, and show their contents."""
 
 from __future__ import annotations
 
@@ -20,27 +20,52 @@ if TYPE_CHECKING:
 COUNT_FLAGS = ("num_train", "num_val", "num_test")
 
 MOST_FILES_LISTED = 10
-"""Beyond this many files, one checksum over all of them is printed."""
+"""Largest number of files with a line each; more files get one checksum over all of them."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat data`."""
     parser.add_argument("task", type=str, help=f"one of: {', '.join(TASKS.names())}")
-    parser.add_argument("--data_dir", type=str | None, help="data folder (default: $RMAAT_DATA, else datasets/)")
     parser.add_argument(
-        "--seed", type=int | None, help="what generates the data, or holds out its validation part (default: 0)"
+        "--data_dir",
+        type=str | None,
+        help="data folder (default: $RMAAT_DATA, else datasets/)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int | None,
+        help="seed of generated data, or of the split into train and validation (default: 0)",
     )
     for flag, part in zip(COUNT_FLAGS, ("train", "validation", "test"), strict=True):
-        parser.add_argument(f"--{flag}", type=int | None, help=f"{part} examples to generate (default: the task's own)")
-    parser.add_argument("--overwrite", type=bool, default=False, help="replace generated files of other settings")
-    parser.add_argument("--show", type=int, default=0, help="print this many examples of the train part")
-    parser.add_argument("--download", type=bool, default=False, help="fetch the published archive into the data folder")
-    parser.add_argument("--url", type=str | None, help="another address of the same archive, for --download")
+        parser.add_argument(
+            f"--{flag}",
+            type=int | None,
+            help=f"{part} examples to generate (default: the task's number)",
+        )
+    parser.add_argument(
+        "--overwrite",
+        type=bool,
+        default=False,
+        help="overwrite generated files of other settings",
+    )
+    parser.add_argument(
+        "--show",
+        type=int,
+        default=0,
+        help="print this many examples of the train part",
+    )
+    parser.add_argument(
+        "--download",
+        type=bool,
+        default=False,
+        help="download the published archive into the data folder",
+    )
+    parser.add_argument("--url", type=str | None, help="address of a mirror of the archive, for --download")
     parser.add_class_arguments(TaskOptions)
 
 
 def run(arguments: Namespace) -> None:
-    """Generate or check, then tell what is there."""
+    """Generate, download or check the data, then print its files and number of examples."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -51,39 +76,40 @@ def run(arguments: Namespace) -> None:
     if arguments.show < 0:
         raise UserError(f"--show must not be negative, got {arguments.show}")
     if arguments.url is not None and not arguments.download:
-        raise UserError("--url is the address for --download; give both or neither")
+        raise UserError("--url has no effect without --download; give both or neither")
     seed = arguments.seed or 0
     counts = [arguments[flag] for flag in COUNT_FLAGS]
-    given = arguments.overwrite or arguments.seed is not None or any(count is not None for count in counts)
-    made = False
+    # Without these flags, existing files are read whatever their settings are.
+    has_settings = arguments.overwrite or any(x is not None for x in (arguments.seed, *counts))
+    generated = False
     if arguments.download:
         _download(console, task, data_dir, arguments.url)
     elif isinstance(task, GeneratedTask):
-        if given or not task.is_there(data_dir):
-            usual = zip(counts, task.info.sizes, strict=True)
-            train, validation, test = (default if count is None else count for count, default in usual)
-            made = _generate(task, data_dir, seed, Counts(train, validation, test), arguments.overwrite)
+        if has_settings or not task.is_there(data_dir):
+            pairs = zip(counts, task.info.sizes, strict=True)
+            resolved = Counts(*(default if count is None else count for count, default in pairs))
+            generated = _generate(task, data_dir, seed, resolved, arguments.overwrite)
         else:
             _check_undamaged(task, data_dir)
     elif any(count is not None for count in counts):
         raise UserError(f"--num_train, --num_val and --num_test are for generated tasks; {task.info.name} reads files")
-    # Read to the end before anything is told of the files: their presence says nothing of what is in them.
+    # Read all examples before printing anything, because existing files may be damaged.
     dataset = load(task, data_dir, seed, bar=count_bar)
     examples = " / ".join(f"{len(part):,}" for part in dataset.values())
-    console.print(f"{task.info.name}: {examples} examples{_origin(task, data_dir, made)}")
+    console.print(f"{task.info.name}: {examples} examples{_origin(task, data_dir, generated)}")
     _report_files(console, task.sources(data_dir), data_dir)
     if arguments.show:
         _show(console, task, data_dir, dataset, arguments.show)
 
 
-def _origin(task: Task, data_dir: Path, made: bool) -> str:
+def _origin(task: Task, data_dir: Path, generated: bool) -> str:
     if not isinstance(task, GeneratedTask):
         return ""
     from rmaat.tasks.generate import made_from
 
     settings = made_from(task, data_dir)
     seed = f" from seed {settings['seed']}" if settings else ""
-    return f"{seed}, {'generated' if made else 'there already'}"
+    return f"{seed}, {'generated' if generated else 'there already'}"
 
 
 def _generate(task: GeneratedTask, data_dir: Path, seed: int, counts: Counts, overwrite: bool) -> bool:
@@ -103,9 +129,9 @@ def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> 
     from rmaat.tasks.download import fetch
 
     if task.download is None:
-        raise UserError(f"{task.info.name} has no published archive to fetch; its data: {task.info.source}")
-    fetched = fetch(task.download, data_dir, bytes_bar, url)
-    console.print(f"{task.info.name}: fetched and unpacked into {fetched}")
+        raise UserError(f"{task.info.name} has no published archive; its data: {task.info.source}")
+    folder = fetch(task.download, data_dir, bytes_bar, url)
+    console.print(f"{task.info.name}: downloaded and unpacked into {folder}")
 
 
 def _report_files(console: Console, sources: tuple[Path, ...], data_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folders that a verb writes to."""
+"""Output folders of the verbs."""
 
 from pathlib import Path
 
@@ -7,7 +7,13 @@ from rmaat.machine.files import make_writable_folder
 
 
 def writable_folder(folder: Path) -> Path:
-    """The folder, made where it is missing; raises `UserError` where it cannot be written to, before any work is done."""
+    """Return the folder after creating it if it is missing.
+
+    Verbs call this before they start to work.
+
+    Raises:
+        UserError: if the folder cannot be created or written to.
+    """
     try:
         make_writable_folder(folder)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""List what can be named on the command line: tasks, models, recipes, attention types."""
+"""List the names that the command line knows: tasks, models, recipes, attention types."""
 
 from __future__ import annotations
 
@@ -17,46 +17,49 @@ from rmaat.tasks.base import SPLITS
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat list`."""
-    parser.add_argument("what", choices=sorted(LISTINGS), help="what to list")
+    parser.add_argument("what", choices=sorted(LISTINGS), help="names to list")
     parser.add_argument(
-        "--data_dir", type=str | None, help="data folder, for tasks (default: $RMAAT_DATA, else datasets/)"
+        "--data_dir",
+        type=str | None,
+        help="data folder, for tasks (default: $RMAAT_DATA, else datasets/)",
     )
 
 
 def run(arguments: Namespace) -> None:
-    """Print the listing that was asked for."""
+    """Print the listing."""
     LISTINGS[arguments.what](arguments)
 
 
 def list_models(arguments: Namespace) -> None:
-    """Print for each model what it is, the settings that make it, those that ablate it and those of its own."""
+    """Print each model with its summary, fixed settings, ablations and specific settings."""
     print("model: NAME in a run config, or --model NAME\n")
     for name in MODELS.names():
         preset = MODELS[name]
         print(f"{name:<26}{preset.summary}")
         print(f"    fixes: {', '.join(f'{key} {yaml_word(value)}' for key, value in preset.fixed.items())}")
-        for said, names in (("ablations", tuple(preset.ablations)), ("its own", preset.specific_settings)):
+        groups = {"ablations": preset.ablations, "specific": preset.specific_settings}
+        for title, names in groups.items():
             if names:
-                print(f"    {said}: {', '.join(names)}")
+                print(f"    {title}: {', '.join(names)}")
 
 
 def list_attention(arguments: Namespace) -> None:
-    """Print for each attention type, those of other packages included, what it is and its settings."""
+    """Print each attention type, including those of other packages, with its settings."""
     print("attention_type: NAME in a run config, or --attention_type NAME\n")
     for name in ATTENTION.names():
         try:
             attention = ATTENTION[name]
         except UserError as error:
-            # A broken package must not hide the others.
+            # Print the error in the type's line, because a broken package must not hide the others.
             print(f"{name:<16}{error}")
             continue
         print(f"{name:<16}{attention.summary}")
         if attention.setting_names:
-            print(f"    its own: {', '.join(attention.setting_names)}")
+            print(f"    specific: {', '.join(attention.setting_names)}")
 
 
 def list_tasks(arguments: Namespace) -> None:
-    """Print three lines for each task: its facts and whether its files were found, its question, and the source of its data."""
+    """Print each task with its sizes, the state of its files, its summary and its data source."""
     data_dir = data_folder(arguments.data_dir)
     print(f"data folder: {data_dir}; examples of {' / '.join(SPLITS)}\n")
     line = "{:<27}{:>9} {:>8}  {:<25} {}".format
@@ -66,12 +69,13 @@ def list_tasks(arguments: Namespace) -> None:
         length = f"{'2 x ' if info.pair else ''}{info.max_seq_len:,}"
         classes = str(len(info.label_names) or "yours")
         sizes = " / ".join(f"{size:,}" for size in info.sizes) if any(info.sizes) else "yours"
-        print(line(name, length, classes, sizes, "found" if _is_found(TASKS[name], data_dir) else "missing"))
+        state = "found" if _has_files(TASKS[name], data_dir) else "missing"
+        print(line(name, length, classes, sizes, state))
         print(f"    {info.summary}\n    {info.source}")
 
 
 def list_recipes(arguments: Namespace) -> None:
-    """Print the name of each recipe, and what it trains."""
+    """Print each recipe with its summary."""
     print("rmaat train --recipe NAME [--model MODEL] [--key value ...]\n")
     names = recipe_names()
     width = max(map(len, names))
@@ -79,7 +83,7 @@ def list_recipes(arguments: Namespace) -> None:
         print(f"{name:<{width}}  {recipe_summary(name)}")
 
 
-def _is_found(task: Task, data_dir: Path) -> bool:
+def _has_files(task: Task, data_dir: Path) -> bool:
     try:
         return bool(task.sources(data_dir))
     except UserError:

@@ -1,8 +1,10 @@
-"""`rmaat VERB ...`: finds the verb's module, parses its flags, runs it, and turns mistakes of the user into one line.
+"""Entry point of `rmaat VERB ...`: find the verb's module, parse its flags, and run it.
 
-A verb is a module `rmaat.cli.NAME` with two functions: `add_arguments(parser)` declares the flags and may import only
-light things, so that help is immediate; `run(arguments)` does the work. A verb that is a package has a table `VERBS` of its
-own instead, and its verbs are the modules in it.
+A mistake of the user becomes one line on standard error.
+
+A verb is a module `rmaat.cli.NAME` with two functions. `add_arguments(parser)` declares the flags;
+it imports only light packages, so that help is immediate. `run(arguments)` does the work. A group
+of verbs is a package with a table `VERBS`; its modules are the verbs of the group.
 """
 
 import importlib
@@ -17,28 +19,32 @@ from typing import Any, NoReturn
 from rmaat.errors import DIVERGENCE, MISTAKE, CellsFailedError, TrainingDivergedError, UserError, did_you_mean
 
 VERBS = {
-    "train": "train a model on a task, from a recipe or a YAML file, and --key value",
+    "train": "train a model on a task; settings come from a recipe, a YAML file and --key value",
     "evaluate": "measure a finished run on the task's test part",
     "predict": "label texts with a finished run",
     "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",
-    "data": "generate or check the data of a task",
+    "data": "generate, download or check the data of a task",
     "compare": "compare models side by side: accuracy, memory, time",
-    "list": "list what can be named: tasks, models, recipes",
+    "list": "list the names of tasks, models, recipes and attention types",
 }
-"""Each verb's line in `rmaat --help`."""
+"""Line of each verb in `rmaat --help`."""
 
 PURPOSE = "Train transformers on very long sequences in the memory of one short segment."
 
-FAILURE, USER_MISTAKE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
-"""Exit statuses: a training that diverged or cells that failed, a mistake of the user, Ctrl-C."""
+FAILURE, USER_MISTAKE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+"""Exit statuses: diverged training or failed cells, mistake of the user, Ctrl-C, closed pipe."""
 
 
 class _Help(Exception):  # noqa: N818
-    """An overview that is to be printed instead of doing anything; `asked` tells whether it was asked for."""
+    """Help text to print instead of running a verb.
 
-    def __init__(self, text: str, asked: bool) -> None:
+    Attributes:
+        requested: True if the user requested help; False if the verb is missing.
+    """
+
+    def __init__(self, text: str, requested: bool) -> None:
         super().__init__(text)
-        self.asked = asked
+        self.requested = requested
 
 
 def _overview(prog: str, purpose: str, verbs: dict[str, str]) -> str:
@@ -48,39 +54,44 @@ def _overview(prog: str, purpose: str, verbs: dict[str, str]) -> str:
     return "\n".join([f"usage: {prog} VERB [options]", "", purpose, "", *lines, "", options])
 
 
-def _find(
+def _find_verb(
     words: Sequence[str], prog: str, package: str, purpose: str, verbs: dict[str, str]
 ) -> tuple[str, Any, list[str]]:
-    """The program's name as far as the verb, the verb's module, and the words after it; raises `_Help` where there is none."""
+    """Return the program's name including the verb, the verb's module, and the words after it.
+
+    Raises:
+        _Help: if the words contain no verb.
+        UserError: for an unknown verb.
+    """
     if not words or words[0] in ("-h", "--help"):
-        raise _Help(_overview(prog, purpose, verbs), asked=bool(words))
+        raise _Help(_overview(prog, purpose, verbs), requested=bool(words))
     if words[0] == "--version":
-        raise _Help(f"rmaat {version('rmaat')}", asked=True)
+        raise _Help(f"rmaat {version('rmaat')}", requested=True)
     verb, *rest = words
     if verb not in verbs:
         raise UserError(f"unknown command '{verb}'; {did_you_mean(verb, verbs)}")
     prog, module = f"{prog} {verb}", importlib.import_module(f"{package}.{verb}")
     if hasattr(module, "VERBS"):
-        return _find(rest, prog, module.__name__, module.__doc__ or "", module.VERBS)
+        return _find_verb(rest, prog, module.__name__, module.__doc__ or "", module.VERBS)
     return prog, module, rest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit status, 0 where all went well."""
+    """Run one command line and return its exit status, which is 0 on success."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        prog, module, rest = _find(arguments, "rmaat", "rmaat.cli", PURPOSE, VERBS)
+        prog, module, rest = _find_verb(arguments, "rmaat", "rmaat.cli", PURPOSE, VERBS)
         from rmaat.cli.parser import Parser
 
-        # jsonargparse's own flag prints what was given, unchecked.
+        # jsonargparse's --print_config prints settings without checking them.
         parser = Parser(prog=prog, description=module.__doc__, print_config=None)
         module.add_arguments(parser)
         module.run(parser.parse_args(rest))
     except _Help as overview:
         print(overview)
-        return 0 if overview.asked else USER_MISTAKE
-    except UserError as mistake:
-        print(f"{MISTAKE}{mistake}", file=sys.stderr)
+        return 0 if overview.requested else USER_MISTAKE
+    except UserError as error:
+        print(f"{MISTAKE}{error}", file=sys.stderr)
         return USER_MISTAKE
     except TrainingDivergedError as divergence:
         print(f"{DIVERGENCE}{divergence}", file=sys.stderr)
@@ -95,15 +106,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry_point() -> NoReturn:
-    """The console script. Being told to end (SIGTERM) unwinds as Ctrl-C does, so that no process or half a file stays behind."""
+    """Run the console script.
+
+    SIGTERM raises an exception, like Ctrl-C, so that child processes end and partial files go.
+    """
     signal.signal(signal.SIGTERM, _unwind)
     try:
         status = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has gone, as `head` does; what is still buffered must not be tried again at exit.
+        # The reader of the pipe, such as `head`, has ended. Redirect standard output, because
+        # Python flushes its buffer once more at exit and would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = READER_GONE
+        status = BROKEN_PIPE
     sys.exit(status)
 
 

@@ -1,4 +1,7 @@
-"""The command line's parser: jsonargparse, with the nearest name for a misspelt flag and `--flag` for `--flag true`."""
+"""Parser of the command line, based on jsonargparse.
+
+It suggests the nearest name for a misspelt flag, and accepts `--flag` for `--flag true`.
+"""
 
 import re
 from argparse import SUPPRESS
@@ -16,23 +19,23 @@ from rmaat.wording import NUMBERS, TEXT, WrongValue, in_words, wrong_value
 
 
 class Parser(ArgumentParser):
-    """A jsonargparse parser whose errors are `UserError`, to be printed in one place."""
+    """A jsonargparse parser that raises `UserError`, which `rmaat.cli.main` prints."""
 
     _fill_defaults = True
     _sections: dict[str, Sequence[str]] = {}  # noqa: RUF012 - replaced, never changed
     _file: tuple[Path, dict[str, Any]] | None = None
-    """The config file that is being parsed, and its settings."""
+    """Path and settings of the config file during its parsing, else None."""
 
     def show_sections(self, sections: Mapping[str, Sequence[str]]) -> None:
         """List the flags of the help under headings.
 
         Args:
-            sections: headings and the names of their flags; flags in none come first.
+            sections: headings and the names of their flags. Flags without heading come first.
         """
         self._sections = dict(sections)
 
     def format_help(self) -> str:
-        """Return the help: a line a flag, with the first sentence of its description."""
+        """Return the help, with one line per flag: the first sentence of its description."""
         positional = [action for action in self._actions if not action.option_strings]
         flags = {action.dest: action for action in self._actions if action.option_strings and action.help != SUPPRESS}
         listed = {name for names in self._sections.values() for name in names}
@@ -49,22 +52,23 @@ class Parser(ArgumentParser):
         return "\n".join(lines) + "\n"
 
     def leave_out_defaults(self) -> None:
-        """Give `parse_args` only what the command line and its config file hold."""
+        """Let `parse_args` return only settings of the command line and of its config file."""
         self._fill_defaults = False
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message as a `UserError`; of a value of the wrong type, what was given, where, and what may be.
+        """Raise a `UserError` with a message for users.
 
-        Of an argument that is missing, what it is.
+        For a value of the wrong type, it names the value, its place and the allowed values. For a
+        missing argument, it describes the argument. Otherwise it is jsonargparse's message.
         """
-        told = " ".join(str(message).split())
-        if missing := _MISSING.fullmatch(told):
+        line = " ".join(str(message).split())
+        if missing := _MISSING.fullmatch(line):
             keys = missing["keys"].split(", ")
-            needed = [_described(action) for action in self._actions if action.dest in keys]
-            raise UserError(f"{self.prog} needs {', and '.join(needed)}")
-        wrong = wrong_value(told, self._actions)
+            descriptions = [_description(action) for action in self._actions if action.dest in keys]
+            raise UserError(f"{self.prog} needs {', and '.join(descriptions)}")
+        wrong = wrong_value(line, self._actions)
         if wrong is None:
-            raise UserError(told)
+            raise UserError(line)
         self._refuse(wrong)
 
     def _refuse(self, wrong: WrongValue) -> NoReturn:
@@ -72,50 +76,53 @@ class Parser(ArgumentParser):
         if self._file is None:
             raise UserError(f"--{wrong}")
         path, settings = self._file
-        found = settings[key]
-        kind = f"the {NUMBERS[type(found)]} " if type(found) in NUMBERS else ""
-        quoted = (
-            f", as in {key}: '{yaml_word(found)}'"
-            if TEXT in wrong.allowed and not isinstance(found, list | dict | None)
-            else ""
-        )
-        raise UserError(f"'{path}': {key} is {kind}{yaml_word(found)}; {wrong.must_be}{quoted}")
+        value = settings[key]
+        kind = f"the {NUMBERS[type(value)]} " if type(value) in NUMBERS else ""
+        # YAML reads an unquoted 2 as a number, so show the quotes if text is allowed.
+        needs_quotes = TEXT in wrong.allowed and not isinstance(value, list | dict | None)
+        example = f", as in {key}: '{yaml_word(value)}'" if needs_quotes else ""
+        raise UserError(f"'{path}': {key} is {kind}{yaml_word(value)}; {wrong.must_be}{example}")
 
     def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:
-        """Parse after checking the names of flags.
+        """Parse the words after checking the names of their flags.
 
-        The settings of the file that --config names are the result's `config_settings`.
+        Returns:
+            The settings. `config_settings` holds those of the --config file, if there is one.
+
+        Raises:
+            UserError: for an unknown flag, a wrong value and a missing argument.
         """
-        given = list(args or [])
+        words = list(args or [])
         path: Path | None = None
         options = {option: action for action in self._actions for option in action.option_strings}
-        filled: list[str] = []
-        for place, word in enumerate(given):
-            filled.append(word)
+        # The words, with "true" after each boolean flag without value.
+        completed: list[str] = []
+        for place, word in enumerate(words):
+            completed.append(word)
             if not word.startswith("--") or word == "--":
                 continue
             name, _, value = word.partition("=")
             if name.split(".")[0] not in options and name not in options:
                 raise UserError(f"{self.prog} has no option '{name}'; {did_you_mean(name, options)}")
-            following = given[place + 1] if place + 1 < len(given) else "--"
+            following = words[place + 1] if place + 1 < len(words) else "--"
             if name == "--config":
-                named = value or ("" if following.startswith("-") else following)
-                if not named:
+                file_name = value or ("" if following.startswith("-") else following)
+                if not file_name:
                     raise UserError("--config needs the path of a YAML file, such as the run.yaml of a run")
-                path = Path(named)
+                path = Path(file_name)
             elif not value and following.startswith("--") and _is_flag(options[name]):
-                filled.append("true")
-        parsed = super().parse_args(filled, **{"defaults": self._fill_defaults, **kwargs})
+                completed.append("true")
+        parsed = super().parse_args(completed, **{"defaults": self._fill_defaults, **kwargs})
         if path is not None:
             parsed["config_settings"] = self._parse_file(path)
         return parsed
 
     def _parse_file(self, path: Path) -> dict[str, Any]:
-        """Return the settings of a config file, each of its type."""
+        """Return the settings of a config file after converting each to its type."""
         settings = read_settings(path)
         self._file = path, settings
         for action in self._actions:
-            # jsonargparse takes null for any type.
+            # jsonargparse accepts null for every type, so check it here.
             allowed = in_words(action)
             if allowed and "null" not in allowed and settings.get(action.dest, "") is None:
                 self._refuse(WrongValue(action.dest, "None", allowed))
@@ -125,10 +132,10 @@ class Parser(ArgumentParser):
 
 
 HELP_COLUMN = 32
-"""Where the descriptions of flags begin."""
-
+"""Column at which the descriptions of flags begin."""
 
 SENTENCE_END = re.compile(r"(?<=[^\s.])\.(?:\s|$)")
+"""A full stop at the end of a word, but not the dots of an ellipsis."""
 
 
 def _help_line(name: str, action: Any) -> str:
@@ -144,11 +151,11 @@ def _help_line(name: str, action: Any) -> str:
 
 
 _MISSING = re.compile("the following arguments are required: (?P<keys>.+)")
-"""How jsonargparse tells of them."""
+"""jsonargparse's message about missing arguments."""
 
 
-def _described(action: Any) -> str:
-    """An argument that must be given, and what it is or may be."""
+def _description(action: Any) -> str:
+    """Return the name of a required argument with its help or its choices."""
     if action.option_strings:
         return f"{action.option_strings[-1]}: {action.help}"
     if action.choices is not None:

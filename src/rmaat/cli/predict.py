@@ -1,4 +1,4 @@
-"""Label texts with a finished run: one line a text, with its label and probability."""
+"""Label texts with a finished run and print one line per text."""
 
 import sys
 from pathlib import Path
@@ -9,15 +9,20 @@ from rmaat.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The run's folder and the files."""
+    """Declare the flags of `rmaat predict`."""
     parser.add_argument("--model", type=Path, required=True, help="folder of a finished run")
     parser.add_argument(
-        "files", nargs="*", help="text files, UTF-8, or pictures for an image task; none or '-' reads standard input"
+        "files",
+        nargs="*",
+        help="UTF-8 text files, or pictures for an image task; none or '-' means standard input",
     )
 
 
 def run(arguments: Namespace) -> None:
-    """Print name, label and probability of each text, or of each two for a run on pairs, tab-separated."""
+    """Print name, label and probability of each text, separated by tabs.
+
+    A run on a pair task takes the files two by two and prints one line per pair.
+    """
     names = arguments.files or ["-"]
     import torch
 
@@ -27,21 +32,23 @@ def run(arguments: Namespace) -> None:
     hide_progress_of_transformers()
     finished = open_run(arguments.model)
     finished.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    read = str if finished.source.info.kind == "image" else _read
+    # `predict` opens pictures itself, from their file names.
+    read = str if finished.source.info.kind == "image" else _read_text
     size = len(finished.source.info.columns)
     if len(names) % size:
-        raise UserError(f"a run on {finished.config.dataset} takes files two by two; {len(names)} were given")
+        dataset = finished.config.dataset
+        raise UserError(f"a run on {dataset} takes files two by two; got {len(names)} files")
     for start in range(0, len(names), size):
-        of_example = names[start : start + size]
-        shown = ", ".join(map(_shown, of_example))
+        example = names[start : start + size]
+        title = ", ".join(map(_display_name, example))
         try:
-            prediction = predict(finished, [read(name) for name in of_example])
-        except UserError as mistake:
-            raise UserError(f"{shown}: {mistake}") from mistake
-        print(f"{shown}\t{prediction.label}\t{prediction.probability:.4f}")
+            prediction = predict(finished, [read(name) for name in example])
+        except UserError as error:
+            raise UserError(f"{title}: {error}") from error
+        print(f"{title}\t{prediction.label}\t{prediction.probability:.4f}")
 
 
-def _read(name: str) -> str:
+def _read_text(name: str) -> str:
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return raw.decode()
@@ -51,5 +58,5 @@ def _read(name: str) -> str:
         raise UserError(f"not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def _shown(name: str) -> str:
+def _display_name(name: str) -> str:
     return "standard input" if name == "-" else name

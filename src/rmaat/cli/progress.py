@@ -1,4 +1,8 @@
-"""What a person sees of long work on standard error: a bar on a terminal; elsewhere nothing, or lines for named pieces."""
+"""Progress of long work on standard error.
+
+A terminal shows a bar. Other outputs get nothing from `count_bar` and `bytes_bar`, and one line per
+piece of work from `named_bar`.
+"""
 
 from __future__ import annotations
 
@@ -19,29 +23,30 @@ if TYPE_CHECKING:
 
 @contextmanager
 def count_bar(description: str, total: int | None) -> Iterator[Progress]:
-    """Show a `rmaat.tasks.base.ProgressBar` of items; it pulses if the total is not known."""
+    """Show a `rmaat.tasks.base.ProgressBar` of items; it pulses if the total is unknown."""
     from rich.progress import MofNCompleteColumn
 
-    with _progress(MofNCompleteColumn()) as shown:
-        row = shown.add_task(description, total=total)
-        yield lambda done: shown.advance(row, done)
+    with _progress(MofNCompleteColumn()) as bar:
+        row = bar.add_task(description, total=total)
+        yield lambda done: bar.advance(row, done)
 
 
 @contextmanager
 def bytes_bar(description: str, total: int | None) -> Iterator[Progress]:
-    """Show a `rmaat.tasks.base.ProgressBar` of bytes; it pulses if the total is not known."""
+    """Show a `rmaat.tasks.base.ProgressBar` of bytes; it pulses if the total is unknown."""
     from rich.progress import DownloadColumn
 
-    with _progress(DownloadColumn()) as shown:
-        row = shown.add_task(description, total=total)
-        yield lambda done: shown.advance(row, done)
+    with _progress(DownloadColumn()) as bar:
+        row = bar.add_task(description, total=total)
+        yield lambda done: bar.advance(row, done)
 
 
 @contextmanager
 def named_bar(total: int) -> Iterator[Callable[[str], None]]:
-    """Give a function to call with the name of each piece of work as it begins.
+    """Yield a function to call with the name of each piece of work when it begins.
 
-    A terminal shows the pieces as a bar. Elsewhere each has a line: its name as it begins, its seconds as it ends.
+    A terminal shows the pieces as a bar. Other outputs get a line per piece: its name when it
+    begins and its seconds when it ends.
     """
     from rich.progress import MofNCompleteColumn
 
@@ -50,31 +55,31 @@ def named_bar(total: int) -> Iterator[Callable[[str], None]]:
         try:
             yield lines.begin
         except BaseException:
-            # What is printed about the failure begins a line of its own.
+            # End the unfinished line, so that the error message begins on a new one.
             print(file=sys.stderr)
             raise
         lines.end()
         return
-    with _progress(MofNCompleteColumn()) as shown:
-        row = shown.add_task("starting", total=total)
-        begun = itertools.count()
-        yield lambda what: shown.update(row, description=what, completed=next(begun))
+    with _progress(MofNCompleteColumn()) as bar:
+        row = bar.add_task("starting", total=total)
+        completed = itertools.count()
+        yield lambda name: bar.update(row, description=name, completed=next(completed))
 
 
 class _PieceLines:
-    """One line a piece of work, on standard error; a piece that was interrupted has no seconds."""
+    """Lines of the pieces of work on standard error; an interrupted piece has no seconds."""
 
     def __init__(self) -> None:
         self._started: float | None = None
 
-    def begin(self, what: str) -> None:
-        """End the piece before, and print the name of this one."""
+    def begin(self, name: str) -> None:
+        """End the previous piece and print the name of this one."""
         self.end()
-        print(f"{what} ...", end="", file=sys.stderr, flush=True)
+        print(f"{name} ...", end="", file=sys.stderr, flush=True)
         self._started = time.perf_counter()
 
     def end(self) -> None:
-        """Print the seconds of the piece that was begun, if one was."""
+        """Print the seconds of the current piece, if there is one."""
         if self._started is not None:
             print(f" {time.perf_counter() - self._started:.1f} s", file=sys.stderr, flush=True)
             self._started = None
@@ -91,5 +96,5 @@ def _progress(amount: ProgressColumn) -> RichProgress:
 
     columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
     console = _console()
-    # Elsewhere rich would still end a line that it has not begun.
+    # Disable rich if the output is no terminal, because it would still print an empty line.
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

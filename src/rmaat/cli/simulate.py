@@ -1,6 +1,7 @@
-"""Simulate the neuron-astrocyte macro model: traces, figures, and the retention factors that come out.
+"""Simulate the neuron-astrocyte macro model: traces, figures and retention factors.
 
-Sources of parameters: [P] the RMAAT paper (arXiv 2601.00426), [K] Kozachkov et al. (arXiv 2311.08135), [C] this project's choice.
+Sources of parameters: [P] the RMAAT paper (arXiv 2601.00426), [K] Kozachkov et al. (arXiv
+2311.08135), [C] this project's choice.
 """
 
 import math
@@ -25,32 +26,48 @@ if TYPE_CHECKING:
     from rmaat.astrocyte.simulate import Simulation
     from rmaat.astrocyte.sweep import SweepPoint
 
-NEARER = 4.0
-"""What the short-term map divides and multiplies the synapses' distances by."""
+DISTANCE_FACTOR = 4.0
+"""Factor by which the short-term map divides and multiplies the synapses' distances."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the flags; every field of the macro model is one."""
+    """Declare the flags of `rmaat simulate`, which include the fields of the macro model."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser.add_argument(
-        "--output", metavar="DIR", type=str, required=True, help="folder for traces and figures; made if missing"
+        "--output",
+        metavar="DIR",
+        type=str,
+        required=True,
+        help="folder for traces and figures; made if missing",
     )
     parser.add_argument("--cycles", type=int, default=16, help="number of cycles to simulate, >= 1")
     parser.add_argument(
-        "--samples_per_cycle", type=int, default=200, help="times to keep for each cycle in the traces, >= 1"
+        "--samples_per_cycle",
+        type=int,
+        default=200,
+        help="number of times per cycle in the traces, >= 1",
     )
     parser.add_argument(
-        "--sweep", metavar="NAME=START:STOP:COUNT", help="also vary one number, such as tau_long=10:120:12"
+        "--sweep",
+        metavar="NAME=START:STOP:COUNT",
+        help="also vary one parameter, such as tau_long=10:120:12",
     )
-    parser.add_argument("--sweep_segments", type=int, default=8, help="number of segments T of the swept factors, >= 1")
+    parser.add_argument(
+        "--sweep_segments",
+        type=int,
+        default=8,
+        help="number of segments T of the swept factors, >= 1",
+    )
     parser.add_class_arguments(MacroModel)
 
 
 def run(arguments: Namespace) -> None:
-    """Simulate, write everything to `arguments.output`, and print the summary.
+    """Simulate, write all files to `arguments.output`, and print a summary.
 
-    A model without retention factors still gives traces and the figures that need no factors; then its refusal is
-    raised. Raises `UserError` for bad parameters, a bad sweep and a folder that cannot be written to, before any work.
+    Raises:
+        UserError: before any simulation, for a wrong parameter, a wrong sweep and a folder that
+            cannot be written to; after writing the traces and their figures, for a model without
+            retention factors.
     """
     from rmaat.astrocyte import figures
     from rmaat.astrocyte.increments import retention_increments
@@ -58,14 +75,14 @@ def run(arguments: Namespace) -> None:
     from rmaat.astrocyte.sweep import parse_sweep
     from rmaat.astrocyte.tables import write_factors, write_model, write_sweep, write_traces
 
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as model_warnings:
         warnings.simplefilter("always")
         model = MacroModel(**{field.name: getattr(arguments, field.name) for field in fields(MacroModel)})
-    for warning in caught:
+    for warning in model_warnings:
         print(f"rmaat: warning: {warning.message}", file=sys.stderr)
-    swept = parse_sweep(arguments.sweep) if arguments.sweep else None
+    sweep = parse_sweep(arguments.sweep) if arguments.sweep else None
     if arguments.sweep_segments < 1:
-        raise UserError(f"sweep_segments is at least 1, not {arguments.sweep_segments}")
+        raise UserError(f"--sweep_segments must be at least 1, not {arguments.sweep_segments}")
     folder = writable_folder(Path(arguments.output))
 
     def save(name: str, figure: "Figure") -> None:
@@ -75,34 +92,41 @@ def run(arguments: Namespace) -> None:
     write_model(model, folder / "model.json")
     write_traces(simulation, folder / "traces.parquet")
     save("traces", figures.traces(simulation))
-    near, far = (_rescaled(model, arguments.cycles, by) for by in (1 / NEARER, NEARER))
-    columns = ((f"near: distances ÷ {NEARER:g}", near), ("as given", simulation), (f"far: distances × {NEARER:g}", far))
+    # How far the short-term process spreads depends on the distances, so show three scales.
+    near = _rescaled(model, arguments.cycles, 1 / DISTANCE_FACTOR)
+    far = _rescaled(model, arguments.cycles, DISTANCE_FACTOR)
+    columns = (
+        (f"near: distances ÷ {DISTANCE_FACTOR:g}", near),
+        ("distances unchanged", simulation),
+        (f"far: distances × {DISTANCE_FACTOR:g}", far),
+    )
     save("short_term_map", figures.short_term_map(columns))
-    if swept:
-        name, values = swept
-        points = _sweep(model, name, values)
+    if sweep:
+        name, values = sweep
+        points = _sweep_points(model, name, values)
         write_sweep(name, points, arguments.sweep_segments, folder / f"sweep_{name}.parquet")
         save(f"sweep_{name}", figures.parameter_sweep(name, points, arguments.sweep_segments))
     try:
         increments = retention_increments(model)
-    except UserError as refusal:
-        raise UserError(f"{refusal}; traces and their figures are in {folder}") from None
+    except UserError as error:
+        raise UserError(f"{error}; traces and their figures are in {folder}") from None
     write_factors(model, figures.TOTALS, folder / "factors.parquet")
     save("long_term", figures.long_term(simulation, increments))
     save("memory", figures.memory(model))
     _summarise(model, increments, folder)
 
 
-def _rescaled(model: MacroModel, cycles: int, by: float) -> "Simulation":
-    """The simulation with all distances multiplied by `by`; the given model has warned already."""
+def _rescaled(model: MacroModel, cycles: int, factor: float) -> "Simulation":
+    """Return the simulation of the model with all distances multiplied by `factor`."""
     from rmaat.astrocyte.simulate import simulate
 
+    # The user has seen the warning about the original model.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatchWarning)
-        return simulate(model.changed("distance_scale", model.distance_scale / by), cycles)
+        return simulate(model.changed("distance_scale", model.distance_scale / factor), cycles)
 
 
-def _sweep(model: MacroModel, name: str, values: "Array") -> "list[SweepPoint]":
+def _sweep_points(model: MacroModel, name: str, values: "Array") -> "list[SweepPoint]":
     from rmaat.astrocyte.sweep import sweep
 
     with count_bar(f"sweep of {name}", len(values)) as progress:
@@ -118,7 +142,7 @@ def _summarise(model: MacroModel, increments: "Increments", folder: Path) -> Non
     rows = max(figures.TOTALS)
     columns = {f"T = {total}": increments.factors(total) for total in figures.TOTALS}
     columns[f"plateau, T = {rows}"] = retention_factors(rows, "plateau", model)
-    table = Table(title="Gains of the long term and retention factors RF(t, T)")
+    table = Table(title="Gains of the long-term process and retention factors RF(t, T)")
     for name in ("segment t", "gain", *columns):
         table.add_column(name, justify="right")
     for index, gain in enumerate(increments.log(rows)):

@@ -1,7 +1,10 @@
-"""Train a model on a task. Settings come from a recipe, from a YAML file, and from --key value; a later one wins.
+"""Train a model on a task.
 
-Sources of settings: [P] the RMAAT paper (arXiv 2601.00426), [A] its astromorphic predecessor (arXiv 2312.10925), [C] this
-project's choice.
+Settings come from a recipe, then a YAML file, then --key value. A later source overrides an
+earlier one.
+
+Sources of settings: [P] the RMAAT paper (arXiv 2601.00426), [A] its astromorphic predecessor (arXiv
+2312.10925), [C] this project's choice.
 """
 
 import sys
@@ -22,17 +25,21 @@ from rmaat.training.config import RunConfig
 
 
 def add_arguments(parser: Parser) -> None:
-    """One flag a setting, with its type and help from the run config itself."""
-    parser.add_argument("--config", type=Path | None, help="YAML file of settings, such as the run.yaml of a run")
+    """Declare the flags of `rmaat train`: each field of `RunConfig`, with its type and help."""
+    parser.add_argument(
+        "--config",
+        type=Path | None,
+        help="YAML file of settings, such as a run's run.yaml",
+    )
     parser.add_argument(
         "--print_config",
         type=bool,
         default=False,
-        help="check, and print every setting as run.yaml would hold it; no training",
+        help="check the settings and print them in the form of run.yaml, without training",
     )
     parser.add_class_arguments(RunConfig)
     parser.show_sections(_sections())
-    # A preset must know what was given from what is left at its default.
+    # A preset may change defaults, so it must know which settings the user has set.
     parser.leave_out_defaults()
 
 
@@ -53,7 +60,7 @@ OUTPUT = ("output_dir", "overwrite", "resume", "save_total_limit", "logging_step
 
 
 def _sections() -> dict[str, list[str]]:
-    """Return the settings under the headings of the help, each once."""
+    """Return the headings of the help with their settings; each setting occurs once."""
     data = [field.name for field in fields(TaskOptions)]
     model = [field.name for field in fields(ModelSettings)]
     rest = [field.name for field in fields(RunConfig) if field.name not in (*data, *model, *OUTPUT)]
@@ -72,14 +79,14 @@ def _sections() -> dict[str, list[str]]:
 
 
 def run(arguments: Namespace) -> None:
-    """Train, and print where the results are; or, where it is asked for, the settings alone."""
+    """Train and print the results and their files, or print the settings for --print_config."""
     names = [field.name for field in fields(RunConfig)]
     flags = {name: arguments[name] for name in names if name in arguments}
     settings = arguments.get("config_settings") or {}
     config = RunConfig.resolved(settings, flags)
     check_flags(flags, config)
     if "model" not in flags and config.model is None:
-        _report_lost_model(config, settings)
+        _report_dropped_model(config, settings)
     from rmaat.cli.progress import count_bar
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.tasks.base import no_bar
@@ -93,31 +100,37 @@ def run(arguments: Namespace) -> None:
     if not is_first_process():
         return
     metrics, folder = result.metrics, result.output_dir
-    tested, given = metrics["test_examples"], metrics["data"]["test"]["examples"]
-    examples = f"{tested} examples" if tested == given else f"{tested} of {given} examples"
+    tested, available = metrics["test_examples"], metrics["data"]["test"]["examples"]
+    examples = f"{tested} examples" if tested == available else f"{tested} of {available} examples"
     print(f"\ntest accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples})")
-    print(f"always the commonest     {100 * metrics['test_majority_accuracy']:6.2f}%")
+    print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
     print(f"curves                   {folder / 'curves.png'}")
     print(f"metrics                  {folder / 'metrics.json'}")
 
 
 def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:
-    """Raise `UserError` if a flag has no effect because of another flag or of the model.
+    """Check that no flag loses its effect because of another flag or of the model.
 
     Args:
-        flags: the settings given as flags.
-        config: the run config that they are part of.
+        flags: settings of the command line.
+        config: run config that includes them.
+
+    Raises:
+        UserError: for a flag without effect.
     """
     if "num_train_epochs" in flags and config.max_steps:
         raise UserError("--num_train_epochs has no effect beside --max_steps; give one of them")
     if "intermediate_size" in flags and config.match_parameters is not None:
-        raise UserError("--intermediate_size has no effect beside --match_parameters, which chooses it; give one")
+        raise UserError("--intermediate_size has no effect beside --match_parameters; give only one")
     if flags.get("retention_schedule", config.schedule) != config.schedule:
         reason = "--astro_mem false" if "astro_mem" in flags else f"model '{config.model}'"
         raise UserError(f"--retention_schedule has no effect with {reason}, which has no retention; leave one out")
 
 
-def _report_lost_model(config: RunConfig, settings: Mapping[str, Any]) -> None:
-    below = {} if config.recipe is None else resolve(*recipe_layers(config.recipe))
-    if name := {**below, **settings}.get("model"):
-        print(f"note: a flag changes what model '{name}' fixes; the run has no model name", file=sys.stderr)
+def _report_dropped_model(config: RunConfig, settings: Mapping[str, Any]) -> None:
+    recipe = {} if config.recipe is None else resolve(*recipe_layers(config.recipe))
+    if name := {**recipe, **settings}.get("model"):
+        print(
+            f"note: a flag changes a setting that model '{name}' fixes; the run has no model name",
+            file=sys.stderr,
+        )

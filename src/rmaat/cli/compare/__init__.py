@@ -1,10 +1,10 @@
-"""Compare methods side by side, on the same width, depth, tokens and batch."""
+"""Compare models or methods of training: accuracy, recall, memory and time."""
 
 VERBS = {
-    "memory": "peak memory and time of a training step against the length of the sequence",
+    "memory": "peak memory and time of a training step against the sequence length",
     "speed": "time of a training step, and its share of the machine's matrix-product rate",
-    "accuracy": "train a grid of tasks, models and seeds; the same command again goes on where it was left",
-    "recall": "train models on few segments, test what their memory keeps over many",
+    "accuracy": "train a grid of tasks, models and seeds; the same command resumes it",
+    "recall": "train models on few segments, and test their memory on many",
     "table": "tables and figures of a grid, beside the published figures",
 }
-"""Each comparison's line in `rmaat compare --help`; its module in this package is of the same form as a verb's."""
+"""Line of each comparison in `rmaat compare --help`. Its module has the same form as a verb's."""

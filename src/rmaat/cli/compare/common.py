@@ -1,4 +1,4 @@
-"""Flags and steps that the comparisons of memory and speed share."""
+"""Flags and functions that the comparisons share."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ DEVICES = ("cpu", "cuda")
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
-    """Declare the flags of output, methods and device."""
-    summaries = "; ".join(f"{name}: {method.summary}" for name, method in COMPARED.items())
+    """Declare the flags `--output`, `--methods` and `--device`."""
+    width = max(map(len, COMPARED))
+    methods = [f"  {name:<{width}}  {method.summary}" for name, method in COMPARED.items()]
+    parser.description = "\n".join([str(parser.description).strip(), "", "methods:", *methods])
     parser.add_argument(
         "--output",
         type=Path,
@@ -36,27 +38,36 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         type=str,
         nargs="+",
         metavar="NAME",
-        help="default: all of these whose packages are installed; any model of `rmaat list models` "
-        f"can be named too; {summaries}",
+        help="methods, or models of `rmaat list models` (default: all methods that are installed)",
     )
     parser.add_argument("--device", type=str | None, help="cpu or cuda (default: cuda if present)")
 
 
-def device_of(asked: str | None) -> str:
-    """Return the device asked for, or by default the best; raises `UserError` if it is missing."""
+def device_of(name: str | None) -> str:
+    """Return the named device, or the best one if the name is None.
+
+    Raises:
+        UserError: for an unknown device, and for CUDA if PyTorch sees no GPU.
+    """
     import torch
 
     available = torch.cuda.is_available()
-    if asked is None:
+    if name is None:
         return "cuda" if available else "cpu"
-    one_of("device", asked, DEVICES)
-    if asked == "cuda" and not available:
+    one_of("device", name, DEVICES)
+    if name == "cuda" and not available:
         raise UserError("device cuda: PyTorch sees no CUDA device here; leave out --device")
-    return asked
+    return name
 
 
 def common_settings(arguments: Namespace) -> dict[str, Any]:
-    """Return the settings of a `rmaat.bench.comparison.Comparison`, of its first length if many."""
+    """Return the settings of a `rmaat.bench.comparison.Comparison`.
+
+    If the flags name several lengths, the shape has the first one.
+
+    Raises:
+        UserError: for a wrong flag.
+    """
     from rmaat.bench.processes import in_fresh_process, in_this_process
     from rmaat.training.compiler import check_compiler
     from rmaat.training.precision import warn_of_slow_bf16
@@ -96,12 +107,12 @@ def run_comparison(comparison: MemoryComparison | SpeedComparison, output: Path,
 
 
 def print_tables(listings: list[Listing], remarks: list[str]) -> None:
-    """Print tables, then a line for each remark."""
+    """Print tables, then one line per remark."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    # Cells cut short to fit a narrow or absent terminal would hide figures.
+    # rich truncates cells to fit the terminal, which would hide numbers. Widen the console instead.
     console.width = max(console.width, *(_width(listing) for listing in listings))
     for listing in listings:
         table = Table(title=listing.title, box=None, title_justify="left", pad_edge=False)

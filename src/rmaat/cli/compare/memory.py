@@ -1,7 +1,6 @@
-"""Measure peak memory and time of a training step against the length of the sequence.
+"""Measure peak memory and time of a training step against the sequence length.
 
-On a CPU each method runs in a fresh process at each length. A method with wrong gradients is not
-reported.
+On a CPU each measurement has a fresh process. A method with wrong gradients is not reported.
 """
 
 from jsonargparse import ArgumentParser, Namespace
@@ -26,17 +25,27 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=int,
         nargs="+",
         default=[Shape.tokens],
-        help="lengths, multiples of segment_length",
+        help="sequence lengths, multiples of segment_length",
     )
     parser.add_class_arguments(Shape, skip={"tokens"})
-    parser.add_argument("--warm_up", type=int, default=1, help="untimed steps of each measurement")
+    parser.add_argument(
+        "--warm_up",
+        type=int,
+        default=1,
+        help="untimed steps before each measurement",
+    )
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each measurement")
     parser.add_argument(
         "--limit",
         type=str | None,
-        help="also find the longest sequence, batch 1, within this peak, such as 2GiB",
+        help="also search the longest sequence (batch 1) with this peak memory, such as 2GiB",
     )
-    parser.add_argument("--longest", type=int, default=LONGEST, help="end of the search, in tokens")
+    parser.add_argument(
+        "--longest",
+        type=int,
+        default=LONGEST,
+        help="longest sequence of the search, in tokens",
+    )
 
 
 def run(arguments: Namespace) -> None:

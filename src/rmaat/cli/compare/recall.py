@@ -1,4 +1,7 @@
-"""Train models on few segments, then test what their memory keeps over many. The same command again goes on where it was left."""
+"""Train models on few segments, then test their memory on many.
+
+The same command resumes an interrupted comparison.
+"""
 
 from __future__ import annotations
 
@@ -23,42 +26,78 @@ if TYPE_CHECKING:
 JSON, FIGURE = "recall.json", "recall.png"
 
 PAIRS = (1, 2, 3, 5, 10, 20, 40, 50)
-"""Tested by default if a segment holds a pair."""
+"""Numbers of pairs in the default tests, for tasks with one pair per segment."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags of `rmaat compare recall`."""
-    parser.add_argument("--output", type=Path, required=True, help="folder of the comparison, made if missing")
-    parser.add_argument("--task", type=str, default="recall", help=f"one of: {', '.join(RECALL.tasks)}")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder of the comparison; made if missing",
+    )
+    parser.add_argument(
+        "--task",
+        type=str,
+        default="recall",
+        help=f"one of: {', '.join(RECALL.tasks)}",
+    )
     parser.add_argument(
         "--models",
         type=str,
         nargs="*",
-        help="of `rmaat list models`; 'name[key=value,...]' changes settings (default: rmaat with each schedule, and four)",
-    )
-    parser.add_argument("--seeds", type=int, default=RECALL.seeds, help="number of seeds, from 0 on")
-    parser.add_argument(
-        "--segments", type=int, nargs="*", help="segments of the tests (default: 1, 2, 4 ... 1024; of pairs, up to 51)"
+        help="names of `rmaat list models`; 'name[key=value,...]' changes settings (default: the "
+        "preset's). The preset has rmaat with each retention schedule and four other models.",
     )
     parser.add_argument(
-        "--examples", type=int, default=256, help="examples of a test, in batches of 16; fewer of very long ones"
-    )
-    parser.add_argument("--max_steps", type=int | None, help="steps of each training (default: the task's)")
-    parser.add_argument("--data_dir", type=str | None, help="data folder (default: $RMAAT_DATA, else datasets/)")
-    parser.add_argument(
-        "--device", type=str | None, help="device of the tests: cpu or cuda (default: cuda if there is one)"
+        "--seeds",
+        type=int,
+        default=RECALL.seeds,
+        help="number of seeds, counted from 0",
     )
     parser.add_argument(
-        "--workers", type=int | None, help="trainings at a time (default: one a GPU, else cores / threads)"
+        "--segments",
+        type=int,
+        nargs="*",
+        help="numbers of segments of the tests (default: 1, 2, 4 ... 1024; of pairs, up to 51)",
     )
     parser.add_argument(
-        "--threads", type=int | None, help="CPU threads of a training (default: 1; cores / GPUs with GPUs)"
+        "--examples",
+        type=int,
+        default=256,
+        help="examples of each test; very long ones have fewer",
+    )
+    parser.add_argument(
+        "--max_steps",
+        type=int | None,
+        help="steps of each training (default: the task's)",
+    )
+    parser.add_argument(
+        "--data_dir",
+        type=str | None,
+        help="data folder (default: $RMAAT_DATA, else datasets/)",
+    )
+    parser.add_argument(
+        "--device",
+        type=str | None,
+        help="device of the tests, cpu or cuda (default: cuda if present)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int | None,
+        help="trainings at a time (default: number of GPUs; without GPU cores / threads)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int | None,
+        help="CPU threads of a training (default: cores / GPUs; 1 without GPU)",
     )
     parser.add_class_arguments(MemoryOptions)
 
 
 def run(arguments: Namespace) -> None:
-    """Train what is missing, test it, print the tables, and write recall.json and recall.png."""
+    """Train the missing cells, test all, print the tables, and write recall.json and recall.png."""
     from rmaat.cli.compare.common import device_of
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.grid.cells import make_cells
@@ -69,7 +108,8 @@ def run(arguments: Namespace) -> None:
     if arguments.examples < 1:
         raise UserError(f"--examples must be >= 1, not {arguments.examples}")
     if arguments.task not in RECALL.tasks:
-        raise UserError(f"unknown --task '{arguments.task}'; {did_you_mean(arguments.task, RECALL.tasks)}")
+        suggestion = did_you_mean(arguments.task, RECALL.tasks)
+        raise UserError(f"unknown --task '{arguments.task}'; {suggestion}")
     device = device_of(arguments.device)
     options = MemoryOptions(**{name: getattr(arguments, name) for name in asdict(MemoryOptions())})
     task = task_of(arguments.task, options)
@@ -94,12 +134,12 @@ def run(arguments: Namespace) -> None:
     for outcome in outcomes:
         if outcome.status == DIVERGED:
             cell = outcome.cell
-            print(f"{cell.model} seed {cell.seed}: not tested, its training diverged")
+            print(f"{cell.model} seed {cell.seed}: not tested, because its training diverged")
     check_failed(outcomes)
 
 
 def grid_of(task: MemoryTask, options: MemoryOptions) -> Grid:
-    """Return the preset with the task's own segments and settings."""
+    """Return the preset with the task's segment length and settings."""
     changes = {
         "max_seq_len": task.info.max_seq_len,
         "num_segments": task.info.max_seq_len // (task.segment_tokens * task.info.segments_read_together),
@@ -108,24 +148,32 @@ def grid_of(task: MemoryTask, options: MemoryOptions) -> Grid:
     return replace(RECALL, recipes=(task.name,), changes=changes)
 
 
-def test_lengths(task: MemoryTask, asked: Sequence[int] | None) -> list[int]:
-    """Return the numbers of segments to test on, ascending: those asked for, else the usual ones that the task has.
+def test_lengths(task: MemoryTask, counts: Sequence[int] | None) -> list[int]:
+    """Return the numbers of segments to test on, ascending.
+
+    Args:
+        task: task of the tests.
+        counts: numbers of segments; None means the default ones that the task has examples of.
 
     Raises:
-        UserError: for one that the task has no examples of.
+        UserError: for an empty list, and for a number that the task has no examples of.
     """
-    if asked is None:
-        usual = [2**i for i in range(11)] if task.segments.start == 1 else [pairs + 1 for pairs in PAIRS]
-        return [count for count in usual if _refusal(task, count) is None]
-    if not asked:
-        raise UserError("--segments names no number")
-    for count in asked:
+    if counts is None:
+        # Examples of at least two segments have one pair per segment, then the question.
+        defaults = [2**i for i in range(11)]
+        if task.segments.start != 1:
+            defaults = [pairs + 1 for pairs in PAIRS]
+        return [count for count in defaults if _refusal(task, count) is None]
+    if not counts:
+        raise UserError("--segments needs at least one number")
+    for count in counts:
         if refusal := _refusal(task, count):
             raise refusal
-    return sorted(set(asked))
+    return sorted(set(counts))
 
 
 def _refusal(task: MemoryTask, segments: int) -> UserError | None:
+    """Return the task's error for this number of segments, or None if it has examples."""
     import numpy as np
 
     try:
@@ -136,7 +184,7 @@ def _refusal(task: MemoryTask, segments: int) -> UserError | None:
 
 
 def report(recall: Recall, folder: Path) -> None:
-    """Print the tables, and write the figures as JSON and PNG."""
+    """Print the tables and write recall.json and recall.png."""
     from rmaat.cli.compare.common import print_tables
     from rmaat.grid.recall import accuracy_listing, draw_recall, failures, memory_listing
     from rmaat.machine.files import write_json
@@ -147,10 +195,10 @@ def report(recall: Recall, folder: Path) -> None:
 
 
 def make_data(task: MemoryTask, data_dir: Path) -> None:
-    """Generate the task's files in their usual sizes if they are missing."""
+    """Generate the task's files in their default sizes if they are missing."""
     from rmaat.tasks.generate import generate
 
     if not task.is_there(data_dir):
         counts = Counts(*task.info.sizes)
-        with count_bar(f"drawing {task.folder_name}", counts.total()) as progress:
+        with count_bar(f"generating {task.folder_name}", counts.total()) as progress:
             generate(task, data_dir, 0, counts, progress=progress)

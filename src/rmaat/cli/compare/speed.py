@@ -1,6 +1,6 @@
 """Time a training step, and compute its share of the machine's matrix-product rate.
 
-Methods take turns, on a CPU each in a fresh process in every round. A method with wrong gradients
+Methods take turns. On a CPU each has a fresh process in every round. A method with wrong gradients
 is not reported.
 """
 
@@ -20,8 +20,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_common_arguments(parser)
     parser.add_class_arguments(Shape)
     parser.add_argument("--repeats", type=int, default=5, help="rounds over all methods")
-    parser.add_argument("--warm_up", type=int, default=1, help="untimed steps of each process")
-    parser.add_argument("--steps", type=int, default=2, help="timed steps of each process")
+    parser.add_argument(
+        "--warm_up",
+        type=int,
+        default=1,
+        help="untimed steps before each measurement",
+    )
+    parser.add_argument("--steps", type=int, default=2, help="timed steps of each measurement")
 
 
 def run(arguments: Namespace) -> None:

@@ -1,4 +1,7 @@
-"""Write the tables and figures of a grid: accuracy, memory, throughput, with the published figures beside the measured ones."""
+"""Write tables and figures of a grid: accuracy, memory and throughput.
+
+The tables have the published results beside the measured ones.
+"""
 
 from pathlib import Path
 
@@ -11,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Print the tables, and say where they and the figures are."""
+    """Write the tables and figures, then print the tables and the paths of the files."""
     from rmaat.grid.tables import write_tables
 
     text, files = write_tables(arguments.folder)
