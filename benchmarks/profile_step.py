@@ -51,7 +51,7 @@ def profile_method(method: str, shape: Shape) -> dict[str, Any]:
     for module in step.model.modules():
         # Drawing masks uses the same operators as other kinds, so record it under its own name.
         if isinstance(module, SegmentEncoder):
-            module.keep_masks = record_function(DRAWING)(module.keep_masks)
+            module.dropout_masks = record_function(DRAWING)(module.dropout_masks)
     for _ in range(2):
         step(shape.tokens)
     with profile(activities=[ProfilerActivity.CPU]) as recorded:

@@ -49,5 +49,5 @@ def test_a_model_refuses_it_at_once():
     ],
 )
 def test_two_towers_share_what_is_memory(whole, half):
-    assert whole.shared_by(2) == half
-    assert whole.shared_by(1) == whole
+    assert whole.divided(2) == half
+    assert whole.divided(1) == whole

@@ -42,13 +42,13 @@ def test_every_model_asked_for_is_there_and_valid():
         (
             "rmt",
             {"attention_type": "astro"},
-            "attention_type astro contradicts model 'rmt', which is attention_type softmax",
+            "model 'rmt' fixes attention_type softmax, but it is combined with attention_type astro",
         ),
-        ("rmt", {"memory_replay_backprop": True}, "memory_replay_backprop true contradicts model 'rmt'"),
-        ("transformer", {"num_segments": 8}, "num_segments 8 contradicts model 'transformer', which is num_segments 1"),
+        ("rmt", {"memory_replay_backprop": True}, "model 'rmt' fixes memory_replay_backprop false"),
+        ("transformer", {"num_segments": 8}, "fixes num_segments 1, but it is combined with num_segments 8"),
         ("luna", {"num_memory_tokens": 16}, "num_memory_tokens 256"),
         ("rmaat", {"attention_type": "linear"}, r"\(or, as an ablation, softmax\)"),
-        ("rmaat", {"hebbian_sigmoid": True}, "contradicts model 'rmaat'"),
+        ("rmaat", {"hebbian_sigmoid": True}, "model 'rmaat' fixes hebbian_sigmoid false"),
         ("rmatt", {}, "did you mean 'rmaat'"),
     ],
 )
@@ -62,10 +62,11 @@ def test_all_contradictions_are_named_at_once():
     with pytest.raises(UserError) as refused:
         resolve({"model": "transformer", **config, "astro_mem": True, "hidden_size": 64})
     assert str(refused.value) == (
-        "num_segments 2, num_memory_tokens 1, attention_type astro, memory_replay_backprop true and astro_mem true "
-        "contradict model 'transformer', which is num_segments 1, num_memory_tokens 0, attention_type softmax, "
-        "memory_replay_backprop false and astro_mem false; leave num_segments, num_memory_tokens, attention_type, "
-        "memory_replay_backprop and astro_mem out, or leave out model"
+        "model 'transformer' fixes num_segments 1, num_memory_tokens 0, attention_type softmax, "
+        "memory_replay_backprop false and astro_mem false, but it is combined with num_segments 2, "
+        "num_memory_tokens 1, attention_type astro, memory_replay_backprop true and astro_mem true; "
+        "remove num_segments, num_memory_tokens, attention_type, memory_replay_backprop and "
+        "astro_mem, or remove model"
     )
 
 
@@ -114,7 +115,7 @@ def test_the_resolved_config_loads_again(tmp_path):
 
 
 def test_a_config_changed_against_its_model_fails_its_check():
-    with pytest.raises(UserError, match="contradicts model 'rmt'"):
+    with pytest.raises(UserError, match="model 'rmt' fixes"):
         replace(RunConfig.resolved({"model": "rmt"}), attention_type="vla").check()
 
 
@@ -177,7 +178,7 @@ def test_flags_beat_the_file_and_contradict_only_flags(tmp_path, capsys, monkeyp
     run = train("--model", "transformer")
     assert (run.num_segments, run.model, run.max_steps) == (1, "transformer", 10)
     assert train("--num_train_epochs", "3").max_steps == 0
-    assert "num_segments 2 contradicts model 'transformer'" in train("--model", "transformer", "--num_segments", "2")
+    assert "model 'transformer' fixes num_segments 1" in train("--model", "transformer", "--num_segments", "2")
     assert "--num_train_epochs has no effect" in train("--num_train_epochs", "3", "--max_steps", "5")
     assert "--retention_schedule has no effect" in train("--model", "rlt", "--retention_schedule", "ltp")
     assert "--intermediate_size has no effect" in train("--intermediate_size", "8", "--match_parameters", "9000")

@@ -1,7 +1,7 @@
 """RMAAT: transformers on very long sequences in the memory of one short segment.
 
-Names are imported when first used, so that the command line's help does not wait for PyTorch. Importing any of the model
-classes registers them with the Auto classes of transformers.
+Names are imported on first use, so that the command line's help does not wait for PyTorch. The
+import of a model class registers all of them with the Auto classes of transformers.
 """
 
 import importlib

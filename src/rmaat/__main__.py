@@ -1,9 +1,9 @@
-"""`python -m rmaat`, the same as `rmaat`."""
+"""The entry point of `python -m rmaat`, which does the same as `rmaat`."""
 
 import sys
 
 from rmaat.cli.main import entry_point
 
-# The path of this file, which Python puts there, would be recorded as a command that nobody can run.
+# Runs record their command. Python sets argv[0] to the path of this file, which is no command.
 sys.argv[0] = "rmaat"
 entry_point()

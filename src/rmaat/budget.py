@@ -1,4 +1,7 @@
-"""How much memory replay may use to keep segments alive: what the setting `replay_budget` can say. Knows nothing of torch."""
+"""`Budget`, the value of the setting `replay_budget`: memory for segments that replay keeps alive.
+
+This module does not import torch.
+"""
 
 from dataclasses import dataclass
 
@@ -10,12 +13,12 @@ FORMS = f"{SIZE}, a fraction of the free memory such as 0.5, or a whole number o
 
 @dataclass(frozen=True)
 class Budget:
-    """One of the three, the others None.
+    """A limit on the segments that stay alive. One attribute is set, the others are None.
 
     Attributes:
-        segments: segments kept alive, >= 1; 1 is the floor, the last segment alone.
-        size: bytes for what the kept segments hold.
-        fraction: of the memory that is free when the first sequence is trained on, in (0, 1].
+        segments: the number of segments, >= 1; 1 is the minimum, the last segment alone.
+        size: bytes for the activations of the segments.
+        fraction: share of the memory that is free at the first training step, in (0, 1].
     """
 
     segments: int | None = None
@@ -24,10 +27,14 @@ class Budget:
 
     @classmethod
     def parse(cls, value: str | float | None) -> "Budget":
-        """Read the setting: None (the floor), a whole number (segments), a number in (0, 1] or a size with a unit.
+        """Return the budget that a value of the setting describes.
+
+        Args:
+            value: None (the minimum), a whole number of segments, a fraction in (0, 1], or a size
+                with a unit, such as '2GiB'.
 
         Raises:
-            UserError: for anything else.
+            UserError: for any other value.
         """
         if value is None:
             return cls(segments=1)
@@ -39,8 +46,11 @@ class Budget:
             return cls(fraction=value)
         raise UserError(f"replay_budget {value!r} is not {FORMS}")
 
-    def shared_by(self, calls: int) -> "Budget":
-        """The part of one of so many calls before one backward pass; a number of segments is each call's own."""
+    def divided(self, calls: int) -> "Budget":
+        """Return the budget of each of several calls that share one backward pass.
+
+        Sizes and fractions are divided by the number of calls. A number of segments is not.
+        """
         if self.segments is not None:
             return self
         if self.size is not None:

@@ -1,35 +1,37 @@
-"""What the command line tells in one line: mistakes of the user, and a training that diverged."""
+"""The errors that the command line prints in one line, without a traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a file, a key, a value.
+    """A mistake in the user's input: a file, a key, a value.
 
-    Its message is one line that names the thing, the place and the remedy. In Python it is a `ValueError`; the command line
-    prints the message and exits with status 2, without a traceback.
+    Its message is one line that names the mistake, its place and the remedy. In Python it is a
+    `ValueError`. The command line prints the message and exits with status 2.
     """
 
 
 class TrainingDivergedError(RuntimeError):
-    """Loss or a gradient is no longer finite; the message says at which step and in which tensor."""
+    """A loss or gradient that is not finite; the message names the step and the tensor."""
 
 
 class CellsFailedError(RuntimeError):
-    """Cells of a grid could not be finished; the message says how many and what to do."""
+    """Cells of a grid that failed; the message gives their number and the remedy."""
 
 
-MISTAKE = "rmaat: error: "
-DIVERGENCE = "rmaat: training stopped: "
-"""How the command line begins its line on standard error."""
-
+ERROR_PREFIX = "rmaat: error: "
+DIVERGENCE_PREFIX = "rmaat: training stopped: "
+"""The beginnings of the command line's messages on standard error."""
 
 LONGEST_LISTING = 20
+"""If there are more known names than this, a message with a near name does not list them."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A clause naming the nearest known word and, where they are few or none is near, all known words.
+    """Return a clause with the nearest known word, and with all known words if they are few.
+
+    Without a near word it lists all known words.
 
     >>> did_you_mean("astra", ["astro", "softmax"])
     "did you mean 'astro'? known: astro, softmax"

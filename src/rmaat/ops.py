@@ -1,7 +1,6 @@
-"""The operators: pure functions on tensors, which know nothing of parameters or segments.
+"""The operators: pure functions on tensors, without parameters or segments.
 
-Each lives in the file of its attention, or of the associative memory; this module is where others
-import it from.
+Each is defined in the file of its attention, or of the associative memory. Import it from here.
 """
 
 from rmaat.attention.astro import astromorphic_attention, unit_read_scale

@@ -1,4 +1,7 @@
-"""The models by name: presets of settings for RMAAT, its relatives and the baselines. Knows nothing of torch."""
+"""The models by name: presets of settings for RMAAT, its relatives and the baselines.
+
+This module does not import torch.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,15 +15,17 @@ from rmaat.settings import RETENTION_SCHEDULES
 
 @dataclass(frozen=True)
 class Preset:
-    """A model as settings.
+    """A model, described by settings.
 
     Attributes:
-        summary: one line, with the source.
-        fixed: settings that make the model what it is, with their values.
-        ablations: fixed settings that may be given otherwise, each with the values allowed, or None for all.
-        extra_settings: settings, not fixed and not of its attention, that this model has and most others
-            do without.
-        lighter: changes to try, in this order, where the model is too large to be matched by its feed-forward width.
+        summary: a description in one line, with the source.
+        fixed: the settings that define the model, with their values.
+        ablations: the fixed settings that the user may change, each with its other allowed values,
+            or None for any value.
+        extra_settings: settings that this model has and most others lack. They are neither fixed
+            nor settings of its attention.
+        lighter: changes to try, in this order, if the model has too many parameters to be matched
+            by the width of its feed-forward part.
     """
 
     summary: str
@@ -31,12 +36,12 @@ class Preset:
 
     @property
     def specific_settings(self) -> tuple[str, ...]:
-        """Settings, not fixed, that this model has and most others do without."""
+        """The settings that this model has and most others lack, without the fixed ones."""
         owned = ATTENTION[self.fixed["attention_type"]].setting_names
         return (*(name for name in owned if name not in self.fixed), *self.extra_settings)
 
     def allows(self, name: str, value: Any) -> bool:
-        """Whether the setting may have the value."""
+        """Return True if the setting may have the value in this model."""
         if name not in self.fixed or self.fixed[name] == value:
             return True
         if name not in self.ablations:
@@ -45,7 +50,7 @@ class Preset:
         return allowed is None or value in allowed
 
 
-_WHOLE: Mapping[str, Any] = {
+_NO_RECURRENCE: Mapping[str, Any] = {
     "num_segments": 1,
     "num_memory_tokens": 0,
     "memory_replay_backprop": False,
@@ -55,7 +60,7 @@ _WHOLE: Mapping[str, Any] = {
     "memory_layout": "front",
     "associative_memory": False,
 }
-"""One segment, without memory: a model without recurrence."""
+"""The settings of a model without recurrence: one segment, no memory."""
 
 
 def _recurrent(attention_type: str, *, replay: bool, associative: bool = False) -> Mapping[str, Any]:
@@ -69,8 +74,8 @@ def _recurrent(attention_type: str, *, replay: bool, associative: bool = False) 
     }
 
 
-def _whole(attention_type: str, **more: Any) -> Mapping[str, Any]:
-    return {**_WHOLE, "attention_type": attention_type, **more}
+def _no_recurrence(attention_type: str, **more: Any) -> Mapping[str, Any]:
+    return {**_NO_RECURRENCE, "attention_type": attention_type, **more}
 
 
 _RMAAT: Mapping[str, Any] = {
@@ -98,27 +103,30 @@ _ABLATIONS: Mapping[str, tuple[Any, ...] | None] = {
 MODELS: Registry[Preset] = Registry(
     "model",
     {
-        "transformer": Preset("softmax attention over the whole sequence (arXiv 1706.03762)", _whole("softmax")),
+        "transformer": Preset(
+            "softmax attention over the whole sequence (arXiv 1706.03762)", _no_recurrence("softmax")
+        ),
         "nystromformer": Preset(
             "softmax attention through landmarks (arXiv 2102.03902)",
-            _whole("nystromformer"),
+            _no_recurrence("nystromformer"),
         ),
         "luna": Preset(
-            "attention packed into 256 positions and unpacked (arXiv 2106.01540)", _whole("luna", num_memory_tokens=256)
+            "attention packed into 256 positions and unpacked (arXiv 2106.01540)",
+            _no_recurrence("luna", num_memory_tokens=256),
         ),
-        "linear_transformer": Preset("linear attention, elu + 1 (arXiv 2006.16236)", _whole("linear")),
+        "linear_transformer": Preset("linear attention, elu + 1 (arXiv 2006.16236)", _no_recurrence("linear")),
         "linformer": Preset(
             "softmax attention to learned sums over positions (arXiv 2006.04768)",
-            _whole("linformer"),
+            _no_recurrence("linformer"),
             lighter=tuple({"linformer_size": size} for size in (32, 16, 8, 4)),
         ),
         "performer": Preset(
             "softmax attention by positive random features (arXiv 2009.14794)",
-            _whole("performer"),
+            _no_recurrence("performer"),
         ),
         "astromorphic_transformer": Preset(
             "astromorphic attention with a sigmoid on H, no memory (arXiv 2312.10925)",
-            _whole("astro", hebbian_sigmoid=True, hebbian_astro=True, presynaptic_plasticity=True),
+            _no_recurrence("astro", hebbian_sigmoid=True, hebbian_astro=True, presynaptic_plasticity=True),
             lighter=tuple({"basis_stride": stride} for stride in (2, 4, 8, 16)),
         ),
         "rmt": Preset(
@@ -146,7 +154,7 @@ MODELS: Registry[Preset] = Registry(
             extra_settings=("macro_model", "retention_constant"),
         ),
         "rmaat_long": Preset(
-            "rmaat for long documents: an associative memory carries, the memory tokens begin anew in each segment",
+            "rmaat for long documents, with an associative memory; memory tokens restart in each segment",
             {
                 **_RMAAT,
                 "retention_schedule": "constant",
@@ -159,14 +167,14 @@ MODELS: Registry[Preset] = Registry(
             extra_settings=("macro_model", "associative_size", "associative_writers"),
             lighter=tuple({"associative_size": size} for size in (32, 16, 8)),
         ),
-        "vla": Preset("linear attention by recursive least squares (arXiv 2605.11196)", _whole("vla")),
-        "s4d": Preset("diagonal state space in both directions (arXiv 2206.11893)", _whole("s4d")),
+        "vla": Preset("linear attention by recursive least squares (arXiv 2605.11196)", _no_recurrence("vla")),
+        "s4d": Preset("diagonal state space in both directions (arXiv 2206.11893)", _no_recurrence("s4d")),
     },
 )
-"""All models, in the order of the paper's tables, then those that its reviewers asked for."""
+"""All models: those of the paper's tables in their order, then those that reviewers requested."""
 
 
-REPLACES: Mapping[str, Mapping[str, Any]] = {
+OVERRIDES: Mapping[str, Mapping[str, Any]] = {
     "num_train_epochs": {"max_steps": 0},
     "intermediate_size": {"match_parameters": None},
     "fp16": {"bf16": False},
@@ -175,7 +183,10 @@ REPLACES: Mapping[str, Mapping[str, Any]] = {
     "overwrite": {"resume": False},
     "retention_schedule": {"astro_mem": True},
 }
-"""Settings without effect beside others. In a later layer, they set those others to these values."""
+"""Settings that have no effect beside certain others.
+
+If a later layer sets one of them, the others are set to the values given here.
+"""
 
 
 def resolve(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,21 +210,24 @@ def resolve(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         below = settings.get("model")
         name = layer.get("model", below)
+        # A new model starts without the settings of the model below it.
         if name != below:
             settings = _without_model(settings, name)
         if name is not None and "model" in layer:
             _check_model(name, layer)
+        # Later entries win: the layer's own settings, then the model's, then the overrides.
         fixed = {} if name in (None, below) else MODELS[name].fixed
-        changes = {**_replaced(settings, layer), **fixed, **layer}
+        changes = {**_overridden(settings, layer), **fixed, **layer}
         if name is not None and not all(MODELS[name].allows(*item) for item in changes.items()):
+            # The result is no longer the named model.
             changes["model"] = None
         settings |= changes
     return settings
 
 
-def _replaced(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings below a layer that would leave settings of the layer without effect."""
-    active = [REPLACES[name] for name in REPLACES if layer.get(name) not in (None, False)]
+def _overridden(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return new values for the settings below a layer that would cancel settings of the layer."""
+    active = [OVERRIDES[name] for name in OVERRIDES if layer.get(name) not in (None, False)]
     return {k: v for others in active for k, v in others.items() if k in settings}
 
 
@@ -232,26 +246,27 @@ def _check_model(name: str, layer: Mapping[str, Any]) -> None:
     preset = MODELS[name]
     contradicting = [setting for setting, value in layer.items() if not preset.allows(setting, value)]
     if contradicting:
-        given = _in_words(f"{setting} {yaml_word(layer[setting])}" for setting in contradicting)
-        fixed = _in_words(
-            f"{setting} {yaml_word(preset.fixed[setting])}{_otherwise(preset, setting)}" for setting in contradicting
+        values = _enumeration(f"{setting} {yaml_word(layer[setting])}" for setting in contradicting)
+        fixed = _enumeration(
+            f"{setting} {yaml_word(preset.fixed[setting])}{_allowed_ablations(preset, setting)}"
+            for setting in contradicting
         )
         raise UserError(
-            f"{given} contradict{'s' if len(contradicting) == 1 else ''} model '{name}', which is {fixed}; "
-            f"leave {_in_words(contradicting)} out, or leave out model"
+            f"model '{name}' fixes {fixed}, but it is combined with {values}; "
+            f"remove {_enumeration(contradicting)}, or remove model"
         )
 
 
-def _otherwise(preset: Preset, setting: str) -> str:
+def _allowed_ablations(preset: Preset, setting: str) -> str:
     allowed = preset.ablations.get(setting) or ()
     return f" (or, as an ablation, {', '.join(map(yaml_word, allowed))})" if allowed else ""
 
 
-def _in_words(items: Iterable[str]) -> str:
+def _enumeration(items: Iterable[str]) -> str:
     *most, last = items
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def yaml_word(value: Any) -> str:
-    """A setting's value as it is written in a run config."""
+    """Return a setting's value as a run config holds it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Checks of the numbers in settings. Each raises `UserError`, naming the setting and its value."""
+"""Checks of the numbers in settings. Each error names the setting and its value."""
 
 from rmaat.errors import UserError
 
@@ -10,7 +10,7 @@ def at_least(name: str, value: int, least: int) -> None:
 
 
 def odd(name: str, value: int) -> None:
-    """Raise `UserError` unless the value is an odd whole number >= 1, as a centred kernel needs."""
+    """Raise `UserError` unless the value is an odd whole number >= 1."""
     at_least(name, value, 1)
     if value % 2 == 0:
         raise UserError(f"{name} must be odd, to have a middle, not {value}")

@@ -1,4 +1,4 @@
-"""A typed table of named things, filled with objects or with the place to import them from."""
+"""`Registry`, a typed table of named objects, which are imported on first use."""
 
 import importlib
 from importlib.metadata import entry_points
@@ -9,18 +9,18 @@ from rmaat.errors import UserError, did_you_mean
 T = TypeVar("T")
 
 
-def imported(place: str) -> Any:
+def import_object(place: str) -> Any:
     """Return the object at `"module:attribute"`."""
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 class Registry(Generic[T]):
-    """Names to things of one kind.
+    """A table from names to objects of one type.
 
-    An entry given as the string `"module:attribute"` is imported when it is first asked for, so
-    that listing names costs nothing. Installed packages can add entries through an entry point
-    group; it is read when a name is not known here, and when all names are listed.
+    An entry given as the string `"module:attribute"` is imported on its first use, so that listing
+    names imports nothing. Installed packages can add entries through an entry point group. The group
+    is read if a name is not known here, and when all names are listed.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Registry(Generic[T]):
 
         Args:
             kind: the word used in messages ("task").
-            entries: names to things or to their places.
+            entries: names and their objects, or the strings to import them from.
             group: entry point group (importlib.metadata) of entries from other packages, or None.
             entry_type: class that entries from other packages must be instances of; needs `group`.
         """
@@ -48,13 +48,13 @@ class Registry(Generic[T]):
             self.register(name, entry)
 
     def register(self, name: str, entry: T | str) -> None:
-        """Add an entry; raises `ValueError` where the name is taken."""
+        """Add an entry; raise `ValueError` if the name is taken."""
         if name in self._entries:
             raise ValueError(f"{self._kind} '{name}' is registered already")
         self._entries[name] = entry
 
     def names(self) -> tuple[str, ...]:
-        """All names, in the order of registration, then those of other packages."""
+        """Return all names in the order of registration, then those of other packages."""
         self._read_group()
         return tuple(self._entries)
 
@@ -75,7 +75,9 @@ class Registry(Generic[T]):
         entry = self._entries[name]
         if isinstance(entry, str):
             package = (self._packages or {}).get(name)
-            entry = cast(T, imported(entry) if package is None else self._loaded(name, package, entry))
+            entry = cast(
+                T, import_object(entry) if package is None else self._import_from_package(name, package, entry)
+            )
             self._entries[name] = entry
         return entry
 
@@ -97,13 +99,13 @@ class Registry(Generic[T]):
         self._entries.update(places)
         self._packages = packages
 
-    def _loaded(self, name: str, package: str, place: str) -> Any:
+    def _import_from_package(self, name: str, package: str, place: str) -> Any:
         where = f"{self._kind} '{name}' of the package '{package}'"
         try:
-            entry = imported(place)
+            entry = import_object(place)
         except (ImportError, AttributeError) as error:
             raise UserError(f"{where} cannot be imported from '{place}': {error}") from error
         if self._entry_type is not None and not isinstance(entry, self._entry_type):
-            wanted = f"{self._entry_type.__module__}.{self._entry_type.__qualname__}"
-            raise UserError(f"{where}: '{place}' is a {type(entry).__name__}, not a {wanted}")
+            expected = f"{self._entry_type.__module__}.{self._entry_type.__qualname__}"
+            raise UserError(f"{where}: '{place}' is a {type(entry).__name__}, not a {expected}")
         return entry

@@ -1,4 +1,7 @@
-"""The settings of a model, in one place: the run config and the model's config both inherit them. Knows nothing of torch."""
+"""`ModelSettings`, the settings of a model. The run config and the model's config inherit them.
+
+This module does not import torch.
+"""
 
 import json
 import math
@@ -24,15 +27,22 @@ READOUTS = ("mean", "first", "last", "memory", "running_mean")
 
 
 SAME_RESULTS = ("memory_replay_backprop", "replay_budget", "replay_buffer")
-"""Settings that change time and memory, not what is computed: a run may go on with others."""
+"""Settings that change time and memory, but no result: a run may resume with other values."""
 
 
 RETIRED: dict[str, tuple[Any, ...]] = {"embedding_std": (1.0,)}
-"""Settings of earlier versions that stored configs still hold, with the values at which they mean the same without it."""
+"""Settings of earlier versions that stored configs still hold.
+
+Each has the values that give the same model as today's version does without the setting.
+"""
 
 
 def without_retired(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the settings without the retired ones; raises `UserError` for one whose value changed what was computed."""
+    """Return the settings without the retired ones.
+
+    Raises:
+        UserError: for a retired setting with a value that this version cannot reproduce.
+    """
     for name, value in settings.items():
         if name in RETIRED and value not in RETIRED[name]:
             raise UserError(f"{where} sets {name} to {value!r}, and this version no longer has that setting")
@@ -57,22 +67,22 @@ class ModelSettings(AttentionSettings):
         num_memory_tokens: memory tokens M, passed from each segment to the next [P: 1].
         input_type: 'tokens' (ids, looked up) or 'values' (real numbers, embedded linearly).
         patch_size: consecutive values that share a position, if input_type is 'values' [C: 1]. One
-            linear map embeds them together: the channels of a signal, a row of an image.
+            linear map embeds them together, such as the channels of a signal or a row of an image.
         two_towers: read two inputs with one encoder, and classify [a, b, a * b, a - b]. The Long
             Range Arena does so for pairs.
         attention_type: attention within a segment, one of `rmaat list attention` [P: 'astro'].
         memory_replay_backprop: compute segments again in the backward pass (AMRB) [P].
         replay_budget: memory for segments that replay does not compute again, such as '2GiB'. A
-            fraction such as 0.5 is that of the free memory, and a whole number counts segments.
-            null means the last segment alone.
+            fraction such as 0.5 is a share of the free memory, and a whole number counts segments.
+            null means the last segment only.
         replay_buffer: device that stores the memory between segments: the model's 'device', or 'cpu'.
         truncated_segments: segments that gradients reach back, without memory_replay_backprop.
         astro_mem: scale the memory by retention factors [P]. false means the schedule 'none'.
         retention_schedule: source of the retention factors, such as 'ltp', 'constant' or 'none' [P].
             'ltp' takes the simulated increments of the long-term process [P], 'plateau' their
-            closed form [P], 'streaming' needs no T, 'constant' is one number, 'learned' has one
-            logit a segment that starts at 'ltp', and 'rotating' writes one memory token, another in
-            each segment, and keeps the others [C].
+            closed form [P]. 'streaming' needs no T, and 'constant' is one number [C]. 'learned' has
+            one logit per segment, which starts at 'ltp' [C]. 'rotating' writes one memory token per
+            segment, each in its turn, and leaves the others unchanged [C].
         retention_constant: factor of the schedule 'constant', from 0 to 1. With 0 and the form
             'interpolate' each segment starts from the initial memory tokens, so that only an
             associative memory carries information.
@@ -106,8 +116,8 @@ class ModelSettings(AttentionSettings):
             and the memory; 'running_mean' is the mean over the tokens of all segments.
         pooled_norm: standardise each feature of the classifier's input over the batch [C]. Means over
             many tokens differ little from sequence to sequence, and short trainings do not overcome
-            that. Evaluation uses the statistics of up to 512 training examples, taken anew before
-            each evaluation; a model trained by other means has running ones.
+            that. `rmaat train` measures the statistics on up to 512 training examples before each
+            evaluation. Other trainers use running statistics.
         classifier_hidden_size: width of a hidden layer in the classifier; null means none [C]. The
             Long Range Arena's classifier has one, and Pathfinder needs it in short trainings.
     """
@@ -148,43 +158,46 @@ class ModelSettings(AttentionSettings):
     classifier_hidden_size: int | None = None
 
     @property
-    def segment_span(self) -> int:
-        """The tokens or values of one segment."""
+    def tokens_per_segment(self) -> int:
+        """The number of tokens or values of one segment."""
         return self.max_seq_len // self.num_segments
 
     @property
-    def segment_length(self) -> int:
-        """N_seg, the positions of one segment beside its memory: a token each, or a patch of values."""
-        return self.segment_span // self.patch_size
+    def positions_per_segment(self) -> int:
+        """N_seg, the positions of one segment without its memory: one per token or patch."""
+        return self.tokens_per_segment // self.patch_size
 
     @property
     def num_positions(self) -> int:
-        """Positions of one segment as the layers see it: memory, and tokens or patches."""
-        return self.memory_positions + self.segment_length
+        """The positions of one segment in the layers: memory, and tokens or patches."""
+        return self.memory_positions + self.positions_per_segment
 
     @property
     def memory_positions(self) -> int:
-        """Positions of memory in a segment: twice the memory tokens if they are read and written apart."""
+        """The memory positions of a segment: with 'read_write', two for each memory token."""
         return self.num_memory_tokens * (2 if self.memory_layout == "read_write" else 1)
 
     @property
     def associations_shape(self) -> tuple[int, int, int]:
-        """Layers, key features and width + 1 of what the associative memory of one sample holds; 0 layers without it."""
+        """The shape of one sample's associative memory: layers, key features, width + 1.
+
+        It has 0 layers in a model without an associative memory.
+        """
         layers = self.num_hidden_layers if self.associative_memory else 0
         return layers, 6 * self.associative_size, self.hidden_size + 1
 
     @property
     def schedule(self) -> str:
-        """The retention schedule in force: 'none' where astro_mem is false."""
+        """The effective retention schedule: 'none' if astro_mem is false."""
         return self.retention_schedule if self.astro_mem else "none"
 
     @property
     def astrocyte(self) -> MacroModel:
-        """The macro model behind the schedule; raises `UserError` for a parameter it does not have or allow."""
+        """The macro model behind the schedule; raises `UserError` for a wrong parameter."""
         return _macro_model(json.dumps(self.macro_model or {}, sort_keys=True, default=float))
 
     def check_model(self) -> None:
-        """Raise `UserError` where the settings contradict themselves or leave their ranges."""
+        """Raise `UserError` if the settings contradict each other or leave their ranges."""
         for name in (
             "max_seq_len",
             "num_segments",
@@ -206,11 +219,11 @@ class ModelSettings(AttentionSettings):
                 f"near divisors: {', '.join(map(str, sorted(near)))}"
             )
         if self.patch_size > 1 and self.input_type != "values":
-            raise UserError(f"patch_size {self.patch_size} needs input_type 'values'; a token has a position to itself")
-        if self.segment_span % self.patch_size:
+            raise UserError(f"patch_size {self.patch_size} needs input_type 'values'; each token has its own position")
+        if self.tokens_per_segment % self.patch_size:
             raise UserError(
-                f"patch_size {self.patch_size} does not divide the {self.segment_span} values of a segment (max_seq_len "
-                f"{self.max_seq_len} / num_segments {self.num_segments})"
+                f"patch_size {self.patch_size} does not divide the {self.tokens_per_segment} values "
+                f"of a segment (max_seq_len {self.max_seq_len} / num_segments {self.num_segments})"
             )
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
@@ -230,16 +243,18 @@ class ModelSettings(AttentionSettings):
         if self.short_conv_size is not None:
             odd("short_conv_size", self.short_conv_size)
         if self.two_towers and self.input_type == "values":
-            raise UserError("two_towers reads pairs of token sequences; input_type 'values' does not go with it")
+            raise UserError("two_towers reads pairs of token sequences; it excludes input_type 'values'")
         if self.classifier_hidden_size is not None:
             at_least("classifier_hidden_size", self.classifier_hidden_size, 1)
         if self.truncated_segments is not None:
             at_least("truncated_segments", self.truncated_segments, 1)
             if self.memory_replay_backprop:
-                raise UserError("truncated_segments needs memory_replay_backprop: false; they are two ways to go back")
+                raise UserError(
+                    "truncated_segments needs memory_replay_backprop: false, because replay gives the exact gradient"
+                )
         Budget.parse(self.replay_budget)
         if self.replay_budget is not None and not self.memory_replay_backprop:
-            raise UserError("replay_budget needs memory_replay_backprop: true; without it every segment is kept alive")
+            raise UserError("replay_budget needs memory_replay_backprop: true; without it every segment stays alive")
         if self.replay_buffer != "device" and not self.memory_replay_backprop:
             raise UserError("replay_buffer needs memory_replay_backprop: true; without it no states are stored")
         if not 0 <= self.retention_constant <= 1:
@@ -253,9 +268,9 @@ class ModelSettings(AttentionSettings):
         attention = ATTENTION[self.attention_type]
         if not isinstance(self, attention.settings):
             raise UserError(
-                f"attention_type '{self.attention_type}' owns settings of the class "
-                f"{attention.settings.__name__}, which no run config has; an attention of another package "
-                "takes its settings from those that rmaat has"
+                f"attention_type '{self.attention_type}' has settings of the class "
+                f"{attention.settings.__name__}, which a run config lacks; an attention of another "
+                "package can use only settings that rmaat defines"
             )
         for kind, other in BUILT_IN.items():
             for name in other.switches:
@@ -271,14 +286,14 @@ class ModelSettings(AttentionSettings):
             )
 
     def _check_associative(self) -> None:
-        # One feature rolled by one is its own negative part: their product is 0.
+        # With size 1, a feature rolled by one is its own negative part, so their product is 0.
         at_least("associative_size", self.associative_size, 2)
         one_of("associative_writers", self.associative_writers, ASSOCIATIVE_WRITERS)
         if self.associative_writers == "all" and not self.associative_memory:
             raise UserError("associative_writers 'all' needs associative_memory: true")
         if self.associative_memory and self.associative_writers == "memory" and self.num_memory_tokens == 0:
             raise UserError(
-                "associative_memory is written by the memory tokens: num_memory_tokens must be >= 1, or "
+                "the memory tokens write the associative_memory: set num_memory_tokens >= 1 or "
                 "associative_writers 'all'"
             )
         if self.associative_retention and not self.associative_memory:
@@ -301,8 +316,8 @@ class ModelSettings(AttentionSettings):
         if layout == "back" and not attention.sees_order(self):
             without = f" without {attention.ordered_by}" if attention.ordered else ""
             raise UserError(
-                f"memory_layout 'back' changes nothing in attention_type '{kind}'{without}, which does "
-                "not see where memory stands"
+                f"memory_layout 'back' has no effect in attention_type '{kind}'{without}, because "
+                "that attention ignores the order of positions"
             )
 
     def _check_schedule(self) -> None:
@@ -314,20 +329,21 @@ class ModelSettings(AttentionSettings):
             )
         if self.schedule == "rotating" and self.num_memory_tokens == 0:
             raise UserError(
-                "retention_schedule 'rotating' takes turns among memory tokens: num_memory_tokens must be >= 1"
+                "retention_schedule 'rotating' writes the memory tokens in turn: num_memory_tokens must be >= 1"
             )
         if self.schedule == "rotating" and (
             self.retention_form not in ("interpolate", "gate") or self.associative_retention
         ):
             raise UserError(
-                "retention_schedule 'rotating' has the factor 0 for memory tokens that a segment keeps: it needs "
-                "retention_form 'interpolate' or 'gate', and associative_retention false"
+                "retention_schedule 'rotating' has the factor 0 for memory tokens that a segment "
+                "does not write: it needs retention_form 'interpolate' or 'gate', and "
+                "associative_retention false"
             )
         forgetting = self.schedule == "constant" and self.retention_constant == 0
         if forgetting and (self.retention_form == "relative" or self.associative_retention):
             raise UserError(
-                "retention_constant 0 leaves nothing to divide by or to keep: it needs another retention_form than "
-                "'relative', and associative_retention false"
+                "retention_constant 0 needs another retention_form than 'relative', which divides by "
+                "it, and associative_retention false, because it would delete all associations"
             )
         model = self.astrocyte
         if self.schedule in SCHEDULES:

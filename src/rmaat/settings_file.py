@@ -1,4 +1,4 @@
-"""Settings as YAML text. Knows nothing of which settings there are."""
+"""A parser of settings as YAML text, for settings of any name."""
 
 import re
 from typing import Any
@@ -9,7 +9,10 @@ from rmaat.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that reads 2e-3 as a number, as YAML 1.2 does. PyYAML's own needs 2.0e-3."""
+    """A safe loader that reads 2e-3 as a number, as YAML 1.2 does.
+
+    PyYAML's own loader reads it as text.
+    """
 
 
 _Loader.add_implicit_resolver(
@@ -25,7 +28,7 @@ def parse_settings(text: str, where: str) -> dict[str, Any]:
         where: name of the file, for messages.
 
     Raises:
-        UserError: naming `where`, and the line if the text is not YAML.
+        UserError: if the text is not YAML or not lines of 'key: value'. It names `where`.
     """
     try:
         settings = yaml.load(text, _Loader)

@@ -13,7 +13,7 @@ from rmaat.attention.base import Mixer
 from rmaat.attention.registry import BUILT_IN, GROUP, AttentionSettings, MixerSettings
 from rmaat.cli.main import main
 from rmaat.errors import UserError
-from rmaat.registry import Registry, imported
+from rmaat.registry import Registry, import_object
 from rmaat.settings import ModelSettings
 
 MODULE = """
@@ -115,7 +115,7 @@ def discovered(package, monkeypatch):
         ("no_attention", "'no_attention' of the package 'mean-attention': .* not a rmaat.attention.registry.Attention"),
         ("no_module", "of the package 'mean-attention' cannot be imported .* No module named 'no_such_module'"),
         ("missing", "of the package 'mean-attention' cannot be imported .*Nothing"),
-        ("unknown_settings", "owns settings of the class OtherSettings, which no run config has"),
+        ("unknown_settings", "has settings of the class OtherSettings, which a run config lacks"),
     ],
 )
 def test_mistakes_of_other_packages_are_named_when_their_attention_is_asked_for(discovered, name, message):
@@ -164,7 +164,7 @@ def test_an_unknown_name_is_one_line_with_the_nearest(capsys):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_entry_is_complete(name):
     attention = ATTENTION[name]
-    assert issubclass(imported(attention.module), Mixer)
+    assert issubclass(import_object(attention.module), Mixer)
     assert issubclass(AttentionSettings, attention.settings)
     assert set(attention.switches) <= set(attention.setting_names)
     assert attention.ordered_by is None or attention.ordered_by in attention.setting_names

@@ -11,7 +11,7 @@ import yaml
 from rmaat.grid.cells import Cell, make_cells
 from rmaat.grid.outcomes import CELL_CONFIG, Outcome, write_status
 from rmaat.grid.presets import GRIDS
-from rmaat.training.folder import METRICS
+from rmaat.training.run_folder import METRICS
 
 MEASURED = {
     "test_accuracy": 0.25,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rmaat.grid.outcomes import CELL_CONFIG, STATUS, read_outcomes
-from rmaat.training.folder import METRICS
+from rmaat.training.run_folder import METRICS
 
 
 def test_the_last_outcome_of_a_cell_counts(cells, tmp_path, outcome, leave):

@@ -20,8 +20,8 @@ from rmaat.tasks import task_of
 from rmaat.tasks.options import MemoryOptions
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
-from rmaat.training.finished import FinishedRun
-from rmaat.training.folder import METRICS, RUN_CONFIG
+from rmaat.training.finished_run import FinishedRun
+from rmaat.training.run_folder import METRICS, RUN_CONFIG
 
 SMALL = {
     "dataset": "recall",

@@ -15,7 +15,7 @@ from rmaat.grid.cells import make_cells
 from rmaat.grid.outcomes import read_outcomes
 from rmaat.grid.presets import GRIDS
 from rmaat.grid.run import claimed, run_grid
-from rmaat.training.folder import METRICS
+from rmaat.training.run_folder import METRICS
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from rmaat.layers import (
-    READOUT_SUMS,
+    READOUT_MASKS,
     EncoderBlock,
     ShortConvolution,
     apply_dropout,
-    draw_keep_masks,
+    draw_dropout_masks,
     sinusoidal_positions,
 )
 from rmaat.ops import astromorphic_attention, relative_positions
@@ -21,27 +21,27 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("drop", [0.05, 0.1, 0.5])
 def test_masks_drop_as_often_as_asked(drop):
-    keep = draw_keep_masks(3, (1000, 1001), drop, CPU)
-    sigma = math.sqrt(drop * (1 - drop) / keep.numel())
-    assert abs(keep.double().mean().item() - (1 - drop)) < 5 * sigma
+    mask = draw_dropout_masks(3, (1000, 1001), drop, CPU)
+    sigma = math.sqrt(drop * (1 - drop) / mask.numel())
+    assert abs(mask.double().mean().item() - (1 - drop)) < 5 * sigma
     # Neighbours come from one 64-bit word: they must be independent of each other.
-    flat = keep.flatten().double() - keep.double().mean()
+    flat = mask.flatten().double() - mask.double().mean()
     for lag in (1, 2, 3, 4, 1001):
-        assert abs((flat[lag:] * flat[:-lag]).mean().item()) < 5 * drop * (1 - drop) / math.sqrt(keep.numel())
+        assert abs((flat[lag:] * flat[:-lag]).mean().item()) < 5 * drop * (1 - drop) / math.sqrt(mask.numel())
 
 
 def test_masks_are_a_function_of_the_seed_alone():
     state = torch.get_rng_state()
-    first = draw_keep_masks(7, (5, 6, 7), 0.3, CPU)
-    assert torch.equal(first, draw_keep_masks(7, (5, 6, 7), 0.3, CPU))
-    assert not torch.equal(first, draw_keep_masks(8, (5, 6, 7), 0.3, CPU))
+    first = draw_dropout_masks(7, (5, 6, 7), 0.3, CPU)
+    assert torch.equal(first, draw_dropout_masks(7, (5, 6, 7), 0.3, CPU))
+    assert not torch.equal(first, draw_dropout_masks(8, (5, 6, 7), 0.3, CPU))
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_dropout_keeps_the_mean():
     x = torch.full((4, 4), 3.0)
-    keep = torch.eye(4, dtype=torch.bool)
-    torch.testing.assert_close(apply_dropout(x, keep, 0.75), 12.0 * torch.eye(4))
+    mask = torch.eye(4, dtype=torch.bool)
+    torch.testing.assert_close(apply_dropout(x, mask, 0.75), 12.0 * torch.eye(4))
     assert apply_dropout(x, None, 0.75) is x
 
 
@@ -69,7 +69,7 @@ def test_a_table_of_positions_from_inference_serves_training():
 def test_readouts_choose_their_positions(readout, positions):
     """Two memory positions, then three tokens and two pads."""
     mask = torch.tensor([[True] * 5 + [False] * 2])
-    assert READOUT_SUMS[readout](mask, 2)[0].nonzero().flatten().tolist() == positions
+    assert READOUT_MASKS[readout](mask, 2)[0].nonzero().flatten().tolist() == positions
 
 
 @pytest.mark.parametrize("norm_first", [False, True])

@@ -110,7 +110,7 @@ def test_settings_that_do_not_fit_are_refused(settings, said):
         ({"input_ids": torch.ones(1, 0, dtype=torch.long)}, "row 0 has no token"),
         ({"input_ids": torch.ones(1, 3, dtype=torch.long), "labels": torch.tensor([5])}, "allows 0 to 4"),
         ({"input_ids": torch.ones(1, 3, dtype=torch.long), "labels": torch.tensor([1, 2])}, "labels must be"),
-        ({"input_ids": torch.ones(1, 9, dtype=torch.long), "total_segments": 3}, "whole segments of 8"),
+        ({"input_ids": torch.ones(1, 9, dtype=torch.long), "total_segments": 3}, "multiple of the segment's 8 tokens"),
         ({"input_ids": torch.ones(1, 16, dtype=torch.long), "total_segments": 1}, "less than segment_offset 0 plus"),
         ({"input_ids": torch.ones(1, 8, dtype=torch.long), "segment_offset": -1}, "segment_offset must be >= 0"),
         ({"input_ids": torch.ones(1, 8, dtype=torch.long), "memory": torch.ones(1, 3, 16)}, "memory must be"),
@@ -120,7 +120,7 @@ def test_settings_that_do_not_fit_are_refused(settings, said):
         ),
         (
             {"input_ids": torch.ones(2, 8, dtype=torch.long), "total_segments": torch.tensor([1, 1, 1])},
-            "total_segments must be one number or one a row",
+            "total_segments must be one number, or one per row",
         ),
     ],
 )
@@ -132,7 +132,7 @@ def test_inputs_that_do_not_fit_are_refused(make_model, call, said):
 def test_a_sum_over_segments_goes_on_with_its_readout(make_model):
     model = make_model(readout="running_mean").eval()
     first = model(torch.ones(1, 16, dtype=torch.long), total_segments=3)
-    with pytest.raises(ValueError, match="give the readout of the call that the memory came from"):
+    with pytest.raises(ValueError, match="give the readout of the call that returned the memory"):
         model(torch.ones(1, 8, dtype=torch.long), memory=first.memory, segment_offset=2)
 
 

@@ -65,13 +65,13 @@ def test_patches_of_values_are_tokens_that_are_embedded_by_a_linear_map(make_mod
 
 def test_a_row_that_ends_within_a_patch_is_refused(make_model):
     model = make_model(input_type="values", patch_size=4)
-    with pytest.raises(ValueError, match="row 1 has 6 values, which are not whole patches of patch_size 4"):
+    with pytest.raises(ValueError, match="row 1 has 6 values, which is no multiple of patch_size 4"):
         model(input_values=values(2, 8).float(), attention_mask=torch.arange(8) < torch.tensor([[8], [6]]))
 
 
 def test_a_row_that_goes_on_is_told_its_length_in_values(make_model):
     model = make_model(input_type="values", patch_size=4, max_seq_len=128)
-    with pytest.raises(ValueError, match="so its length 20 must be whole segments of 32"):
+    with pytest.raises(ValueError, match="so its length 20 must be a multiple of the segment's 32 tokens"):
         model(input_values=values(1, 20), total_segments=3)
 
 
@@ -127,7 +127,7 @@ def test_a_pair_is_classified_by_both_and_their_product_and_difference(make_mode
                 "other_input_ids": torch.ones(1, 3).long(),
                 "memory": torch.zeros(1, 2, 16),
             },
-            "memory, readout, associations, segment_offset and total_segments cannot be given",
+            "takes no memory, readout, associations, segment_offset or total_segments",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from rmaat.astrocyte import retention_factors
 from rmaat.attention.registry import BUILT_IN
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatModel, segment
-from rmaat.models.layout import moved_behind, rearranged
+from rmaat.models.layout import moving_permutations, permuted
 from rmaat.ops import associative_read, associative_write
 
 ORDERED = [name for name, attention in BUILT_IN.items() if attention.ordered]
@@ -48,7 +48,7 @@ def neighbours_added(x_SD, taps_DK):
 def plain(model, ids_N):
     """Logits, memory and associations of one sample without dropout, position by position of the recurrence."""
     config, encoder = model.config, model.rmaat.encoder
-    segments = ids_N.split(config.segment_length)
+    segments = ids_N.split(config.positions_per_segment)
     count = config.num_memory_tokens
     if config.schedule == "rotating":
         written = [[float(place == index % count) for place in range(count)] for index in range(len(segments))]
@@ -226,14 +226,14 @@ def test_memory_at_the_back_is_another_model(make_model, attention_type):
 
 def test_positions_move_behind_those_of_each_row():
     first, count, total, lengths = 2, 3, 9, [0, 1, 4]
-    order, places = moved_behind(first, count, torch.tensor(lengths), total)
+    order, places = moving_permutations(first, count, torch.tensor(lengths), total)
     x = torch.arange(total).expand(3, -1)
     for row, length in enumerate(lengths):
         wanted = list(range(total))
         block = [wanted.pop(first) for _ in range(count)]
         wanted[first + length : first + length] = block
         assert order[row].tolist() == wanted
-    found = rearranged(rearranged(x[..., None].double(), order), places)
+    found = permuted(permuted(x[..., None].double(), order), places)
     assert torch.equal(found[..., 0], x.double())
 
 
@@ -267,9 +267,9 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({**ASSOCIATIVE, "num_memory_tokens": 0}, "num_memory_tokens must be >= 1"),
+        ({**ASSOCIATIVE, "num_memory_tokens": 0}, "set num_memory_tokens >= 1"),
         ({"num_memory_tokens": 0, "memory_layout": "back"}, "'back' needs num_memory_tokens >= 1"),
-        ({"memory_layout": "back", "attention_type": "softmax"}, "changes nothing in attention_type 'softmax'"),
+        ({"memory_layout": "back", "attention_type": "softmax"}, "has no effect in attention_type 'softmax'"),
         ({"memory_layout": "back", "hebbian_astro": False}, "'astro' without hebbian_astro"),
         ({"memory_layout": "read_write", "attention_type": "luna"}, "must be 'front'"),
         ({"memory_layout": "fornt"}, "did you mean 'front'"),
@@ -278,7 +278,7 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
         ({"retention_schedule": "rotating"}, "needs retention_form 'interpolate' or 'gate'"),
         (
             {"retention_schedule": "rotating", "retention_form": "gate", "num_memory_tokens": 0},
-            "'rotating' takes turns among memory tokens",
+            "'rotating' writes the memory tokens in turn",
         ),
         ({"associative_size": 1}, "associative_size must be a whole number >= 2"),
         ({"associative_retention": True}, "needs associative_memory: true"),

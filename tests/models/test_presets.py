@@ -17,14 +17,14 @@ every_model = pytest.mark.parametrize("name", MODELS.names())
 @pytest.fixture
 def make_preset(make_model):
     """A function of a preset's name and of further settings, giving a small model in float64."""
-    return lambda name, **settings: make_model(**MODELS[name].over(settings))
+    return lambda name, **settings: make_model(**{**settings, **MODELS[name].fixed})
 
 
 @every_model
 @pytest.mark.parametrize("autocast", [False, True])
 def test_output_and_gradients_are_finite_at_the_start(name, autocast, ragged):
     torch.manual_seed(0)
-    settings = MODELS[name].over({"max_seq_len": 32, "num_segments": 4, "hidden_size": 16, "vocab_size": 16})
+    settings = {"max_seq_len": 32, "num_segments": 4, "hidden_size": 16, "vocab_size": 16, **MODELS[name].fixed}
     model = RmaatForSequenceClassification(RmaatConfig(**settings, num_labels=5)).train()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         out = model(**ragged)
@@ -109,8 +109,8 @@ def test_replay_equals_full_backpropagation(make_model, ragged, attention_type):
 def test_parameters_are_matched_to_the_base(name, place):
     """At the default width and depth; the count is that of the model as built."""
     settings = {**place, "hidden_size": 128, "intermediate_size": 256, "vocab_size": 257, "num_labels": 10}
-    base = count_parameters(MODELS["rmaat"].over(settings))
-    settings = MODELS[name].over(settings)
+    base = count_parameters({**settings, **MODELS["rmaat"].fixed})
+    settings = {**settings, **MODELS[name].fixed}
     settings.update(match_parameters(settings, base, MODELS[name].lighter))
     model = RmaatForSequenceClassification(RmaatConfig(**settings))
     found = sum(p.numel() for p in model.parameters())
@@ -131,7 +131,8 @@ def test_parameters_are_matched_to_the_base(name, place):
     ],
 )
 def test_a_model_that_cannot_be_matched_is_refused_with_a_remedy_that_helps(name, length, target, shorter_helps):
-    settings = MODELS[name].over({"max_seq_len": length, "hidden_size": 32, "num_attention_heads": 2, "num_labels": 2})
+    shape = {"max_seq_len": length, "hidden_size": 32, "num_attention_heads": 2, "num_labels": 2}
+    settings = {**shape, **MODELS[name].fixed}
     lighter = MODELS[name].lighter
     with pytest.raises(UserError, match="even with intermediate_size 1") as refused:
         match_parameters(settings, target, lighter)
@@ -191,7 +192,7 @@ def test_it_learns_64_examples_by_heart(name):
     torch.manual_seed(0)
     settings = {"max_seq_len": 32, "num_segments": 2, "hidden_size": 32, "vocab_size": 16, "num_labels": 4}
     settings.update(intermediate_size=64, hidden_dropout_prob=0.0, num_landmarks=8, linformer_size=16)
-    model = RmaatForSequenceClassification(RmaatConfig(**MODELS[name].over(settings))).train()
+    model = RmaatForSequenceClassification(RmaatConfig(**{**settings, **MODELS[name].fixed})).train()
     mask = (torch.arange(32) < torch.randint(20, 33, (64, 1))).long()
     ids, labels = torch.randint(0, 16, (64, 32)) * mask, torch.randint(0, 4, (64,))
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)

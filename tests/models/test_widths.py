@@ -29,9 +29,9 @@ def narrow(monkeypatch):
 
 @pytest.mark.parametrize("name", MODELS.names())
 def test_results_and_gradients_are_those_of_whole_segments(make_model, narrow, monkeypatch, name):
-    model = make_model(**MODELS[name].over({"hidden_dropout_prob": 0.0})).train()
+    model = make_model(**{"hidden_dropout_prob": 0.0, **MODELS[name].fixed}).train()
     found = outcome(model)
-    whole = model.config.segment_length
+    whole = model.config.positions_per_segment
     monkeypatch.setattr(segment.SegmentEncoder, "widths", lambda self, lengths: [whole] * len(lengths))
     for own, wanted in zip(found, outcome(model), strict=True):
         assert (own - wanted).norm() <= 1e-10 * wanted.norm()

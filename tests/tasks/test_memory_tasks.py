@@ -326,7 +326,7 @@ def test_altered_archives_are_told(tmp_path: Path) -> None:
         ),
         (
             "train --dataset recall --max_seq_len 256 --num_segments 8",
-            "cuts the question off: recall has up to 16 segments of 32 tokens; set max_seq_len: 512 and num_segments: 16",
+            "truncates the question: recall has up to 16 segments of 32 tokens; set max_seq_len: 512 and num_segments: 16",
         ),
         (
             "train --dataset recall --symbol_segments 4 --max_seq_len 512 --num_segments 16",
@@ -334,7 +334,7 @@ def test_altered_archives_are_told(tmp_path: Path) -> None:
         ),
         (
             "train --dataset remember --model transformer --max_seq_len 40",
-            "cuts the question off: remember has up to 11 segments of 4 tokens; set max_seq_len: 44\n",
+            "truncates the question: remember has up to 11 segments of 4 tokens; set max_seq_len: 44\n",
         ),
         (
             "train --dataset remember --pairs 50 --key_size 2 --max_seq_len 255 --num_segments 51",

@@ -19,7 +19,7 @@ from rmaat.training.batches import GroupedBySegments
 from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.data import RunData
-from rmaat.training.finished import open_run
+from rmaat.training.finished_run import open_run
 from rmaat.training.run import evaluate, train
 from rmaat.training.trainer import SegmentTrainer
 

@@ -15,7 +15,7 @@ from rmaat.cli.main import main
 from rmaat.errors import UserError
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
-from rmaat.training.finished import open_run
+from rmaat.training.finished_run import open_run
 from rmaat.training.run import evaluate, train
 
 
@@ -110,8 +110,8 @@ def test_examples_that_equal_one_of_train_once_cut_are_counted(own_files, capsys
     metrics = train(run).metrics
     assert metrics["data"]["train"]["examples"] == 41
     for part in ("validation", "test"):
-        assert metrics["data"][part]["notes"][-1] == "2 examples equal one of train once they are cut"
-    assert "test: 2 examples equal one of train once they are cut" in capsys.readouterr().err
+        assert metrics["data"][part]["notes"][-1] == "2 examples equal one of train once they are truncated"
+    assert "test: 2 examples equal one of train once they are truncated" in capsys.readouterr().err
 
 
 def test_examples_that_equal_one_of_train_to_the_tokenizer_are_counted(own_files, tmp_path):
@@ -121,7 +121,7 @@ def test_examples_that_equal_one_of_train_to_the_tokenizer_are_counted(own_files
     Path(own_files.test_file).write_text(json.dumps({"a": "train   unknown", "kind": "same"}) + "\n")
     source = RunData.of(replace(own_files, tokenizer=str(tmp_path / "words")))
     assert list(source.statistics(source.load())["test"].notes) == [
-        "1 examples equal one of train once they are cut and tokenised"
+        "1 examples equal one of train once they are truncated and tokenised"
     ]
 
 
@@ -161,10 +161,10 @@ def test_levels_are_given_as_values(tiny, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"input_type": "values"}, "needs levels"),
+        ({"input_type": "values"}, "needs numbers, such as the levels"),
         (
             {"input_type": "values", "dataset": "mnist", "max_seq_len": 1024, "num_segments": 4, "patch_size": 32},
-            "patch_size 32 does not divide the 784 values of an example of mnist; rows are of 28",
+            "patch_size 32 does not divide the 784 values of an example of mnist; a row has 28",
         ),
         ({"two_towers": True}, "needs pairs"),
         ({"train_file": "a.jsonl"}, "train_file: no setting of the task listops_short"),
@@ -186,7 +186,7 @@ def test_the_tokenizer_of_a_run_is_kept_with_it(own_files, tmp_path, capsys):
     finished = open_run(Path(run.output_dir))
     assert finished.source.task.encode("train").tolist() == [1]
     assert evaluate(finished)["test_loss"] == pytest.approx(metrics["test_loss"])
-    with pytest.raises(UserError, match=r"is not the one of the run, which is kept in '.*tokenizer'"):
+    with pytest.raises(UserError, match=r"differs from the one that the run saved in '.*tokenizer'"):
         train(replace(run, resume=True))
     train(replace(run, resume=True, tokenizer=str(kept)))
     shutil.rmtree(kept)

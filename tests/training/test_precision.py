@@ -8,7 +8,7 @@ import pytest
 from rmaat.cli.main import main
 from rmaat.training import precision
 from rmaat.training.config import RunConfig
-from rmaat.training.finished import open_run
+from rmaat.training.finished_run import open_run
 from rmaat.training.run import evaluate, train
 
 

@@ -19,10 +19,10 @@ from rmaat.cli.main import main
 from rmaat.errors import TrainingDivergedError, UserError
 from rmaat.tasks import load
 from rmaat.training.config import RunConfig
-from rmaat.training.data import RunData, drawn
-from rmaat.training.finished import open_run, predict
-from rmaat.training.folder import last_whole_checkpoint
+from rmaat.training.data import RunData, draw_examples
+from rmaat.training.finished_run import open_run, predict
 from rmaat.training.run import build_model, build_trainer, evaluate, train
+from rmaat.training.run_folder import last_complete_checkpoint
 from rmaat.training.trainer import SegmentTrainer
 
 
@@ -68,7 +68,7 @@ def test_a_share_of_the_test_part_is_drawn_and_told(tiny, finished, listops_dir,
     assert metrics["test_examples"] == 7
     assert json.loads((finished / "metrics.json").read_text())["test_examples"] == 40
     part = load("listops_short", data_dir=listops_dir)["test"]
-    picked = [drawn(part, 7, seed)["labels"] for seed in (3, 3, 4)]
+    picked = [draw_examples(part, 7, seed)["labels"] for seed in (3, 3, 4)]
     assert picked[0] == picked[1] != picked[2]
     assert metrics["test_majority_accuracy"] == max(map(picked[0].count, picked[0])) / 7
 
@@ -81,7 +81,7 @@ def test_validation_in_training_is_on_drawn_examples(tiny):
     def texts(part):
         return {bytes(part[row]["input_ids"]) for row in range(len(part))}
 
-    assert texts(used) == texts(drawn(data["validation"], 7, tiny.data_seed))
+    assert texts(used) == texts(draw_examples(data["validation"], 7, tiny.data_seed))
     assert texts(used) != texts(data["validation"].select(range(7)))
 
 
@@ -214,8 +214,8 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
         folder.mkdir()
         if state:
             (folder / "trainer_state.json").write_text(state)
-    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
-    assert last_whole_checkpoint(tmp_path / "nothing") is None
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    assert last_complete_checkpoint(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -235,7 +235,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(tiny, monkeypatc
     named = "the loss" if what == "loss" else name
     with pytest.raises(TrainingDivergedError, match=f"{named} is not finite at step 6"):
         train(tiny)
-    assert last_whole_checkpoint(Path(tiny.output_dir)).name == "checkpoint-4"
+    assert last_complete_checkpoint(Path(tiny.output_dir)).name == "checkpoint-4"
 
 
 def test_accumulating_two_batches_is_one_of_twice_the_size(tiny, monkeypatch):
@@ -288,7 +288,7 @@ def test_an_existing_run_is_not_overwritten_unless_asked(tiny):
 
 
 def test_resume_without_a_checkpoint_is_refused(tiny):
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match="no complete checkpoint"):
         train(replace(tiny, resume=True))
 
 
@@ -356,13 +356,13 @@ def test_a_killed_run_leaves_a_whole_checkpoint(tiny):
     )
     try:
         deadline = time.monotonic() + 120
-        while last_whole_checkpoint(folder) is None:
+        while last_complete_checkpoint(folder) is None:
             assert process.poll() is None
             assert time.monotonic() < deadline
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    checkpoint = last_whole_checkpoint(folder)
+    checkpoint = last_complete_checkpoint(folder)
     assert (checkpoint / "optimizer.pt").exists()
     assert load_file(checkpoint / "model.safetensors")
 

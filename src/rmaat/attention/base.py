@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rmaat.attention.registry import ATTENTION
 from rmaat.errors import UserError
-from rmaat.registry import imported
+from rmaat.registry import import_object
 from rmaat.settings import ModelSettings
 
 
@@ -82,7 +82,7 @@ def build_mixer(settings: ModelSettings) -> Mixer:
     kind = settings.attention_type
     place = ATTENTION[kind].module
     try:
-        mixer = imported(place)
+        mixer = import_object(place)
     except (ImportError, AttributeError) as error:
         raise UserError(f"attention_type '{kind}' cannot be imported from '{place}': {error}") from error
     # Nothing else has `initialise`: the parameters would keep what the allocator left there.

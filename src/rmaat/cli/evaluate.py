@@ -20,7 +20,7 @@ def run(arguments: Namespace) -> None:
     """Evaluate the run and print its test accuracy and loss."""
     from rmaat.cli.progress import count_bar
     from rmaat.cli.quiet import hide_progress_of_transformers
-    from rmaat.training.finished import open_run
+    from rmaat.training.finished_run import open_run
     from rmaat.training.run import evaluate
 
     hide_progress_of_transformers()

@@ -16,7 +16,14 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn
 
-from rmaat.errors import DIVERGENCE, MISTAKE, CellsFailedError, TrainingDivergedError, UserError, did_you_mean
+from rmaat.errors import (
+    DIVERGENCE_PREFIX,
+    ERROR_PREFIX,
+    CellsFailedError,
+    TrainingDivergedError,
+    UserError,
+    did_you_mean,
+)
 
 VERBS = {
     "train": "train a model on a task; settings come from a recipe, a YAML file and --key value",
@@ -91,10 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview)
         return 0 if overview.requested else USER_MISTAKE
     except UserError as error:
-        print(f"{MISTAKE}{error}", file=sys.stderr)
+        print(f"{ERROR_PREFIX}{error}", file=sys.stderr)
         return USER_MISTAKE
     except TrainingDivergedError as divergence:
-        print(f"{DIVERGENCE}{divergence}", file=sys.stderr)
+        print(f"{DIVERGENCE_PREFIX}{divergence}", file=sys.stderr)
         return FAILURE
     except CellsFailedError as failure:
         print(f"rmaat: {failure}", file=sys.stderr)

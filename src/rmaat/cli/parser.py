@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rmaat.errors import UserError, did_you_mean
 from rmaat.presets import yaml_word
 from rmaat.training.config import read_settings
-from rmaat.wording import NUMBERS, TEXT, WrongValue, in_words, wrong_value
+from rmaat.value_errors import NUMBERS, TEXT, WrongValue, allowed_values, wrong_value
 
 
 class Parser(ArgumentParser):
@@ -123,7 +123,7 @@ class Parser(ArgumentParser):
         self._file = path, settings
         for action in self._actions:
             # jsonargparse accepts null for every type, so check it here.
-            allowed = in_words(action)
+            allowed = allowed_values(action)
             if allowed and "null" not in allowed and settings.get(action.dest, "") is None:
                 self._refuse(WrongValue(action.dest, "None", allowed))
         typed = self.parse_string(yaml.safe_dump(settings), defaults=False) if settings else Namespace()

@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> None:
     import torch
 
     from rmaat.cli.quiet import hide_progress_of_transformers
-    from rmaat.training.finished import open_run, predict
+    from rmaat.training.finished_run import open_run, predict
 
     hide_progress_of_transformers()
     finished = open_run(arguments.model)

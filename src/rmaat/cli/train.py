@@ -90,10 +90,10 @@ def run(arguments: Namespace) -> None:
     from rmaat.cli.progress import count_bar
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.tasks.base import no_bar
-    from rmaat.training.run import is_first_process, prepared, train
+    from rmaat.training.run import is_first_process, prepare_data, train
 
     if arguments.get("print_config"):
-        print(prepared(config).run.to_yaml(), end="")
+        print(prepare_data(config).run.to_yaml(), end="")
         return
     hide_progress_of_transformers()
     result = train(config, count_bar if is_first_process() else no_bar)

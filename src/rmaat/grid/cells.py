@@ -20,7 +20,7 @@ from rmaat.presets import MODELS, resolve
 from rmaat.tasks import TASKS
 from rmaat.training.config import RunConfig, check_key
 from rmaat.training.data import RunData
-from rmaat.wording import wrong_value
+from rmaat.value_errors import wrong_value
 
 GRAMMAR = re.compile(r"(?P<model>[^\[\]]+)(?:\[(?P<changes>[^\[\]]+)\])?")
 
@@ -224,6 +224,6 @@ def _sized(task: Settings, variants: Iterable[Variant]) -> Iterator[tuple[Varian
 
 def _matched(settings: Settings, parameters: int) -> Settings:
     run = RunConfig(**settings, match_parameters=parameters)
-    matched = asdict(RunData.of(run).sized().run)
+    matched = asdict(RunData.of(run).with_matched_parameters().run)
     changes = {key: value for key, value in matched.items() if value != getattr(run, key)}
     return settings | changes

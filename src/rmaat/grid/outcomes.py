@@ -10,7 +10,7 @@ import yaml
 
 from rmaat.grid.cells import CELLS, Cell
 from rmaat.machine.files import write_json
-from rmaat.training.folder import METRICS
+from rmaat.training.run_folder import METRICS
 
 CELL_CONFIG = "cell.yaml"
 """The settings with which the cell's run was begun."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from rmaat.errors import DIVERGENCE, MISTAKE
+from rmaat.errors import DIVERGENCE_PREFIX, ERROR_PREFIX
 from rmaat.grid.cells import Cell, effective
 from rmaat.grid.outcomes import (
     BEGUN,
@@ -25,7 +25,7 @@ from rmaat.grid.outcomes import (
     write_status,
 )
 from rmaat.machine.files import sync_to_disk, write_text
-from rmaat.training.folder import CHECKPOINT_PREFIX, METRICS, last_whole_checkpoint
+from rmaat.training.run_folder import CHECKPOINT_PREFIX, METRICS, last_complete_checkpoint
 
 LOG = "log.txt"
 TAIL_BYTES = 4000
@@ -99,7 +99,7 @@ def _prepare(cell: Cell, folder: Path) -> None:
 
 def _train(folder: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> int | None:
     """Return the process's exit status, or None if it was stopped."""
-    resume = last_whole_checkpoint(folder) is not None
+    resume = last_complete_checkpoint(folder) is not None
     command = [sys.executable, "-m", "rmaat.grid.child", str(os.getpid())]
     command += ["train", "--config", str(folder / CELL_CONFIG)]
     command += ["--resume" if resume else "--overwrite", "true"]
@@ -140,7 +140,7 @@ def _outcome(cell: Cell, folder: Path, code: int) -> Outcome:
     log = folder / LOG
     tail = _tail(log)
     # The command's last line may follow a progress bar that is redrawn as the process ends.
-    for beginning, status in ((DIVERGENCE, DIVERGED), (MISTAKE, FAILED)):
+    for beginning, status in ((DIVERGENCE_PREFIX, DIVERGED), (ERROR_PREFIX, FAILED)):
         _, separator, rest = tail.rpartition(beginning.encode())
         if separator:
             return Outcome(cell, status, re.split(rb"[\r\n]", rest)[0].decode(errors="replace"))

@@ -25,7 +25,7 @@ from rmaat.machine.memory import memory_of
 from rmaat.machine.provenance import provenance
 from rmaat.machine.units import mebibytes
 from rmaat.tasks.memory import MemoryTask
-from rmaat.training.finished import FinishedRun, open_run
+from rmaat.training.finished_run import FinishedRun, open_run
 
 RECALL = "recall.json"
 """Beside a cell's metrics: its tests."""

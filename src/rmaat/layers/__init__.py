@@ -1,15 +1,15 @@
-"""Modules on the positions of one segment, x_BND -> x_BND. They know nothing of segments or of memory."""
+"""Layers on the positions of one segment, x_BND -> x_BND, without knowledge of other segments."""
 
 from rmaat.layers.associative import AssociativeMemory
 from rmaat.layers.block import EncoderBlock
 from rmaat.layers.convolution import ShortConvolution
-from rmaat.layers.dropout import apply_dropout, draw_keep_masks
+from rmaat.layers.dropout import apply_dropout, draw_dropout_masks
 from rmaat.layers.embedding import TokenEmbedding, ValueEmbedding, sinusoidal_positions
-from rmaat.layers.readout import READOUT_SUMS
-from rmaat.layers.zero import ZeroLinear
+from rmaat.layers.readout import READOUT_MASKS
+from rmaat.layers.zero_linear import ZeroLinear
 
 __all__ = [
-    "READOUT_SUMS",
+    "READOUT_MASKS",
     "AssociativeMemory",
     "EncoderBlock",
     "ShortConvolution",
@@ -17,6 +17,6 @@ __all__ = [
     "ValueEmbedding",
     "ZeroLinear",
     "apply_dropout",
-    "draw_keep_masks",
+    "draw_dropout_masks",
     "sinusoidal_positions",
 ]

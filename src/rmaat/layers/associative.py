@@ -1,7 +1,7 @@
 """An associative memory: keys write values into a matrix by the delta rule, queries read it.
 
-Axes: B batch, N positions that read, M positions that write (W that may), d width of queries and
-keys, P = 6 d features of a key, D width of values, E = D + 1.
+Axes: B batch, N positions that read, M positions that write, W positions offered for writing, d
+width of queries and keys, P = 6 d features of a key, D width of values, E = D + 1.
 """
 
 import torch
@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, relu
 
 from rmaat.attention.precision import at_least_float32, no_autocast
-from rmaat.layers.zero import ZeroLinear
+from rmaat.layers.zero_linear import ZeroLinear
 from rmaat.settings import ModelSettings
 
 ROLLS = 3
-"""nu of DPFP [C: that of arXiv 2407.04841]."""
+"""nu of DPFP [C: as in arXiv 2407.04841]."""
 
 SMALLEST_NORMALISER = 1e-5
-"""z . phi is clamped from below here: an empty memory is read as 0."""
+"""The lower bound of z . phi as a divisor. An empty memory is read as 0."""
 
 
 def key_features(x: Tensor) -> Tensor:
     """Return DPFP-3 (arXiv 2102.11174), (..., d) -> (..., 2 ROLLS d), >= 0, of length 1 or 0.
 
-    With x' = [relu(x), relu(-x)] it is x' * roll(x', j) for j = 1 .. 3, side by side. [C]: scaled
-    to length 1, as in the code of arXiv 2407.04841.
+    With x' = [relu(x), relu(-x)], the features are x' * roll(x', j) for j = 1 .. 3, concatenated.
+    They are scaled to length 1 [C: as in the code of arXiv 2407.04841].
     """
     # Each feature is a product of two entries j apart, so different keys share few features.
     signs = relu(torch.cat([x, -x], -1))
@@ -41,7 +41,7 @@ def associative_read(q: Tensor, associations: Tensor) -> Tensor:
         (B, N, D) in the dtype of q, computed in at least float32 under any autocast.
     """
     with no_autocast(q):
-        return _recalled(key_features(at_least_float32(q)), associations)[0].to(q.dtype)
+        return _recall(key_features(at_least_float32(q)), associations)[0].to(q.dtype)
 
 
 def associative_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tensor) -> Tensor:
@@ -52,8 +52,8 @@ def associative_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tens
       \bar v = \frac{A^\top\phi(k)}{z\cdot\phi(k)}, \quad
       \gamma = 1 - \frac{z\cdot\phi(k)}{|\phi(k)|^2}$$
 
-    gamma is clipped to [0, 1] and has no gradient. All M are written at once: each corrects what
-    was stored before the call, not what another of them writes, as in that paper's code.
+    gamma is clipped to [0, 1] and has no gradient. All M keys are written at once: each corrects
+    the associations from before the call, not those of the other keys, as in that paper's code.
 
     Args:
         k: (B, M, d), before phi.
@@ -66,16 +66,16 @@ def associative_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tens
     """
     with no_autocast(k):
         phi_BMP = key_features(at_least_float32(k))
-        previous_BMD, overlap_BM1 = _recalled(phi_BMP, associations)
-        # |phi|^2 is 1, or it is 0 and nothing is written.
+        previous_BMD, overlap_BM1 = _recall(phi_BMP, associations)
+        # No division by |phi|^2: it is 1, or it is 0 and the key writes nothing.
         novelty_BM1 = (1 - overlap_BM1).clamp(0, 1).detach()
         # The last column accumulates z: a key that is stored already adds nothing to it.
         change_BME = torch.cat([at_least_float32(strength) * (at_least_float32(v) - previous_BMD), novelty_BM1], -1)
         return associations + (phi_BMP.mT @ change_BME).to(associations.dtype)
 
 
-def _recalled(phi: Tensor, associations: Tensor) -> tuple[Tensor, Tensor]:
-    """A^T phi / (z . phi), (B, N, D), and z . phi, (B, N, 1)."""
+def _recall(phi: Tensor, associations: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A^T phi / (z . phi), (B, N, D), and z . phi, (B, N, 1)."""
     # One product gives numerator and denominator, because z is the last column.
     summed_BNE = phi @ associations.to(phi.dtype)
     overlap_BN1 = summed_BNE[..., -1:]
@@ -85,9 +85,9 @@ def _recalled(phi: Tensor, associations: Tensor) -> tuple[Tensor, Tensor]:
 class AssociativeMemory(nn.Module):
     """A memory that every position reads before a layer (arXiv 2407.04841).
 
-    The layer's outputs at the memory positions, or at all positions, are written to it. If all
-    write, the map of queries computes the keys too [C]: equal tokens then have equal keys and
-    queries from the first step on.
+    The memory positions, or all positions, write the layer's outputs to it. If all positions write,
+    the map of queries computes the keys too [C]: equal tokens then have equal keys and queries from
+    the first step on.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -95,20 +95,21 @@ class AssociativeMemory(nn.Module):
         width, size = settings.hidden_size, settings.associative_size
         self.query = nn.Linear(width, size, bias=False)
         self.key = nn.Linear(width, size, bias=False) if settings.associative_writers == "memory" else None
-        # Nothing is written before training.
+        # Values start at 0, so an untrained memory changes no output.
         self.value = ZeroLinear(width, width, bias=False)
         self.strength = nn.Linear(width, 1)
 
     def read(self, x_BND: Tensor, associations_BPE: Tensor) -> Tensor:
-        """Return what the positions recall, (B, N, D)."""
+        """Return the values that the positions recall, (B, N, D)."""
         return associative_read(self.query(x_BND), associations_BPE)
 
     def write(self, x_BWD: Tensor, associations_BPE: Tensor, writes_BW: Tensor) -> Tensor:
         """Return the associations after the write, (B, P, E).
 
-        `writes_BW`, (B, W) or (B, 1), says which positions take part.
+        `writes_BW`, (B, W) or (B, 1), is True for the positions that write.
         """
-        # The key 0 writes nothing. Choosing between the matrices afterwards would copy all of them.
+        # Positions that do not write get the key 0, which writes nothing. Selecting between the
+        # matrices after the write would copy all of them.
         to_key = self.query if self.key is None else self.key
         key_BWd = to_key(x_BWD).masked_fill(~writes_BW[..., None], 0)
         strength_BW1 = self.strength(x_BWD).sigmoid()

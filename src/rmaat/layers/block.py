@@ -10,9 +10,14 @@ from rmaat.settings import ModelSettings
 
 
 class EncoderBlock(nn.Module):
-    """Attention with its residual, normalise, feed-forward, add and normalise [P, figure 2]; pre-norm as an option [C]."""
+    """Attention and feed-forward part, each with residual and normalisation [P, figure 2].
+
+    Normalisation comes after the residual [P], or before attention and feed-forward part
+    (norm_first) [C].
+    """
 
     DROPOUT_SITES = 2
+    """Dropout masks of one layer: after attention and after the feed-forward part."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -28,18 +33,25 @@ class EncoderBlock(nn.Module):
         self.norm_first = settings.norm_first
         self.drop = settings.hidden_dropout_prob
 
-    def forward(self, x_BND: Tensor, mask_BN: Tensor, shared: Tensor | None, keep: Tensor | None) -> Tensor:
-        """(B, N, D) -> (B, N, D); `keep` are the dropout masks (DROPOUT_SITES, B, N, D), or None."""
-        keep_mixer, keep_feed_forward = (None, None) if keep is None else keep.unbind(0)
+    def forward(self, x_BND: Tensor, mask_BN: Tensor, shared: Tensor | None, dropout_masks: Tensor | None) -> Tensor:
+        """Return the layer's output, (B, N, D).
+
+        Args:
+            x_BND: the layer's input.
+            mask_BN: bool, True at the positions in use.
+            shared: the result of the mixer's `shared()`.
+            dropout_masks: (DROPOUT_SITES, B, N, D) bool, or None for no dropout.
+        """
+        mixer_mask, feed_forward_mask = (None, None) if dropout_masks is None else dropout_masks.unbind(0)
         if self.norm_first:
             mixed = self.mixer(self.mixer_norm(x_BND), mask_BN, shared)
-            x_BND = x_BND + apply_dropout(mixed, keep_mixer, self.drop)
-            fed = self._feed_forward(self.feed_forward_norm(x_BND))
-            return x_BND + apply_dropout(fed, keep_feed_forward, self.drop)
+            x_BND = x_BND + apply_dropout(mixed, mixer_mask, self.drop)
+            feed_forward = self._feed_forward(self.feed_forward_norm(x_BND))
+            return x_BND + apply_dropout(feed_forward, feed_forward_mask, self.drop)
         mixed = self.mixer(x_BND, mask_BN, shared)
-        x_BND = self.mixer_norm(x_BND + apply_dropout(mixed, keep_mixer, self.drop))
-        fed = self._feed_forward(x_BND)
-        return self.feed_forward_norm(x_BND + apply_dropout(fed, keep_feed_forward, self.drop))
+        x_BND = self.mixer_norm(x_BND + apply_dropout(mixed, mixer_mask, self.drop))
+        feed_forward = self._feed_forward(x_BND)
+        return self.feed_forward_norm(x_BND + apply_dropout(feed_forward, feed_forward_mask, self.drop))
 
     def _feed_forward(self, x_BND: Tensor) -> Tensor:
         return self.contract(self.activation(self.expand(x_BND)))

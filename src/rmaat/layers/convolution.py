@@ -7,11 +7,14 @@ from transformers import initialization as init
 
 
 class ShortConvolution(nn.Module):
-    """Adds to each token a weighted sum of its neighbours, feature by feature; `taps` is (D, K), K odd.
+    """A convolution that adds to each token a weighted sum of its neighbours, feature by feature.
 
-    Attention with positive features reads nearly the same sum at every position of a segment, so it hardly tells which
-    words stand together. The taps do, and their sum is part of the residual stream: added to what attention is given
-    alone, it would be mixed with that of all other positions.
+    The weights are `taps`, (D, K), K odd.
+
+    Attention with positive features reads nearly the same sum at every position of a segment, so it
+    hardly distinguishes which words are adjacent. The convolution does. Its result is added to the
+    residual stream rather than to attention's input, because attention would mix it with that of all
+    other positions.
     """
 
     def __init__(self, width: int, size: int) -> None:
@@ -24,15 +27,15 @@ class ShortConvolution(nn.Module):
         init.uniform_(self.taps, -bound, bound)
 
     def forward(self, x_BND: Tensor, tokens_BN: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D): x_n + sum_j taps_j x_(n + j - K // 2) over tokens alone.
+        """Return x_n + sum_j taps_j x_(n + j - K // 2), summed over tokens only, (B, N, D).
 
-        Positions where `tokens_BN` is False (memory, padding) stay as they are and add nothing to others; nor do the
-        tokens of another segment.
+        Positions with `tokens_BN` False (memory, padding) stay unchanged and add nothing to others.
+        Neither do the tokens of another segment.
         """
         tokens_BN1 = tokens_BN[..., None]
-        # A width of 1 beside N: a convolution of images takes (B, D, 1, N) in this memory order as it is, one of sequences
-        # would copy it first.
+        # Treat the sequence as an image of height 1: conv2d takes (B, D, 1, N) in this memory order
+        # as it is, while conv1d would copy it first.
         image_BD1N = x_BND.masked_fill(~tokens_BN1, 0).mT.unsqueeze(2)
         width, size = self.taps.shape
-        near_BD1N = conv2d(image_BD1N, self.taps[:, None, None], padding=(0, size // 2), groups=width)
-        return x_BND + near_BD1N.squeeze(2).mT.masked_fill(~tokens_BN1, 0)
+        sums_BD1N = conv2d(image_BD1N, self.taps[:, None, None], padding=(0, size // 2), groups=width)
+        return x_BND + sums_BD1N.squeeze(2).mT.masked_fill(~tokens_BN1, 0)

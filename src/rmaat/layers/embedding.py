@@ -1,4 +1,7 @@
-"""Tokens or values, and positions, to vectors. Axes: B batch, S positions of a segment, P values of a position, D width."""
+"""Embeddings of tokens or values, and their positions.
+
+Axes: B batch, S positions of a segment, P values of a position, D width.
+"""
 
 import math
 from functools import lru_cache
@@ -8,13 +11,14 @@ from torch import Tensor, nn
 
 
 def sinusoidal_positions(length: int, width: int, like: Tensor) -> Tensor:
-    """Sines and cosines of geometric wavelengths from 2 pi to 10,000 * 2 pi, (length, width), on the device of `like`.
+    """Return a table of sinusoidal positions (arXiv 1706.03762), (length, width).
 
-    Feature 2i is sin(p / 10000^(2i / width)), feature 2i + 1 its cosine; `width` must be even. Computed in float64, returned in
-    the dtype of `like`. The last tables are cached: do not change one in place.
+    Feature 2i of position p is sin(p / 10000^(2i / width)), feature 2i + 1 its cosine. The table is
+    computed in float64. It has the dtype and the device of `like`. The last tables are cached: do
+    not change one in place. `width` must be even.
     """
     assert width % 2 == 0
-    # A tensor made in inference mode could not take part in training later.
+    # The cached table may serve training later, so it must not be an inference tensor.
     with torch.inference_mode(False):
         return _sinusoids(length, width, like.dtype, like.device)
 
@@ -28,9 +32,10 @@ def _sinusoids(length: int, width: int, dtype: torch.dtype, device: torch.device
 
 
 class TokenEmbedding(nn.Module):
-    """Token ids (B, S), `uint8` or of any signed integer type, and positions (S, D) to vectors (B, S, D).
+    """An embedding of token ids (B, S), `uint8` or any signed integer type, as vectors (B, S, D).
 
-    Embeddings start at N(0, 1) [C], which is PyTorch's own start: sinusoids beside them have amplitude 1.
+    Vectors are initialised by N(0, 1) [C], PyTorch's default: the sinusoids that are added to them
+    have amplitude 1.
     """
 
     def __init__(self, vocab_size: int, width: int) -> None:
@@ -38,18 +43,18 @@ class TokenEmbedding(nn.Module):
         self.tokens = nn.Embedding(vocab_size, width)
 
     def forward(self, ids_BS: Tensor, positions_SD: Tensor) -> Tensor:
-        """The sum of both, (B, S, D)."""
-        # A segment at a time: a long sequence of bytes stays bytes.
+        """Return the embedded tokens plus the positions (S, D), (B, S, D)."""
+        # Convert ids to int64 one segment at a time, so that a long sequence of bytes stays small.
         return self.tokens(ids_BS.long()) + positions_SD
 
 
 class ValueEmbedding(nn.Module):
-    """Patches of real values (B, S, P) and positions (S, D) to vectors (B, S, D), by one linear map."""
+    """A linear embedding of patches of real values (B, S, P) as vectors (B, S, D)."""
 
     def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
         self.scale = nn.Linear(patch_size, width)
 
     def forward(self, values_BSP: Tensor, positions_SD: Tensor) -> Tensor:
-        """The sum of both, (B, S, D)."""
+        """Return the embedded patches plus the positions (S, D), (B, S, D)."""
         return self.scale(values_BSP) + positions_SD

@@ -1,4 +1,11 @@
-"""The models as Hugging Face classes. Importing this registers them with the Auto classes of transformers."""
+"""The models as Hugging Face classes.
+
+- `segment.py`: the segment step, which computes one segment.
+- `recurrent.py`: `RmaatModel`, the recurrence over all segments of a sequence.
+- `classification.py`: `RmaatForSequenceClassification`, with a classifier on top.
+
+Importing this package registers the classes with the Auto classes of transformers.
+"""
 
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 

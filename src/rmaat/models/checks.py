@@ -1,4 +1,4 @@
-"""Checks of what a caller gives a model, each with the remedy in its message.
+"""Checks of a model's inputs. Each message names the remedy.
 
 Axes: B batch, N tokens of a sequence, M memory tokens, D width.
 """
@@ -15,34 +15,35 @@ from rmaat.errors import UserError
 ID_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def one_input(input_ids: Tensor | None, input_values: Tensor | None, input_type: str) -> Tensor:
-    """The input that the model's input_type asks for, of its type and of shape (B, N).
+def select_input(input_ids: Tensor | None, input_values: Tensor | None, input_type: str) -> Tensor:
+    """Return the input that belongs to the model's input_type, (B, N), after checking it.
 
     Raises:
-        UserError: where the other one, both or none were given, or where shape or type do not fit.
+        UserError: if that input is missing or the other one is given, or for a wrong shape or dtype.
     """
-    given = {"tokens": ("input_ids", input_ids), "values": ("input_values", input_values)}
-    name, wanted = given.pop(input_type)
-    other_name, other = given.popitem()[1]
-    if wanted is None or other is not None:
+    inputs = {"tokens": ("input_ids", input_ids), "values": ("input_values", input_values)}
+    name, selected = inputs.pop(input_type)
+    other_name, other = inputs.popitem()[1]
+    if selected is None or other is not None:
         raise UserError(f"a model of input_type '{input_type}' takes {name} and no {other_name}")
-    fits = wanted.is_floating_point() if input_type == "values" else wanted.dtype in ID_TYPES
-    if wanted.dim() != 2 or not fits:
+    valid = selected.is_floating_point() if input_type == "values" else selected.dtype in ID_TYPES
+    if selected.dim() != 2 or not valid:
         kind = "numbers of a floating-point type" if input_type == "values" else "integers of a signed type or uint8"
-        raise UserError(f"{name} must be (batch, tokens) {kind}, not {tuple(wanted.shape)} {wanted.dtype}")
-    return wanted
+        raise UserError(f"{name} must be (batch, tokens) {kind}, not {tuple(selected.shape)} {selected.dtype}")
+    return selected
 
 
 def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) -> NDArray[np.int64]:
-    """The number of tokens of each row, int64 (B,), after checking the mask's form and the range of what it leaves.
+    """Return the number of tokens of each row, int64 (B,), after checking mask and tokens.
 
     Args:
         tokens: (B, N) integer ids, or floating-point values.
         attention_mask: (B, N), ones then zeros in each row, or None for all ones.
-        vocab_size: ids must be in 0 .. vocab_size - 1 where the mask is one; values must be finite there.
+        vocab_size: the size of the vocabulary; not used for values.
 
     Raises:
-        UserError: naming what does not fit.
+        UserError: for a mask of another shape or form, for an id outside 0 .. vocab_size - 1, or
+            for a value that is not finite. Positions under a zero of the mask are not checked.
     """
     batch, width = tokens.shape
     if attention_mask is not None and attention_mask.shape != tokens.shape:
@@ -53,17 +54,18 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
         return np.zeros(batch, np.int64)
     length_B = torch.full((batch,), width, device=tokens.device)
     rising_B = torch.zeros_like(length_B)
-    used = tokens
-    # A long sequence without a mask is spared its checks, which need several bytes a token.
+    unmasked = tokens
+    # Skip the mask checks if no mask was given: they need several bytes per token.
     if attention_mask is not None:
         mask = attention_mask.bool()
         length_B, rising_B = mask.sum(1), (mask[:, 1:] > mask[:, :-1]).any(1).long()
-        used = tokens.where(mask, 0)
-    if used.is_floating_point():
-        lowest_B = highest_B = used.isfinite().all(1).long() - 1
+        unmasked = tokens.where(mask, 0)
+    if unmasked.is_floating_point():
+        # For values, -1 marks a row that is not finite, as a negative id marks a wrong row of ids.
+        lowest_B = highest_B = unmasked.isfinite().all(1).long() - 1
     else:
-        lowest_B, highest_B = used.amin(1).long(), used.amax(1).long()
-    # One transfer for all checks: on a GPU each would be a synchronisation.
+        lowest_B, highest_B = unmasked.amin(1).long(), unmasked.amax(1).long()
+    # Read all results in one transfer, because on a GPU each transfer waits for the device.
     lengths, broken, lowest, highest = torch.stack([length_B, rising_B, lowest_B, highest_B]).tolist()
     if any(broken):
         raise UserError(
@@ -78,23 +80,32 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
     return np.asarray(lengths, np.int64)
 
 
-def whole_patches(lengths: NDArray[np.int64], patch_size: int) -> NDArray[np.int64]:
-    """The patches of each row of so many values; raises `UserError` for a row that ends within one."""
+def count_patches(lengths: NDArray[np.int64], patch_size: int) -> NDArray[np.int64]:
+    """Return the number of patches of each row, int64 (B,).
+
+    Args:
+        lengths: (B,) int64, the number of values of each row.
+        patch_size: the number of values of a patch.
+
+    Raises:
+        UserError: if a row ends within a patch.
+    """
+    # The loops over `[:1]` below and in `number_segments` report the first wrong row, if any.
     for row in np.flatnonzero(lengths % patch_size)[:1]:
         raise UserError(
-            f"row {row} has {lengths[row]} values, which are not whole patches of patch_size {patch_size}; pad "
-            "the row with values of your own, or choose a divisor"
+            f"row {row} has {lengths[row]} values, which is no multiple of "
+            f"patch_size {patch_size}; pad the row with values of your own, or choose a divisor"
         )
     return lengths // patch_size
 
 
-class Place(NamedTuple):
-    """Where each row's segments stand in their whole sequence; int64 arrays, (B,).
+class SegmentRange(NamedTuple):
+    """The range of each row's segments within the row's whole sequence; int64 arrays, (B,).
 
     Attributes:
-        segments: segments given in this call.
-        offset: segments before this call.
-        total: T, segments of the whole sequence.
+        segments: the number of segments in this call.
+        offset: the number of segments before this call.
+        total: T, the number of segments of the whole sequence.
     """
 
     segments: NDArray[np.int64]
@@ -103,67 +114,78 @@ class Place(NamedTuple):
 
     @property
     def longest(self) -> int:
-        """The most segments that a row has in this call."""
+        """The number of segments of the longest row in this call."""
         return int(self.segments.max(initial=0))
 
 
-def place_segments(
+def number_segments(
     lengths: NDArray[np.int64],
-    segment_span: int,
+    tokens_per_segment: int,
     segment_offset: int | Tensor,
     total_segments: int | Tensor | None,
     has_memory: bool,
-) -> Place:
-    """Number the segments of each row of so many tokens or values; the rules are those of the model's forward.
+) -> SegmentRange:
+    """Return the range of each row's segments, after checking arguments of `RmaatModel.forward`.
+
+    Args:
+        lengths: (B,) int64, the number of tokens or values of each row.
+        tokens_per_segment: the number of tokens or values of one segment.
+        segment_offset: as in `RmaatModel.forward`.
+        total_segments: as in `RmaatModel.forward`.
+        has_memory: whether the caller gave memory.
 
     Raises:
-        UserError: for an empty row or an offset above 0 without memory, an offset below 0, a total that is less than
-            offset plus the row's own segments, or a row that goes on after this call without ending on a whole segment.
+        UserError: for an offset below 0; for a total below the offset plus the row's segments; for
+            a row that continues after this call but ends within a segment; and, without memory,
+            for an empty row or an offset above 0.
     """
-    segments = -(-lengths // segment_span)
+    segments = -(-lengths // tokens_per_segment)
     offset = _per_row("segment_offset", segment_offset, len(lengths))
     ends = offset + segments
     total = ends if total_segments is None else _per_row("total_segments", total_segments, len(lengths))
     if not has_memory:
         for row in np.flatnonzero(lengths == 0)[:1]:
-            raise UserError(f"row {row} has no token; drop it, or give memory to carry through")
+            raise UserError(f"row {row} has no token; drop it, or give the memory to pass through it")
         for row in np.flatnonzero(offset > 0)[:1]:
             raise UserError(
-                f"segment_offset {offset[row]} (row {row}) continues a sequence: give the memory of the call before it"
+                f"segment_offset {offset[row]} (row {row}) continues a sequence: give the memory of the previous call"
             )
     for row in np.flatnonzero(offset < 0)[:1]:
         raise UserError(f"segment_offset must be >= 0, not {offset[row]} (row {row})")
     for row in np.flatnonzero((lengths > 0) & (total < ends))[:1]:
         raise UserError(
-            f"total_segments {total[row]} is less than segment_offset {offset[row]} plus the row's own {segments[row]} "
-            f"segments (row {row})"
+            f"total_segments {total[row]} is less than segment_offset {offset[row]} plus "
+            f"the {segments[row]} segments of this call (row {row})"
         )
-    for row in np.flatnonzero((lengths % segment_span > 0) & (total > ends))[:1]:
+    for row in np.flatnonzero((lengths % tokens_per_segment > 0) & (total > ends))[:1]:
         raise UserError(
-            f"row {row} goes on after this call (total_segments {total[row]}), so its length {lengths[row]} must be whole "
-            f"segments of {segment_span}"
+            f"row {row} continues after this call (total_segments {total[row]}), so its length "
+            f"{lengths[row]} must be a multiple of the segment's {tokens_per_segment} tokens"
         )
-    return Place(segments, offset, total)
+    return SegmentRange(segments, offset, total)
 
 
 def _per_row(name: str, value: int | Tensor, batch: int) -> NDArray[np.int64]:
-    found = np.asarray(value.tolist() if isinstance(value, Tensor) else value, np.int64)
-    if found.shape not in ((), (batch,)):
-        raise UserError(f"{name} must be one number or one a row ({batch}), not of shape {found.shape}")
-    return np.broadcast_to(found, (batch,))
+    numbers = np.asarray(value.tolist() if isinstance(value, Tensor) else value, np.int64)
+    if numbers.shape not in ((), (batch,)):
+        raise UserError(f"{name} must be one number, or one per row ({batch}), not of shape {numbers.shape}")
+    return np.broadcast_to(numbers, (batch,))
 
 
 def check_state(name: str, value: Tensor | None, shape: tuple[int, ...]) -> None:
-    """Raise `UserError` unless `value` is None or of that shape."""
+    """Raise `UserError` unless `value` is None or has the given shape."""
     if value is not None and value.shape != shape:
         raise UserError(f"{name} must be {shape}, not {tuple(value.shape)}")
 
 
 def check_readout(readout: Tensor | None, memory: Tensor | None, shape: tuple[int, ...], adds_up: bool) -> None:
-    """Raise `UserError` unless a readout has that shape, and comes with memory if it adds up over segments."""
+    """Raise `UserError` if a readout has another shape, or is missing beside memory.
+
+    Memory needs a readout only if the readout adds up over segments (`adds_up`).
+    """
     if adds_up and memory is not None and readout is None:
         raise UserError(
-            "readout 'running_mean' adds up over all segments: give the readout of the call that the memory came from"
+            "readout 'running_mean' adds up over all segments: give the readout of the call that returned the memory"
         )
     check_state("readout", readout, shape)
 
@@ -171,7 +193,11 @@ def check_readout(readout: Tensor | None, memory: Tensor | None, shape: tuple[in
 def check_associations(
     associations: Tensor | None, memory: Tensor | None, shape: tuple[int, ...], expected: bool
 ) -> None:
-    """Raise `UserError` unless associations of that shape come with memory, to a model that has them, or neither is given."""
+    """Raise `UserError` if associations have another shape, or come without a use.
+
+    A model with an associative memory (`expected`) takes memory and associations together or
+    neither. Another model takes none.
+    """
     if associations is not None and not expected:
         raise UserError("associations need a model with associative_memory: true")
     if expected and (memory is None) != (associations is None):
@@ -207,21 +233,25 @@ def check_labels(labels: Tensor, batch: int, num_labels: int) -> None:
 
 
 def check_pair(two_towers: bool, other: Tensor | None, continues: bool) -> None:
-    """Raise `UserError` unless a second input is given exactly to a model of two towers, both from their beginning."""
+    """Raise `UserError` if a second input and the setting two_towers do not match.
+
+    Raise it too if the call continues a sequence in a model with two towers.
+    """
     if two_towers != (other is not None):
-        wants = "takes pairs: give other_input_ids" if two_towers else "takes one input; set two_towers for pairs"
-        raise UserError(f"a model with two_towers: {str(two_towers).lower()} {wants}")
+        remedy = "takes pairs: give other_input_ids" if two_towers else "takes one input; set two_towers for pairs"
+        raise UserError(f"a model with two_towers: {str(two_towers).lower()} {remedy}")
     if two_towers and continues:
         raise UserError(
-            "memory, readout, associations, segment_offset and total_segments cannot be given to a model of two towers: each input "
-            "begins with the first memory and is whole"
+            "a model with two_towers takes no memory, readout, associations, segment_offset or "
+            "total_segments, because it reads both inputs from their beginning to their end"
         )
 
 
 def check_segment_logits(two_towers: bool, pooled_norm: bool) -> None:
-    """Raise `UserError` for a head that cannot be asked after each segment."""
-    for name, given in (("two_towers", two_towers), ("pooled_norm", pooled_norm)):
-        if given:
+    """Raise `UserError` for a head that cannot classify after each segment."""
+    for name, active in (("two_towers", two_towers), ("pooled_norm", pooled_norm)):
+        if active:
             raise UserError(
-                f"output_segment_logits needs a model with {name}: false, whose head looks at one state at a time"
+                f"output_segment_logits needs a model with {name}: false, "
+                "because its head must classify each state by itself"
             )

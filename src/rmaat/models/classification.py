@@ -1,4 +1,7 @@
-"""Sequence classification. Axes: B batch, N tokens, M memory tokens, D width."""
+"""`RmaatForSequenceClassification`, the recurrence with a classifier on top.
+
+Axes: B batch, N tokens, T segments, M memory tokens, D width, L layers, K key features.
+"""
 
 from dataclasses import dataclass
 
@@ -9,22 +12,25 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from rmaat.backprop import Backprop
-from rmaat.models.checks import check_labels, check_pair, check_segment_logits, one_input
+from rmaat.models.checks import check_labels, check_pair, check_segment_logits, select_input
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
 
 
 @dataclass
 class RmaatClassifierOutput(ModelOutput):
-    """Result of `RmaatForSequenceClassification`.
+    """The result of `RmaatForSequenceClassification`.
+
+    To continue a sequence, pass memory, readout and associations to the next call.
 
     Attributes:
-        loss: mean cross-entropy over the batch, where labels were given.
+        loss: mean cross-entropy over the batch; None without labels.
         logits: (B, num_labels).
-        memory: (B, M, D), what the next segment would be given.
-        readout: (B, D + 1), to be given with `memory` to a call that goes on.
-        segment_logits: (B, T, num_labels), the logits after each segment, where they were asked for.
-        associations: (B, L, K, D + 1), to be given with `memory` too; None in a model without associative memory.
+        memory: (B, M, D), the memory for the next segment.
+        readout: (B, D + 1), the running sum and count behind the classifier's input.
+        segment_logits: (B, T, num_labels), the logits after each segment; None without
+            output_segment_logits.
+        associations: (B, L, K, D + 1); None in a model without an associative memory.
     """
 
     loss: Tensor | None = None
@@ -36,16 +42,18 @@ class RmaatClassifierOutput(ModelOutput):
 
 
 class RmaatForSequenceClassification(RmaatPreTrainedModel):
-    """RMAAT with a classifier on the last segment's readout; the loss is taken there alone [C: RMT].
+    """RMAAT with a classifier on the last segment's readout.
 
-    It is linear [C], or has one hidden layer, as the Long Range Arena's.
-
-    With `two_towers` two inputs go through one encoder, and the classifier reads
-    [a, b, a * b, a - b], as in the Long Range Arena.
+    The loss is taken at the last segment only [C: RMT]. The classifier is linear [C], or has one
+    hidden layer, as in the Long Range Arena. With `two_towers` one encoder reads both inputs of a
+    pair, and the classifier reads [a, b, a * b, a - b], also as there.
     """
 
     pooled_positions: Tensor
-    """With pooled_norm, the usual number of positions that a mean is taken over, (); 0 in models stored without it."""
+    """With pooled_norm, the average number of positions behind a mean, ().
+
+    It is 0 in models that earlier versions stored without it, and then has no effect.
+    """
 
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__(config)
@@ -62,7 +70,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
 
     @property
     def backprop(self) -> Backprop:
-        """The way for gradients to go back over the segments: that of the `RmaatModel` inside."""
+        """The object that runs the loop over segments, see `RmaatModel.backprop`."""
         return self.rmaat.backprop
 
     @backprop.setter
@@ -86,19 +94,23 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
     ) -> RmaatClassifierOutput:
         """Classify sequences or, with two towers, pairs of them.
 
-        Arguments and errors as in `RmaatModel.forward`, and:
+        `RmaatModel.forward` describes the other arguments and the errors.
 
         Args:
             labels: (B,) int64 class indices, for the loss.
-            other_input_ids: (B, N'), the second input of a pair; its tower starts from the first memory too.
+            other_input_ids: (B, N'), the second input of a pair. Its tower begins with the first
+                memory too.
             other_attention_mask: (B, N').
-            output_segment_logits: give segment_logits too, as of a sequence that ends there, for a loss on every segment or an
-                early answer. Past a row's end they stay as they are. Not with two towers or pooled_norm, which look at whole
-                sequences.
+            output_segment_logits: return segment_logits too, for a loss on every segment or an early
+                answer. Entry t is the logits of a sequence that ends after segment t. After a row's
+                last segment its entries repeat. Two towers and pooled_norm exclude it, because they
+                need whole sequences.
         """
-        first = one_input(input_ids, input_values, self.config.input_type)
+        first = select_input(input_ids, input_values, self.config.input_type)
         if labels is not None:
             check_labels(labels, first.shape[0], self.config.num_labels)
+        # A tensor of offsets counts as a continuation even if all are 0, because reading it would
+        # wait for the GPU.
         begins = isinstance(segment_offset, int) and segment_offset == 0
         continues = not begins or any(x is not None for x in (memory, readout, associations, total_segments))
         check_pair(self.config.two_towers, other_input_ids, continues)
@@ -116,29 +128,35 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             associations,
         )
         if other_input_ids is None:
-            features = self._normed(out.pooled, out.readout[:, -1:], len(first))
+            features = self._normalised(out.pooled, out.readout[:, -1:], len(first))
         else:
             second = self.rmaat(other_input_ids, other_attention_mask)
+            # Normalise both towers in one call, so that they share the batch statistics.
             pooled, readout = (torch.cat(pair) for pair in ((out.pooled, second.pooled), (out.readout, second.readout)))
-            one, other = self._normed(pooled, readout[:, -1:], len(first)).chunk(2)
+            one, other = self._normalised(pooled, readout[:, -1:], len(first)).chunk(2)
             features = torch.cat([one, other, one * other, one - other], dim=1)
-        logits = self._classified(features)
+        logits = self._logits(features)
         loss = None if labels is None else cross_entropy(logits, labels)
-        by_segment = None if out.segment_pooled is None else self._classified(out.segment_pooled)
+        by_segment = None if out.segment_pooled is None else self._logits(out.segment_pooled)
         return RmaatClassifierOutput(loss, logits, out.memory, out.readout, by_segment, out.associations)
 
-    def _classified(self, features: Tensor) -> Tensor:
+    def _logits(self, features: Tensor) -> Tensor:
         features = self.dropout(features)
         if self.classifier_hidden is not None and self.activation is not None:
             features = self.activation(self.classifier_hidden(features))
         logits: Tensor = self.classifier(features)
         return logits
 
-    def _normed(self, pooled_BD: Tensor, positions_B1: Tensor, examples: int) -> Tensor:
-        """Standardise the means over so many positions, for `examples` examples (a pair is one).
+    def _normalised(self, pooled_BD: Tensor, positions_B1: Tensor, examples: int) -> Tensor:
+        """Return the means, standardised over the batch if the model has pooled_norm.
 
-        The deviation of a mean over n positions is of order n^(-1/2). So what is read of fewer positions than usual is divided by
-        the larger deviation that it has: a short text is not answered with certainty.
+        A mean over n positions has a standard deviation of order n^(-1/2). The mean of a short text
+        is therefore divided by a larger deviation, which keeps its logits from growing.
+
+        Args:
+            pooled_BD: means over positions.
+            positions_B1: the number of positions of each mean.
+            examples: the number of examples; the two inputs of a pair are one example.
         """
         norm = self.pooled_norm
         if norm is None:
@@ -150,7 +168,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
                 self.pooled_positions.lerp_(positions_B1.mean().to(self.pooled_positions.dtype), norm.momentum)
             normed_BD = norm(pooled_BD)
         else:
-            # One example, be it a pair, has no statistics of its own.
+            # A single example, or a single pair, has no batch statistics: use the running ones.
             normed_BD = batch_norm(pooled_BD, norm.running_mean, norm.running_var, eps=norm.eps)
         share_B1 = positions_B1 / self.pooled_positions.clamp_min(1)
         return normed_BD * share_B1.clamp_max(1).sqrt().to(normed_BD.dtype)

@@ -1,4 +1,4 @@
-"""The model's configuration as Hugging Face stores it."""
+"""`RmaatConfig`, the configuration that Hugging Face stores with a model."""
 
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -8,21 +8,28 @@ from transformers import PreTrainedConfig
 from rmaat.errors import UserError, did_you_mean
 from rmaat.settings import ModelSettings, without_retired
 
-BOOKKEEPING = frozenset(
+TRANSFORMERS_KEYS = frozenset(
     {"model_type", "name_or_path", "num_labels", "torch_dtype", "transformers_version", "use_cache"}
 )
-"""Keys that transformers itself passes or stores beside the fields; its Trainer writes use_cache into every config."""
+"""Keys that transformers itself passes or stores beside the fields.
+
+The Trainer of transformers writes use_cache into every config.
+"""
 
 
 class RmaatConfig(ModelSettings, PreTrainedConfig):
-    """Settings of an RMAAT model: those of `ModelSettings`, the vocabulary, and what transformers keeps with a model.
+    """The settings of an RMAAT model.
+
+    They are the fields of `ModelSettings`, the size of the vocabulary, and the fields that
+    transformers stores with every model.
 
     Args:
         vocab_size: number of token ids.
         num_labels: number of classes.
 
     Raises:
-        ValueError: for an unknown key, naming the nearest known one, or for settings that do not fit together.
+        ValueError: for an unknown key, with the nearest known one, or if settings contradict
+            each other.
     """
 
     model_type = "rmaat"
@@ -31,7 +38,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
     vocab_size: int = 256
 
     def __post_init__(self, **kwargs: Any) -> None:
-        known = {f.name for f in fields(type(self))} | BOOKKEEPING
+        known = {f.name for f in fields(type(self))} | TRANSFORMERS_KEYS
         kwargs = without_retired(kwargs, "RmaatConfig")
         for key in kwargs:
             if key not in known and not key.startswith("_") and not hasattr(type(self), key):
@@ -42,5 +49,6 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
         if self.num_labels is None or self.num_labels < 2:
             raise UserError(f"num_labels must be >= 2, not {self.num_labels}")
         self.check_model()
-        # Stored whole, so that a checkpoint keeps its factors whatever the defaults become.
+        # Store every parameter of the macro model, because a later version may have other defaults
+        # and a checkpoint must keep its retention factors.
         self.macro_model = self.astrocyte.to_dict()

@@ -1,4 +1,4 @@
-"""Calls of a module with other parameters than its own."""
+"""Calls of a module with other parameters, so that replay can use those of the forward pass."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,10 @@ from rmaat.errors import UserError
 
 
 class CallLock:
-    """A reentrant lock for the threads that call one module. A copy of it is a new lock."""
+    """A reentrant lock for the threads that call one module.
+
+    Copying or unpickling a lock gives a new one, so that a model can be copied and stored.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -69,7 +72,8 @@ class FunctionalModule:
     @contextmanager
     def _swapped(self, parameters: Tensors) -> Iterator[None]:
         self._check_unchanged()
-        # These may differ from `self.parameters`, in a backward pass for instance.
+        # Restore these rather than `self.parameters`: in a backward pass the module may hold other
+        # parameters than in the forward pass.
         before = [entries[name] for entries, name in self._entries]
         try:
             for (entries, name), index in zip(self._entries, self._indices, strict=True):
@@ -97,8 +101,8 @@ class FunctionalModule:
 def check_repeatable(module: nn.Module) -> Iterator[None]:
     """Raise `UserError` if calls of the module inside the context would not repeat their results.
 
-    They would not if one writes a buffer, as batch and spectral normalisation do in training, or if
-    `torch.nn.utils.parametrize.cached` keeps weights that were computed without gradients.
+    Two things prevent it: a layer that writes a buffer, as batch and spectral normalisation do in
+    training, and `torch.nn.utils.parametrize.cached`, which keeps weights without gradients.
     """
     if parametrize._cache_enabled:
         raise UserError(
@@ -106,6 +110,7 @@ def check_repeatable(module: nn.Module) -> Iterator[None]:
             "gradients, and replay needs them with; call the model outside it, or set "
             "memory_replay_backprop: false"
         )
+    # Autograd counts the writes to a tensor in `_version`.
     versions = {name: (buffer, buffer._version) for name, buffer in module.named_buffers()}
     yield
     for name, (buffer, version) in versions.items():

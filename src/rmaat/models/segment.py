@@ -1,7 +1,10 @@
-"""The segment step: the one pure function that training, replay, streaming and evaluation all call.
+"""The segment step, `SegmentEncoder.forward`: from one segment and a state to the next state.
 
-Axes: B batch, S tokens or patches of a segment, P values of a patch, M memory tokens, N = M + S positions (2 M + S if
-memory is read and written apart), D width, L layers, T segments, K key features of the associative memory, E = D + 1.
+Training, replay, streaming and evaluation all call this pure function.
+
+Axes: B batch, S tokens or patches of a segment, P values of a patch, M memory tokens, N = M + S
+positions (2 M + S if memory is read and written at separate positions), D width, L layers, T
+segments, K key features of the associative memory, E = D + 1.
 """
 
 from typing import NamedTuple, cast
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 
 from rmaat.attention.precision import at_least_float32
 from rmaat.layers import (
-    READOUT_SUMS,
+    READOUT_MASKS,
     AssociativeMemory,
     EncoderBlock,
     ShortConvolution,
@@ -21,28 +24,36 @@ from rmaat.layers import (
     ValueEmbedding,
     ZeroLinear,
     apply_dropout,
-    draw_keep_masks,
+    draw_dropout_masks,
     sinusoidal_positions,
 )
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import CallLock
-from rmaat.models.layout import moved_behind, rearranged
+from rmaat.models.layout import moving_permutations, permuted
 
 WIDTH_STEP = 64
-"""Segments are computed in multiples of so many positions, so that memory and kernels meet few sizes."""
+"""Widths of segments are rounded up to a multiple of this number of positions.
 
+Few widths let the allocator and the kernels reuse their memory and their choices.
+"""
 
 SMALLEST_GATE = 1e-4
-"""The gate begins at a retention factor that is clamped to this and 1 minus this: at 0 or 1 it would have no gradient."""
+"""The initial gate is the retention factor, clamped to at least this and at most 1 minus this.
+
+A gate of exactly 0 or 1 has no gradient.
+"""
 
 
 class SegmentInputs(NamedTuple):
-    """What the segments are given, each with a leading axis T (or, for one segment, without it).
+    """The inputs of all segments, each with a leading axis T; the inputs of one segment lack it.
 
     Attributes:
-        tokens: (T, B, S) integer token ids, or (T, B, S, P) floating-point values; what stands behind a row's tokens is not read.
-        length: (T, B) int64, the row's tokens or patches in the segment, 0 .. S; where it is 0 the state passes through untouched.
-        factor: (T, B, 1) retention factors on the memory that the segment hands on, or (T, B, M), one a memory token.
+        tokens: (T, B, S) integer token ids, or (T, B, S, P) floating-point values. Positions at or
+            after the row's length are not read.
+        length: (T, B) int64, the number of the row's tokens or patches in the segment, 0 .. S. A
+            row of length 0 keeps its state.
+        factor: (T, B, 1) retention factors for the memory after the segment, or (T, B, M) with one
+            factor per memory token.
     """
 
     tokens: Tensor
@@ -51,12 +62,12 @@ class SegmentInputs(NamedTuple):
 
 
 class SegmentState(NamedTuple):
-    """What is carried from segment to segment.
+    """The state that passes from one segment to the next.
 
     Attributes:
         memory: (B, M, D), after the retention factor.
-        readout: (B, D + 1), the sum of what the head reads and, last, the number of positions in that sum.
-        associations: (B, L, K, E), what the associative memory of each layer holds; L is 0 without it.
+        readout: (B, D + 1), the sum of the positions that the head reads and, last, their number.
+        associations: (B, L, K, E), the associative memory of each layer; L is 0 without one.
     """
 
     memory: Tensor
@@ -65,7 +76,10 @@ class SegmentState(NamedTuple):
 
 
 class SegmentEncoder(nn.Module):
-    """Embedding and layers on one segment with its memory; its forward is the segment step."""
+    """The embedding and the layers, applied to one segment with its memory.
+
+    `forward` is the segment step.
+    """
 
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__()
@@ -83,10 +97,11 @@ class SegmentEncoder(nn.Module):
             for _ in self.blocks:
                 self.convolutions.append(ShortConvolution(config.hidden_size, config.short_conv_size))
         self.associative = nn.ModuleList(AssociativeMemory(config) for _ in range(config.associations_shape[0]))
-        # The memory is written behind the read positions, if there are any.
+        # The last M memory positions are written. With memory_layout 'read_write', M positions that
+        # are only read precede them.
         first_written = config.memory_positions - config.num_memory_tokens
         self.written = slice(first_written, config.memory_positions)
-        # Without it, positions that read and that write would be alike to most attention types.
+        # The offset distinguishes written from read positions, which start with the same vectors.
         self.write_offset = (
             nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size)) if first_written else None
         )
@@ -94,7 +109,7 @@ class SegmentEncoder(nn.Module):
         self.final_norm = (
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         )
-        self._readout_sum = READOUT_SUMS[config.readout]
+        self._readout_mask = READOUT_MASKS[config.readout]
         self._readout_adds_up = config.readout == "running_mean"
 
     def layers(self) -> list[EncoderBlock]:
@@ -105,82 +120,110 @@ class SegmentEncoder(nn.Module):
         return cast(AssociativeMemory, self.associative[index])
 
     def shared(self) -> tuple[Tensor, ...]:
-        """What depends on parameters alone: positions (S, D), then each layer's own, where it has any."""
+        """Return the tensors that depend on the parameters only, computed once per call.
+
+        They are the positions (S, D), followed by one tensor for each layer whose attention has one.
+        """
         like = next(self.parameters())
-        positions = sinusoidal_positions(self.config.segment_length, self.config.hidden_size, like)
+        positions = sinusoidal_positions(self.config.positions_per_segment, self.config.hidden_size, like)
         if not self.config.positional_encoding:
             positions = torch.zeros_like(positions)
-        own = (block.mixer.shared() for block in self.layers())
-        return (positions, *(x for x in own if x is not None))
+        per_layer = (block.mixer.shared() for block in self.layers())
+        return (positions, *(x for x in per_layer if x is not None))
 
     def widths(self, lengths_T: NDArray[np.int64]) -> list[int]:
-        """How wide each segment is computed, its longest row having so many tokens or patches.
+        """Return the number of tokens or patches to compute for each segment, at most S.
 
-        What is behind all rows' tokens changes nothing and is left out. A compiled step would be compiled anew for each width, so
-        its segments are whole.
+        Padding behind all rows' tokens changes no result, so it is left out.
+
+        Args:
+            lengths_T: (T,), the tokens or patches of the longest row in each segment; a segment that
+                is not the last may have more than S.
         """
-        whole = self.config.segment_length
+        # A compiled step would compile again for each width, so it computes whole segments.
+        whole = self.config.positions_per_segment
         if self._compiled_call_impl is not None:
             return [whole] * len(lengths_T)
         return np.minimum(-(-lengths_T // WIDTH_STEP) * WIDTH_STEP, whole).tolist()
 
-    def keep_masks(self, seed: int, batch: int, width: int, device: torch.device) -> Tensor:
-        """The dropout masks of one segment of S = `width` tokens, (1 + 2 L, B, N, D) bool, a function of the arguments."""
-        sites = 1 + len(self.blocks) * EncoderBlock.DROPOUT_SITES
-        shape = (sites, batch, self.config.memory_positions + width, self.config.hidden_size)
-        return draw_keep_masks(seed, shape, self.drop, device)
+    def dropout_masks(self, seed: int, batch: int, width: int, device: torch.device) -> Tensor:
+        """Return the dropout masks of one segment, (1 + 2 L, B, N, D) bool; True keeps a value.
 
-    def forward(
-        self, shared: tuple[Tensor, ...], inputs: SegmentInputs, state: SegmentState, keep: Tensor | None
-    ) -> SegmentState:
-        """One segment: memory and tokens through all layers, then what stands at the memory positions, scaled, is handed on.
-
-        h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is taken before RF [C].
-
-        With an associative memory, each layer first adds to every position the value that the position recalls. After the
-        layer, the memory positions (or all positions) write their outputs for the next segment.
-        docs/explanation/retention.md describes the other forms of retention and the layouts of the
-        memory.
+        They depend on the arguments only, so a recomputed segment has equal masks.
 
         Args:
-            shared: as `shared()` gives it.
-            inputs: those of one segment, without the leading axis; of S up to segment_length tokens or patches.
+            seed: the seed of the segment.
+            batch: B.
+            width: S, the number of tokens or patches that are computed.
+            device: the device of the masks.
+        """
+        # One mask for the embedded tokens, then DROPOUT_SITES for each layer.
+        sites = 1 + len(self.blocks) * EncoderBlock.DROPOUT_SITES
+        shape = (sites, batch, self.config.memory_positions + width, self.config.hidden_size)
+        return draw_dropout_masks(seed, shape, self.drop, device)
+
+    def forward(
+        self,
+        shared: tuple[Tensor, ...],
+        inputs: SegmentInputs,
+        state: SegmentState,
+        dropout_masks: Tensor | None,
+    ) -> SegmentState:
+        """Compute one segment: return the state after it.
+
+        h_t = encoder([mem_t ; embed(x_t)]),  mem_{t+1} = RF(t, T) h_t[:M]  [P]. The readout is
+        taken before RF [C].
+
+        With an associative memory, each layer first adds to every position the value that the
+        position recalls. After the layer, the memory positions (or all positions) write their
+        outputs for the next segment. docs/explanation/retention.md describes the other forms of
+        retention and the layouts of the memory.
+
+        Args:
+            shared: the result of `shared()`.
+            inputs: the inputs of one segment, without the leading axis. Their S is at most
+                `positions_per_segment`.
             state: the state before the segment.
-            keep: as `keep_masks()` gives it, or None to drop nothing.
+            dropout_masks: the result of `dropout_masks()`, or None for no dropout.
 
         Returns:
-            The state after the segment; unchanged in rows without a token.
+            The state after the segment. Rows without a token keep their state.
         """
         positions_SD, *layer_shared = shared
         num_memory = self.config.memory_positions
         width = inputs.tokens.shape[1]
         positions_N = torch.arange(num_memory + width, device=inputs.tokens.device)
         mask_BN = positions_N < num_memory + inputs.length[:, None]
-        absent_BS = ~mask_BN[:, num_memory:]
-        tokens = inputs.tokens.masked_fill(absent_BS[..., None] if inputs.tokens.dim() == 3 else absent_BS, 0)
+        # Replace padding by 0, because it may hold ids outside the vocabulary or values like NaN.
+        padding_BS = ~mask_BN[:, num_memory:]
+        tokens = inputs.tokens.masked_fill(padding_BS[..., None] if inputs.tokens.dim() == 3 else padding_BS, 0)
         tokens_BSD = self.embedding(tokens, positions_SD[:width])
-        if keep is not None:
-            tokens_BSD = apply_dropout(tokens_BSD, keep[0][:, num_memory:], self.drop)
+        if dropout_masks is not None:
+            tokens_BSD = apply_dropout(tokens_BSD, dropout_masks[0][:, num_memory:], self.drop)
         memory_BMD = state.memory.to(tokens_BSD.dtype)
-        # Memory comes first here whatever the layout: the first M positions are read, M more are written in 'read_write'.
+        # Place the memory at the front in every layout. In 'read_write', M positions that are read
+        # precede M that are written; otherwise the same M are read and written.
         copies = [memory_BMD]
         if self.write_offset is not None:
             copies.append(memory_BMD + self.write_offset.to(memory_BMD.dtype))
         x_BND = torch.cat([*copies, tokens_BSD], dim=1)
-        # The layers see other layouts as a permutation of the positions, so masks and dropout need no cases of their own.
+        # Other layouts permute the positions. The number of positions in use stays the same, so the
+        # mask holds for every layout.
         moved = self.config.memory_layout != "front"
         if moved:
             count = self.config.num_memory_tokens
-            order_BN, places_BN = moved_behind(self.written.start, count, inputs.length, x_BND.shape[1])
-            x_BND = rearranged(x_BND, order_BN)
+            order_BN, inverse_BN = moving_permutations(self.written.start, count, inputs.length, x_BND.shape[1])
+            x_BND = permuted(x_BND, order_BN)
+        # The convolution must skip the memory, so it needs to know the positions of the tokens.
         tokens_BN = None
         if self.convolutions:
             tokens_BN = mask_BN & (positions_N >= num_memory)
             tokens_BN = tokens_BN.gather(1, order_BN) if moved else tokens_BN
         per_layer = iter(layer_shared)
-        # Every position reads the state before the segment; the retention factor applies to what the write starts from.
         # A row that has ended keeps its state, bit for bit.
         active_B1 = inputs.length[:, None] > 0
+        # Every position reads the associations from before the segment. The retention factor scales
+        # only the matrix to which the write adds.
         stored = state.associations
         if self.config.associative_retention:
             stored = stored * inputs.factor.where(active_B1, 1)[..., None, None]
@@ -189,24 +232,28 @@ class SegmentEncoder(nn.Module):
         read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
         for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
-            keep_block = None if keep is None else keep[first_site : first_site + EncoderBlock.DROPOUT_SITES]
+            block_masks = (
+                None if dropout_masks is None else dropout_masks[first_site : first_site + EncoderBlock.DROPOUT_SITES]
+            )
             if self.associative:
                 x_BND = x_BND + self._associative(index).read(x_BND, read_LBKE[index])
             if tokens_BN is not None:
                 x_BND = self.convolutions[index](x_BND, tokens_BN)
-            x_BND = block(x_BND, mask_BN, next(per_layer, None), keep_block)
+            x_BND = block(x_BND, mask_BN, next(per_layer, None), block_masks)
             if self.associative:
+                # The memory positions write the layer's output; undo the layout to find them.
                 writers_BWD = x_BND
                 if not all_write:
-                    writers_BWD = rearranged(x_BND, places_BN[:, self.written]) if moved else x_BND[:, self.written]
+                    writers_BWD = permuted(x_BND, inverse_BN[:, self.written]) if moved else x_BND[:, self.written]
                 written_LBKE.append(self._associative(index).write(writers_BWD, stored_LBKE[index], writes_BW))
-        # Back to memory first, which the readout and the state rely on.
+        # Move the memory back to the front, because the readout and the state expect it there.
         if moved:
-            x_BND = rearranged(x_BND, places_BN)
+            x_BND = permuted(x_BND, inverse_BN)
         x_BND = self.final_norm(x_BND)
 
         memory = self._retained(x_BND[:, self.written], state.memory, inputs.factor[..., None])
-        read_BN = self._readout_sum(mask_BN, num_memory)
+        # The readout is a sum and a count, so that means over several segments can add up.
+        read_BN = self._readout_mask(mask_BN, num_memory)
         x_BND = at_least_float32(x_BND).masked_fill(~read_BN[..., None], 0)
         count_B1 = read_BN.sum(1, keepdim=True).to(x_BND.dtype)
         readout = torch.cat([x_BND.sum(1), count_B1], dim=1).to(state.readout.dtype)
@@ -220,17 +267,22 @@ class SegmentEncoder(nn.Module):
         )
 
     def _retained(self, new_BMD: Tensor, old_BMD: Tensor, factor_BM1: Tensor) -> Tensor:
-        """The memory handed on, (B, M, D), of that written and that of before, in the form that the config names.
+        """Return the memory for the next segment, (B, M, D): the retention_form of the config.
 
-        factor_BM1 is (B, 1, 1) if all memory tokens have the same.
+        Args:
+            new_BMD: the layers' output at the written memory positions.
+            old_BMD: the memory before the segment.
+            factor_BM1: the retention factor RF, (B, 1, 1) if all memory tokens have the same.
         """
         if self.gate is not None:
-            # The logit makes the gate equal to the factor as long as the learned part is 0. It is infinite at 0 and 1.
-            at_start_BM1 = at_least_float32(factor_BM1).clamp(SMALLEST_GATE, 1 - SMALLEST_GATE).logit()
+            # The gate equals RF as long as the learned part is 0. RF is clamped, because the logit
+            # is infinite at 0 and 1.
+            initial_BM1 = at_least_float32(factor_BM1).clamp(SMALLEST_GATE, 1 - SMALLEST_GATE).logit()
             learned_BMD = at_least_float32(self.gate(torch.cat([new_BMD, old_BMD.to(new_BMD.dtype)], -1)))
-            share = (learned_BMD + at_start_BM1).sigmoid()
+            new_weight = (learned_BMD + initial_BM1).sigmoid()
         elif self.config.retention_form == "interpolate":
-            share = at_least_float32(factor_BM1)
+            new_weight = at_least_float32(factor_BM1)
         else:
+            # 'scale', and 'relative', whose factors were divided by their largest before.
             return (new_BMD * factor_BM1).to(old_BMD.dtype)
-        return (share * new_BMD + (1 - share) * old_BMD).to(old_BMD.dtype)
+        return (new_weight * new_BMD + (1 - new_weight) * old_BMD).to(old_BMD.dtype)

@@ -1,1 +1,8 @@
-"""From a run config to a finished run: training, its checkpoints, its result files."""
+"""Training runs, from a run config to the files of a finished run.
+
+- `config.py`: `RunConfig`, the settings of a run.
+- `data.py`: the examples of a run's task.
+- `run.py`: `train` and `evaluate`.
+- `trainer.py`: the Trainer of transformers with this project's order of examples.
+- `finished_run.py`: reads a finished run and predicts with it.
+"""

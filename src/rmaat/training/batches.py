@@ -1,4 +1,4 @@
-"""The order in which examples are met.
+"""The order of the training examples.
 
 Axes: E examples, I batches, G numbers of segments, L levels of a curriculum.
 """
@@ -12,14 +12,22 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 BATCHES_SORTED_TOGETHER = 50
+"""More batches give more equal lengths within a batch, but less random batches."""
 
 
 class GroupedByLength(Sampler[int]):
-    """Random order in which the examples of a batch are of like length, so that short ones don't pay for long ones.
+    """A random order in which the examples of a batch have similar lengths, to save padding.
 
-    Examples are shuffled, sorted by length within runs of 50 batches, and the batches shuffled again. The order is a function
-    of (seed, epoch), so that a resumed run meets the same one. `epoch` is called at the start of each pass. The few examples that
-    do not fill a batch are left out of an epoch, others in each.
+    Examples are shuffled, sorted by length within groups of 50 batches, and the batches are shuffled
+    again. The order depends on the seed and the epoch only, so that a resumed run has the same one.
+    The few examples that do not fill a batch are left out of the epoch; they differ from epoch to
+    epoch.
+
+    Args:
+        lengths: (E,), the length of each example.
+        batch_size: examples of a batch, of all processes together.
+        seed: seed of all draws.
+        epoch: returns the current epoch; called at the start of each pass.
     """
 
     def __init__(self, lengths: NDArray[np.integer], batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
@@ -34,30 +42,36 @@ class GroupedByLength(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch())
         order = torch.randperm(len(self._lengths), generator=generator).numpy()
-        run = self._batch_size * BATCHES_SORTED_TOGETHER
-        runs = [order[start : start + run] for start in range(0, len(order), run)]
-        order = np.concatenate([part[np.argsort(self._lengths[part], kind="stable")] for part in runs])
+        # Sort within groups of batches, so that neighbours have similar lengths.
+        size = self._batch_size * BATCHES_SORTED_TOGETHER
+        groups = [order[start : start + size] for start in range(0, len(order), size)]
+        order = np.concatenate([group[np.argsort(self._lengths[group], kind="stable")] for group in groups])
+        # Shuffle whole batches, so that training does not go from short to long.
         batches_KB = order[: len(self)].reshape(-1, self._batch_size)
         shuffled_KB = batches_KB[torch.randperm(len(batches_KB), generator=generator).numpy()]
         return iter(shuffled_KB.reshape(-1).tolist())
 
 
 class GroupedBySegments(Sampler[int]):
-    """Batches of examples with one number of segments, drawn uniformly from the numbers up to a maximum.
+    """Batches in which all examples have the same number of segments.
 
-    Batch i, counted over the whole run, is a function of the seed and of the maxima of the batches up to i, so that a resumed run
-    meets the same batches. The examples of one number come in shuffled passes: each is met once in a pass. A pass may begin in the
-    middle of a batch. The batches of one epoch are as many as the examples fill.
+    Each batch draws its number uniformly from the numbers up to a maximum. Batch i, counted over
+    the whole run, depends on the seed and on the maxima of the batches up to i, so that a resumed
+    run has the same batches. The examples of one number come in shuffled passes, each example once
+    per pass. A pass may begin in the middle of a batch. An epoch has as many batches as the examples
+    fill.
 
     Args:
         segments_E: (E,) int64, the number of segments of each example.
         batch_size: examples of a batch, of all processes together.
         seed: seed of all draws.
-        epoch: called at the start of each pass of the loader.
-        levels: called for each batch: pairs [first batch, maximum from that batch on], by rising batch, the first of batch 0.
+        epoch: returns the current epoch; called at the start of each pass of the loader.
+        levels: returns the maxima; called for each batch. They are pairs [first batch, maximum from
+            that batch on] in the order of their batches. The first pair begins at batch 0.
 
     Attributes:
-        drawn: batches drawn since the beginning of the run. The loader draws some batches ahead of training.
+        drawn: batches drawn since the beginning of the run. The loader draws some batches ahead of
+            training.
     """
 
     def __init__(
@@ -68,7 +82,7 @@ class GroupedBySegments(Sampler[int]):
         epoch: Callable[[], int],
         levels: Callable[[], Sequence[Sequence[int]]],
     ) -> None:
-        # The examples of each number of segments, as one array a number.
+        # Group the examples by their number of segments: one array per number, in rising order.
         self._numbers_G, counts_G = np.unique(segments_E, return_counts=True)
         self._members_G = np.split(np.argsort(segments_E, kind="stable"), np.cumsum(counts_G)[:-1])
         self._batch_size = batch_size
@@ -83,29 +97,39 @@ class GroupedBySegments(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         first = self._epoch() * self._batches
-        # One random number a batch of the whole run chooses the group, so batch i does not depend on where the run was resumed.
+        # Draw one random number for each batch since the start of the run, so that batch i does not
+        # depend on where the run was resumed.
         batches_I = np.arange(first + self._batches)
         shares_I = np.random.default_rng(self._seed).random(len(batches_I))
-        # Replay the draws of earlier epochs: they say how far each number's examples have been met.
+        # Repeat the choices of earlier epochs, to find how many examples of each number they used.
         past_I = self._groups(batches_I[:first], shares_I[:first])
         past_G = np.bincount(past_I, minlength=len(self._numbers_G))
         streams_G = [self._stream(g, int(past) * self._batch_size) for g, past in enumerate(past_G)]
         for i in range(first, len(batches_I)):
             self.drawn = i + 1
-            # One batch at a time, because the maximum may have risen since the last one.
+            # Choose one batch at a time, because the maximum may have risen since the last one.
             (group,) = self._groups(batches_I[i : i + 1], shares_I[i : i + 1])
             yield from itertools.islice(streams_G[group], self._batch_size)
 
     def _groups(self, batches_I: NDArray[np.int64], shares_I: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the place of each batch's number in `_numbers_G`, (I,), by its share in [0, 1) of those allowed."""
-        # The maximum in force at each batch: that of the last pair that begins at or before it.
+        """Return the index into `_numbers_G` of each batch's number of segments, (I,).
+
+        Args:
+            batches_I: the index of each batch in the run.
+            shares_I: a uniform random number in [0, 1) for each batch. It selects among the numbers
+                that the batch's maximum allows.
+        """
+        # The maximum of a batch is that of the last pair that begins at or before it.
         first_L, maximum_L = np.array(self._levels()).T
         maximum_I = maximum_L[np.searchsorted(first_L, batches_I, side="right") - 1]
         allowed_I = np.searchsorted(self._numbers_G, maximum_I, side="right")
         return (shares_I * allowed_I).astype(np.int64)
 
     def _stream(self, group: int, start: int) -> Iterator[int]:
-        """Yield the examples of one number without end, a permutation a pass, from position `start` on."""
+        """Yield the examples of one number without end, from position `start` on.
+
+        Each pass over them is another permutation.
+        """
         members, number = self._members_G[group], int(self._numbers_G[group])
         first_pass, offset = divmod(start, len(members))
         for index in itertools.count(first_pass):

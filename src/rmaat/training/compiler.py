@@ -1,13 +1,16 @@
-"""Whether torch.compile finds what it needs."""
+"""A check of the compiler that torch.compile needs."""
 
 from rmaat.errors import UserError
 
 
 def check_compiler(device: str) -> None:
-    """Raise `UserError` where torch.compile has no C++ compiler to work with; on 'cpu' it needs one."""
+    """Raise `UserError` if torch.compile needs a C++ compiler and none works.
+
+    It needs one on the device 'cpu' only.
+    """
     if device != "cpu":
         return
-    # Heavy, and wanted by few runs.
+    # Import here, because the import is slow and few runs need it.
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -15,5 +18,6 @@ def check_compiler(device: str) -> None:
         get_cpp_compiler()
     except (InvalidCxxCompiler, OSError):
         raise UserError(
-            "torch_compile needs a C++ compiler and none works ($CXX, else g++); install one, or set torch_compile to false"
+            "torch_compile needs a C++ compiler and none works ($CXX, else g++); install one, "
+            "or set torch_compile to false"
         ) from None

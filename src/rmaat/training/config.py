@@ -1,4 +1,7 @@
-"""The run config: one flat set of typed settings, from YAML and `--key value`. Knows nothing of torch."""
+"""`RunConfig`: one flat set of typed settings, from YAML and `--key value`.
+
+This module does not import torch.
+"""
 
 import importlib.util
 from collections.abc import Mapping
@@ -27,25 +30,25 @@ class RunConfig(ModelSettings, TaskOptions):
     The first sentence of each description is its line in `rmaat train --help`.
 
     Args:
-        recipe: settings to begin with, one of `rmaat list recipes`. Other settings replace its own.
+        recipe: settings to begin with, one of `rmaat list recipes`. Other settings replace them.
         model: preset of settings, one of `rmaat list models`; null takes the settings as they are.
-        match_parameters: parameters that the model is to have, within 10%; null leaves it as it is.
-            The intermediate_size is then chosen, whatever its setting.
+        match_parameters: number of parameters to reach, within 10%; null means no target. The run
+            then chooses intermediate_size, and its setting has no effect.
         dataset: the task, one of `rmaat list tasks`.
         data_dir: folder of the data; null means the environment's RMAAT_DATA, else 'datasets'.
         data_seed: seed of the examples that are held out or drawn for evaluation. Held out is the
             validation part of the imdb tasks, and of files without a validation_file. Drawn are
-            eval_examples, test_examples and the statistics of pooled_norm. The generated data have
-            a seed of their own, see `rmaat data`.
+            eval_examples, test_examples and the statistics of pooled_norm. Generated data have
+            another seed, see `rmaat data`.
         output_dir: folder of the run. By default it is runs/RECIPE or runs/DATASET, with -MODEL if
             a model is named beside the recipe.
-        overwrite: begin anew in an output_dir that already holds a run.
-        resume: continue from the last whole checkpoint in output_dir.
-        init_from: output_dir of a finished run whose weights this one begins with; null begins anew.
-            Such a run may be on an easier task, on shorter sequences, or on other labels; in that
-            case the last layer of the classifier begins anew.
+        overwrite: delete the run that output_dir holds, and begin anew.
+        resume: continue from the last complete checkpoint in output_dir.
+        init_from: output_dir of a finished run whose weights initialise this one; null means none.
+            That run may have an easier task, shorter sequences, or other labels. With other labels
+            the last layer of the classifier keeps its random initial weights.
         seed: seed of the initial weights, the order of examples and dropout.
-        max_steps: optimiser steps; 0 means as many as num_train_epochs has.
+        max_steps: optimiser steps; 0 means those of num_train_epochs.
         num_train_epochs: passes over the training part, if max_steps is 0.
         per_device_train_batch_size: examples of one training batch on one device.
         per_device_eval_batch_size: examples of one evaluation batch on one device.
@@ -55,21 +58,21 @@ class RunConfig(ModelSettings, TaskOptions):
         warmup_steps: steps over which the learning rate rises from 0.
         weight_decay: weight decay of AdamW.
         max_grad_norm: norm to which gradients are clipped; 0 means no clipping.
-        bf16: bfloat16 autocast, on CPU or GPU; 'auto' uses it if the device has the arithmetic.
+        bf16: bfloat16 autocast, on CPU or GPU; 'auto' uses it if the device has bf16 arithmetic.
         fp16: float16 autocast with gradient scaling, on GPU.
         torch_compile: compile the segment step.
         eval_steps: steps between evaluations on the validation part, each followed by a checkpoint.
         eval_examples: validation examples used during training; 0 means all.
         test_examples: test examples used after training; 0 means all. `rmaat evaluate` uses all.
         logging_steps: steps between reports of the training loss.
-        save_total_limit: checkpoints on disk at most, the best among them.
+        save_total_limit: largest number of checkpoints on disk, including the best.
         curriculum: draw each training batch from examples of one number of segments. The maximum
             number rises with accuracy.
         curriculum_threshold: accuracy at which the curriculum's maximum rises. It is measured on
             validation examples up to the maximum.
         dataloader_num_workers: processes that load data.
         wandb: report to Weights & Biases beside tensorboard.
-        wandb_run_name: name of the run there; null means the name of output_dir.
+        wandb_run_name: name of the run in Weights & Biases; null means the name of output_dir.
     """
 
     recipe: str | None = None
@@ -108,7 +111,7 @@ class RunConfig(ModelSettings, TaskOptions):
     wandb_run_name: str | None = None
 
     def check(self) -> None:
-        """Raise `UserError` where settings contradict themselves or leave their ranges."""
+        """Raise `UserError` if settings contradict each other or leave their ranges."""
         resolve(asdict(self))
         self.check_model()
         if self.match_parameters is not None and self.match_parameters < 1:
@@ -145,15 +148,15 @@ class RunConfig(ModelSettings, TaskOptions):
         if self.wandb and importlib.util.find_spec("wandb") is None:
             raise UserError("wandb: true needs the package wandb; install it with `pip install 'rmaat[wandb]'`")
         if self.resume and self.overwrite:
-            raise UserError("resume and overwrite exclude each other: one goes on, the other begins anew")
+            raise UserError("resume and overwrite exclude each other: one continues the run, the other deletes it")
         one_of("lr_scheduler_type", self.lr_scheduler_type, LR_SCHEDULES)
 
     def model_settings(self) -> dict[str, Any]:
-        """The settings that make the model, for `RmaatConfig`."""
+        """Return the settings of the model, for `RmaatConfig`."""
         return {f.name: getattr(self, f.name) for f in fields(ModelSettings)}
 
     def to_yaml(self) -> str:
-        """Every setting, resolved, as YAML that `from_yaml` reads."""
+        """Return every setting as YAML that `from_yaml` reads."""
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
     @classmethod
@@ -171,17 +174,17 @@ class RunConfig(ModelSettings, TaskOptions):
         Raises:
             UserError: for an unknown recipe or model, or a layer that contradicts its own model.
         """
-        given: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
         for layer in layers:
-            given |= layer
-        recipe = given.get("recipe")
-        # A stored run holds every setting, so it outlives the recipe that it began with.
-        complete = all(field.name in given for field in fields(cls))
+            merged |= layer
+        recipe = merged.get("recipe")
+        # A stored run holds every setting, so it does not need its recipe, which may have changed.
+        complete = all(field.name in merged for field in fields(cls))
         below = [] if recipe is None or complete else recipe_layers(recipe)
         settings = resolve(*below, *layers)
         if "output_dir" not in settings:
             name = str(recipe or settings.get("dataset", cls.dataset)).replace("/", "-")
-            model = given.get("model")
+            model = merged.get("model")
             settings["output_dir"] = f"runs/{name}-{model}" if model else f"runs/{name}"
         return cls(**settings)
 
@@ -197,10 +200,10 @@ class RunConfig(ModelSettings, TaskOptions):
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The keys and values of a run config file, each key known.
+    """Return the keys and values of a run config file.
 
     Raises:
-        UserError: naming the file, and the line or the key.
+        UserError: if the file cannot be read, is not YAML, or holds an unknown key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -213,7 +216,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def check_key(key: str, where: str) -> None:
-    """Raise `UserError` naming the nearest setting unless `key` is one."""
+    """Raise `UserError`, naming the nearest setting, if `key` is not a setting."""
     known = [f.name for f in fields(RunConfig)]
     if key not in known:
         raise UserError(f"{where} has no setting '{key}'; {did_you_mean(key, known)}")

@@ -1,4 +1,4 @@
-"""The picture of a run: loss and accuracy over steps."""
+"""`curves.png`, the figure of a run: loss and accuracy over steps."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ from rmaat.machine.files import write_figure
 
 
 def draw_curves(history: list[dict[str, Any]], majority: float, title: str, path: Path) -> None:
-    """Write a PNG of training loss, validation loss and validation accuracy, with a curriculum's accuracy and maximum.
+    """Write a PNG of the training loss, the validation loss and the validation accuracy.
+
+    A run with a curriculum also shows the accuracy up to the maximum, and the maximum.
 
     Args:
-        history: the trainer's log, one dict a report.
+        history: the trainer's log, one dict per report.
         majority: accuracy of always guessing the commonest class, drawn as a line.
-        title: what the run was.
-        path: where the picture goes.
+        title: the title of the figure.
+        path: the file to write.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -37,7 +39,7 @@ def draw_curves(history: list[dict[str, Any]], majority: float, title: str, path
     points = [(entry["step"], entry["eval_segments"]) for entry in history if "eval_segments" in entry]
     if points:
         segments = accuracy.twinx()
-        # A report's maximum is the one before that evaluation raised it.
+        # A report holds the maximum before its evaluation raised it, so the step ends there.
         segments.step(*zip(*points, strict=True), color="C3", linewidth=1, where="pre")
         segments.yaxis.get_major_locator().set_params(integer=True)
         segments.set_ylabel("maximum number of segments", color="C3")

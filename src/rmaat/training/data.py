@@ -1,4 +1,4 @@
-"""A run's data: its task, what its batches look like, and what to say of it before training."""
+"""`RunData`, the data of a run: its task, its batches, its statistics."""
 
 import math
 from collections.abc import Iterator
@@ -24,12 +24,18 @@ from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import PartStatistics, dataset_statistics
 from rmaat.training.config import RunConfig
-from rmaat.training.folder import TOKENIZER
+from rmaat.training.run_folder import TOKENIZER
 
 
 @dataclass(frozen=True)
 class RunData:
-    """A run's task and how its examples become batches; `info` is the task's, known also without the user's own files."""
+    """The task of a run, and the conversion of its examples into batches.
+
+    Attributes:
+        run: the settings of the run.
+        task: the task.
+        info: the description of the task, known even if the user's own files are gone.
+    """
 
     run: RunConfig
     task: Task
@@ -37,44 +43,48 @@ class RunData:
 
     @classmethod
     def of(cls, run: RunConfig) -> "RunData":
-        """For training: reads the user's own files for their labels where the task is made of them.
+        """Return the data of a run that is to be trained.
+
+        A task of the user's own files reads them here for their labels.
 
         Raises:
-            UserError: where the run's settings do not fit its task.
+            UserError: if the run's settings do not suit its task.
         """
         task = task_of(run.dataset, TaskOptions.of(run))
-        return cls(run, task, task.info).checked()
+        return cls(run, task, task.info)._checked()
 
     @classmethod
-    def of_finished(cls, run: RunConfig, folder: Path, label_names: tuple[str, ...]) -> "RunData":
-        """For using the model in a run's folder: the user's own files and tokenizer may have changed or be gone.
+    def of_finished_run(cls, run: RunConfig, folder: Path, label_names: tuple[str, ...]) -> "RunData":
+        """Return the data for the model in a run's folder.
 
-        So labels are the model's, and the tokenizer is the one kept with it.
+        The user's own files and tokenizer may have changed or be gone. The labels are therefore
+        those of the model, and the tokenizer is the one that was saved in the folder.
 
         Raises:
-            UserError: where that tokenizer is missing or damaged.
+            UserError: if that tokenizer is missing or damaged.
         """
         if run.dataset != "files":
             return cls.of(run)
         options = FilesOptions.of(run)
         if options.tokenizer is not None:
-            options = replace(options, tokenizer=str(_kept_tokenizer(folder)))
+            options = replace(options, tokenizer=str(_saved_tokenizer(folder)))
         task = FilesTask(options, label_names)
-        return cls(run, task, task.info).checked()
+        return cls(run, task, task.info)._checked()
 
-    def checked(self) -> "RunData":
-        """Itself; raises `UserError` where the run's settings do not fit the task."""
+    def _checked(self) -> "RunData":
+        """Return this object; raise `UserError` if the run's settings do not suit the task."""
         run, info = self.run, self.info
         if run.input_type == "values" and info.value_mean is None:
             raise UserError(
-                f"input_type 'values' needs levels, such as an image's; the ids of {run.dataset} are symbols"
+                f"input_type 'values' needs numbers, such as the levels of an image; the ids of "
+                f"{run.dataset} are symbols"
             )
         if run.input_type == "values" and info.image_shape is not None:
-            given = min(self.sequence_limit, math.prod(info.image_shape))
-            if given % run.patch_size:
+            values = min(self.sequence_limit, math.prod(info.image_shape))
+            if values % run.patch_size:
                 raise UserError(
-                    f"patch_size {run.patch_size} does not divide the {given} values of an example of {run.dataset}; rows are of "
-                    f"{info.image_shape[1]}"
+                    f"patch_size {run.patch_size} does not divide the {values} values of an example "
+                    f"of {run.dataset}; a row has {info.image_shape[1]}"
                 )
         if run.two_towers and not info.pair:
             raise UserError(f"two_towers needs pairs; an example of {run.dataset} is one sequence")
@@ -83,39 +93,48 @@ class RunData:
         return self
 
     def _check_segments(self, segment_tokens: int) -> None:
-        """Raise `UserError` if the model's segments are not the task's, or if the question would be cut off."""
+        """Raise `UserError` if the model's segments differ from the task's or lose the question.
+
+        Args:
+            segment_tokens: tokens of one segment of the task.
+        """
         run, needed = self.run, self.info.max_seq_len
         if run.max_seq_len < needed:
             raise UserError(
-                f"max_seq_len {run.max_seq_len} cuts the question off: {run.dataset} has up to {needed // segment_tokens} "
-                f"segments of {segment_tokens} tokens; set max_seq_len: {needed}"
+                f"max_seq_len {run.max_seq_len} truncates the question: {run.dataset} has up to "
+                f"{needed // segment_tokens} segments of {segment_tokens} tokens; "
+                f"set max_seq_len: {needed}"
                 + (f" and num_segments: {needed // segment_tokens}" if run.num_segments > 1 else "")
             )
-        if run.num_segments > 1 and run.segment_span != segment_tokens:
+        if run.num_segments > 1 and run.tokens_per_segment != segment_tokens:
             length = needed if run.max_seq_len % segment_tokens else run.max_seq_len
             raise UserError(
-                f"the segments of {run.dataset} have {segment_tokens} tokens, those of the model {run.segment_span}; set "
-                f"max_seq_len: {length} and num_segments: {length // segment_tokens}"
+                f"the segments of {run.dataset} have {segment_tokens} tokens, those of the model "
+                f"{run.tokens_per_segment}; set max_seq_len: {length} and "
+                f"num_segments: {length // segment_tokens}"
             )
 
-    def keep_tokenizer(self, folder: Path) -> None:
-        """Leave the tokenizer, where there is one, in the run's folder: the name it was given by may come to mean another."""
+    def save_tokenizer(self, folder: Path) -> None:
+        """Save the tokenizer, if there is one, in the run's folder.
+
+        Its name or path may later stand for another tokenizer.
+        """
         if isinstance(self.task, FilesTask):
             self.task.save_tokenizer(folder / TOKENIZER)
 
     def check_tokenizer(self, folder: Path) -> None:
-        """Raise `UserError` unless the tokenizer, where there is one, is the one that was kept in the run's folder."""
+        """Raise `UserError` if the tokenizer differs from the one saved in the run's folder."""
         if not isinstance(self.task, FilesTask) or self.run.tokenizer is None:
             return
-        kept = _kept_tokenizer(folder)
-        if FilesTask(FilesOptions(tokenizer=str(kept))).tokenizer_checksum() != self.task.tokenizer_checksum():
-            raise UserError(f"tokenizer '{self.run.tokenizer}' is not the one of the run, which is kept in '{kept}'")
+        saved = _saved_tokenizer(folder)
+        if FilesTask(FilesOptions(tokenizer=str(saved))).tokenizer_checksum() != self.task.tokenizer_checksum():
+            raise UserError(f"tokenizer '{self.run.tokenizer}' differs from the one that the run saved in '{saved}'")
 
-    def sized(self) -> "RunData":
-        """Itself with the width of the feed-forward part that the run's match_parameters asks for.
+    def with_matched_parameters(self) -> "RunData":
+        """Return this object with the intermediate_size that match_parameters requires.
 
         Raises:
-            UserError: where no width comes near enough.
+            UserError: if no width comes near enough to that number of parameters.
         """
         run = self.run
         if run.match_parameters is None:
@@ -124,7 +143,7 @@ class RunData:
         return replace(self, run=replace(run, **match_parameters(self.model_settings(), run.match_parameters, lighter)))
 
     def model_settings(self) -> dict[str, Any]:
-        """The settings of the model for the task, for `RmaatConfig`."""
+        """Return the settings of the model for the task, for `RmaatConfig`."""
         names = self.info.label_names
         return {
             **self.run.model_settings(),
@@ -135,30 +154,37 @@ class RunData:
 
     @property
     def vocab_size(self) -> int:
-        """Ids the model must know: one more than the task's where the two of a pair are joined by a separator."""
-        return self.info.vocab_size + int(self.joined)
+        """The number of ids in the model's vocabulary.
+
+        Pairs that are joined need one id more than the task has, for the separator.
+        """
+        return self.info.vocab_size + int(self.joins_pairs)
 
     @property
-    def joined(self) -> bool:
-        """Whether the two sequences of a pair become one, a, separator, b."""
+    def joins_pairs(self) -> bool:
+        """True if the two sequences a, b of a pair become one: a, separator, b."""
         return self.info.pair and not self.run.two_towers
 
     @property
     def sequence_limit(self) -> int:
-        """The most tokens kept of one sequence: of each of a pair, so that what the model is given fits max_seq_len."""
-        room = (self.run.max_seq_len - 1) // 2 if self.joined else self.run.max_seq_len
-        # LRA cuts the documents of AAN wherever the model could take more; one's own have no length but the one asked for.
+        """The length at which a sequence is truncated, in tokens.
+
+        Each sequence of a pair is truncated by itself, so that the model's input fits max_seq_len.
+        """
+        limit = (self.run.max_seq_len - 1) // 2 if self.joins_pairs else self.run.max_seq_len
+        # The Long Range Arena truncates the documents of AAN even if the model could read more. The
+        # user's own documents have no such limit.
         published = self.info.pair and not isinstance(self.task, FilesTask)
-        return min(room, self.info.max_seq_len) if published else room
+        return min(limit, self.info.max_seq_len) if published else limit
 
     def collator(self) -> Collator:
-        """What makes a batch of examples."""
+        """Return the function that makes a batch of examples."""
         normalise = None
         if self.run.input_type == "values":
             assert self.info.value_mean is not None
             assert self.info.value_std is not None
             normalise = (self.info.value_mean, self.info.value_std)
-        return Collator(self.run.segment_span, normalise, self.info.separator if self.joined else None)
+        return Collator(self.run.tokens_per_segment, normalise, self.info.separator if self.joins_pairs else None)
 
     def load(self, bar: ProgressBar = no_bar) -> DatasetDict:
         """Return all parts; see `rmaat.tasks.load`."""
@@ -168,29 +194,33 @@ class RunData:
     def statistics(self, data: DatasetDict) -> dict[str, PartStatistics]:
         """Return the statistics of the parts that `load` returned.
 
-        For the user's own files, a note says how many examples of validation and test equal one of
-        train once the model is given them.
+        For the user's own files, a note gives the number of validation and test examples that equal
+        a training example after truncation and tokenisation.
         """
         statistics = dataset_statistics(data)
         if isinstance(self.task, FilesTask):
             for part, count in self._equal_inputs(data).items():
-                how = "cut" if self.run.tokenizer is None else "cut and tokenised"
+                how = "truncated" if self.run.tokenizer is None else "truncated and tokenised"
                 notes = (*statistics[part].notes, f"{count:,} examples equal one of train once they are {how}")
                 statistics[part] = replace(statistics[part], notes=notes)
         return statistics
 
     def _equal_inputs(self, data: DatasetDict) -> dict[str, int]:
-        """Return how many examples of validation and test equal one of train, for the parts that have any."""
-        # Equal texts were dropped from train when the files were read. The cut and the tokenizer can make
-        # different texts equal, which shows only now.
-        measured = {part: list(self._comparable(data[part])) for part in SPLITS[1:]}
-        elsewhere = set().union(*measured.values())
-        trained = {one for one in self._comparable(data["train"]) if one in elsewhere}
-        counts = {part: sum(one in trained for one in digests) for part, digests in measured.items()}
+        """Return the number of examples that equal a training example, by part, without zeros."""
+        # Equal texts were dropped from train when the files were read. Truncation and the tokenizer
+        # can make different texts equal, which shows only now.
+        held_out = {part: list(self._comparable_digests(data[part])) for part in SPLITS[1:]}
+        all_held_out = set().union(*held_out.values())
+        # Keep only the shared digests of train, which may have many examples.
+        shared = {digest for digest in self._comparable_digests(data["train"]) if digest in all_held_out}
+        counts = {part: sum(digest in shared for digest in digests) for part, digests in held_out.items()}
         return {part: count for part, count in counts.items() if count}
 
-    def _comparable(self, part: Dataset) -> Iterator[bytes]:
-        """Digests of the examples that may equal another of another text: those cut; any where there is a tokenizer."""
+    def _comparable_digests(self, part: Dataset) -> Iterator[bytes]:
+        """Yield the digests of the examples that may equal one of a different text.
+
+        They are the truncated examples or, with a tokenizer, all examples.
+        """
         columns = self.info.columns
         chosen = np.full(len(part), self.run.tokenizer is not None)
         for column in columns:
@@ -201,10 +231,16 @@ class RunData:
                 yield digest([example[column].tobytes() for column in columns])
 
     def test_part(self, scratch: Path, bar: ProgressBar = no_bar) -> Dataset:
-        """The test part for a finished run; one's own test file is read anew, by the model's labels, into a folder `scratch`.
+        """Return the test part for a finished run.
+
+        The user's own test file is read again, with the labels of the model.
+
+        Args:
+            scratch: a folder for the examples of the user's own test file.
+            bar: shown while the part is built.
 
         Raises:
-            UserError: where the data is missing or malformed, or holds a label that the model has not.
+            UserError: if the data is missing or malformed, or holds a label unknown to the model.
         """
         if not isinstance(self.task, FilesTask):
             return self.load(bar)["test"]
@@ -214,39 +250,50 @@ class RunData:
                 write_part(path, self.info, self.task.test_part(), self.sequence_limit, progress)
         except OSError as error:
             raise UserError(
-                f"{scratch}: the test part cannot be written ({error.strerror or error}); set TMPDIR to a folder with room"
+                f"{scratch}: the test part cannot be written ({error.strerror or error}); "
+                "set TMPDIR to a folder with more free space"
             ) from error
         return read_part(path)
 
     @property
     def generator_seed(self) -> int | None:
-        """What the generated files that the run reads were drawn from; None where it reads others, or that is not known."""
+        """The seed of the generated files that the run reads; None for other files or unknown."""
         if not isinstance(self.task, GeneratedTask):
             return None
         settings = made_from(self.task, data_folder(self.run.data_dir))
         return settings["seed"] if settings else None
 
     def lengths(self, part: Dataset) -> NDArray[np.int64]:
-        """The tokens that the model is given for each example of a part: of the longer tower, where there are two."""
-        found = [lengths(part, column) for column in self.info.columns]
-        return np.add.reduce(found) + 1 if self.joined else np.maximum.reduce(found)
+        """Return the length of the model's input for each example of a part, (E,) int64.
+
+        With two towers it is the length of the longer input.
+        """
+        by_column = [lengths(part, column) for column in self.info.columns]
+        return np.add.reduce(by_column) + 1 if self.joins_pairs else np.maximum.reduce(by_column)
 
     def longest_first(self, part: Dataset) -> TokenReader:
-        """The examples by falling length, so that a batch holds like lengths and memory runs out at once or never."""
+        """Return the examples of a part by falling length.
+
+        A batch then holds similar lengths, and a lack of memory shows in the first batch.
+        """
         return TokenReader(part.select(np.argsort(-self.lengths(part), kind="stable")))
 
 
-def _kept_tokenizer(folder: Path) -> Path:
-    kept = folder / TOKENIZER
-    if not kept.is_dir():
+def _saved_tokenizer(folder: Path) -> Path:
+    saved = folder / TOKENIZER
+    if not saved.is_dir():
         raise UserError(
             f"'{folder}' has no folder '{TOKENIZER}'; put the tokenizer there that the run was trained with"
         )
-    return kept
+    return saved
 
 
-def drawn(part: Dataset, count: int, seed: int) -> Dataset:
-    """That many examples of a part, in its order: a function of the seed; all where `count` is 0 or more than there are."""
+def draw_examples(part: Dataset, count: int, seed: int) -> Dataset:
+    """Return `count` random examples of a part, in the order of the part.
+
+    The choice depends on the seed only. The whole part is returned if `count` is 0 or is not below
+    the number of examples.
+    """
     if not 0 < count < len(part):
         return part
     return part.select(np.sort(np.random.default_rng(seed).permutation(len(part))[:count]))

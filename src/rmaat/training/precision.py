@@ -1,4 +1,4 @@
-"""Whether bfloat16 is worth its name on a device."""
+"""The choice of bfloat16 or float32, by the arithmetic of the device."""
 
 import sys
 from dataclasses import replace
@@ -10,19 +10,21 @@ from rmaat.training.config import AUTO, RunConfig
 
 
 def has_bf16_arithmetic(device: str) -> bool:
-    """Whether 'cpu' or 'cuda' multiplies matrices in bfloat16 by instructions of its own.
+    """Return True if 'cpu' or 'cuda' has instructions that multiply bfloat16 matrices.
 
-    Without them a processor takes each number apart: one without AVX-512 was seen to be three hundred times slower than in float32
-    (docs/how-to/memory_and_time.md).
+    Without them the arithmetic is emulated: on a processor without AVX-512 it was three hundred
+    times slower than float32 (docs/how-to/memory_and_time.md).
     """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # What torch.cpu.get_capabilities tells in public only since 2.10.
+    # torch.cpu.get_capabilities would be the public function, but only PyTorch 2.10 has it.
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def with_precision(run: RunConfig, device: str) -> RunConfig:
-    """The run with 'auto' of `bf16` made true or false for the device; where it asks for a slow bf16, a warning is printed.
+    """Return the run with `bf16` 'auto' replaced by true or false for the device.
+
+    Print a warning if the run sets `bf16` and the device has no bf16 arithmetic.
 
     Raises:
         UserError: for fp16 on a CPU.
@@ -37,10 +39,11 @@ def with_precision(run: RunConfig, device: str) -> RunConfig:
 
 
 def warn_of_slow_bf16(device: str) -> None:
-    """Print a line where bf16 would be emulated."""
+    """Print a warning if the device has no bf16 arithmetic."""
     if not has_bf16_arithmetic(device):
         print(
-            f"rmaat: warning: this {'GPU' if device == 'cuda' else 'processor'} has no bf16 arithmetic, and emulating it can take "
-            "hundreds of times as long: --bf16 false is float32",
+            f"rmaat: warning: this {'GPU' if device == 'cuda' else 'processor'} has no bf16 "
+            "arithmetic, and emulating it can take hundreds of times as long; "
+            "use --bf16 false for float32",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: one bar, and one line a report."""
+"""The display of a run: one progress bar, and one line per report."""
 
 import sys
 from typing import Any
@@ -16,7 +16,7 @@ class Progress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar where the run begins or goes on."""
+        """Open the bar at the step at which the run begins or resumes."""
         if state.is_world_process_zero:
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", file=sys.stderr, ncols=88)
 
@@ -37,14 +37,14 @@ class Progress(TrainerCallback):
         if self._bar is None or not logs:
             return
         if "eval_accuracy" in logs:
-            told = f"validation loss {logs['eval_loss']:.4f}  accuracy {100 * logs['eval_accuracy']:.2f}%"
+            report = f"validation loss {logs['eval_loss']:.4f}  accuracy {100 * logs['eval_accuracy']:.2f}%"
             if "eval_segments" in logs:
-                told += f"  {100 * logs['eval_level_accuracy']:.2f}% on at most {logs['eval_segments']} segments"
+                report += f"  {100 * logs['eval_level_accuracy']:.2f}% on at most {logs['eval_segments']} segments"
         elif "loss" in logs:
-            told = f"training loss {logs['loss']:.4f}  learning rate {logs['learning_rate']:.2e}"
+            report = f"training loss {logs['loss']:.4f}  learning rate {logs['learning_rate']:.2e}"
         else:
             return
-        self._bar.write(f"step {state.global_step:>6}  {told}", file=sys.stderr)
+        self._bar.write(f"step {state.global_step:>6}  {report}", file=sys.stderr)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -1,4 +1,4 @@
-"""One training run, from its config to its result files."""
+"""`train` and `evaluate`: one run, from its config to its result files."""
 
 import os
 import tempfile
@@ -22,65 +22,69 @@ from rmaat.settings import SAME_RESULTS
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import print_statistics
-from rmaat.training import folder as run_folder
+from rmaat.training import run_folder
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.curves import draw_curves
-from rmaat.training.data import RunData, drawn
-from rmaat.training.finished import FinishedRun
-from rmaat.training.pooled import PooledStatistics
+from rmaat.training.data import RunData, draw_examples
+from rmaat.training.finished_run import FinishedRun
+from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
+from rmaat.training.stored_model import check_finished_run, load_initial_weights
 from rmaat.training.trainer import SegmentTrainer
-from rmaat.training.weights import begin_from, check_finished
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run reports: `metrics` as in metrics.json, and the folder it lies in."""
+    """The result of a run: the content of metrics.json, and the run's folder."""
 
     metrics: dict[str, Any]
     output_dir: Path
 
 
 def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
-    """Train, keep the best checkpoint by validation accuracy, test it, and write the run's files.
+    """Train a model, test its best checkpoint by validation accuracy, and write the run's files.
 
-    The folder then holds config.json, model.safetensors, run.yaml, metrics.json and curves.png, the trainer's checkpoints and,
-    where own files were read through a tokenizer, that.
-    `bar` is shown while the data set is built.
+    The folder then holds config.json, model.safetensors, run.yaml, metrics.json, curves.png and the
+    trainer's checkpoints. It also holds the tokenizer of the user's own files, if there is one.
+
+    Args:
+        run: the settings.
+        bar: shown while the data set is built.
 
     Raises:
         UserError: for mistakes in the config, the data or the output folder, before training starts.
-        TrainingDivergedError: where loss or a gradient stops being finite.
+        TrainingDivergedError: if the loss or a gradient stops being finite.
     """
-    source = prepared(run)
+    source = prepare_data(run)
     run = source.run
     data = source.load(bar)
     statistics = source.statistics(data)
     batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
     if len(data["train"]) < batch:
         raise UserError(
-            f"{run.dataset} has {len(data['train'])} training examples, fewer than one batch of {batch}; lower "
-            "per_device_train_batch_size"
+            f"{run.dataset} has {len(data['train'])} training examples, fewer than one batch of "
+            f"{batch}; lower per_device_train_batch_size"
         )
     curriculum = Curriculum.of(source, data) if run.curriculum else None
     output_dir = Path(run.output_dir)
     set_seed(run.seed)
     model = build_model(source)
     num_parameters = sum(p.numel() for p in model.parameters())
-    # A checkpoint holds the weights and Adam's two moments; the finished model is written once more.
+    # A checkpoint holds the weights and Adam's two moments. The best model is written once more.
     bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
     checkpoint = resumed_checkpoint(source, model.config) if run.resume else None
     if checkpoint is None and run.init_from is not None:
         source.check_tokenizer(Path(run.init_from))
-        begin_from(model, Path(run.init_from))
-    # One of several processes makes the folder; the others meet it when the trainer connects them.
+        load_initial_weights(model, Path(run.init_from))
+    # The first of several processes makes the folder. The others need it only after the trainer has
+    # connected them.
     if is_first_process():
         run_folder.prepare(output_dir, bytes_needed, overwrite=run.overwrite, resume=run.resume)
         if not run.resume:
-            source.keep_tokenizer(output_dir)
+            source.save_tokenizer(output_dir)
         write_text(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
 
     trainer = build_trainer(source, model, data, curriculum)
@@ -91,11 +95,11 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     trainer.save_model(str(output_dir))
 
     evaluation = measure(trainer, source.longest_first(data["validation"]), "eval")
-    tested = drawn(data["test"], run.test_examples, run.data_seed)
+    test_examples = draw_examples(data["test"], run.test_examples, run.data_seed)
     metrics = {
-        **measure(trainer, source.longest_first(tested), "test"),
-        "test_majority_accuracy": majority_accuracy(tested),
-        "test_examples": len(tested),
+        **measure(trainer, source.longest_first(test_examples), "test"),
+        "test_majority_accuracy": majority_accuracy(test_examples),
+        "test_examples": len(test_examples),
         **evaluation,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
@@ -103,7 +107,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "train_seconds": round(trainer.totals["seconds"], 1),
         "train_tokens_per_second": round(trainer.totals["tokens"] / max(trainer.totals["seconds"], 1e-9)),
         "training_memory_bytes": trainer.totals["memory"],
-        "peak_memory_bytes": trainer.memory.whole,
+        "peak_memory_bytes": trainer.memory.process_peak,
         "num_parameters": num_parameters,
         "curriculum_levels": trainer.levels if curriculum else None,
         "init_from": run.init_from,
@@ -115,107 +119,124 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "patch_size": run.patch_size,
         "model": run.model,
         **provenance(),
-        "data": {part: asdict(of_part) for part, of_part in statistics.items()},
+        "data": {part: asdict(part_statistics) for part, part_statistics in statistics.items()},
     }
     if trainer.is_world_process_zero():
         write_json(output_dir / run_folder.METRICS, metrics)
         patches = f" patches of {run.patch_size}" if run.patch_size > 1 else ""
-        title = f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.segment_length}{patches}"
+        title = (
+            f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.positions_per_segment}{patches}"
+        )
         draw_curves(history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES)
     return Result(metrics, output_dir)
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process or the first that torchrun started."""
+    """Return True in the only process, or in the first that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def resumed_checkpoint(source: RunData, config: RmaatConfig) -> Path:
-    """The checkpoint to go on from, of the same model.
+    """Return the checkpoint from which a run resumes.
 
     Raises:
-        UserError: where there is none, or it is of a model with other settings, labels or another tokenizer.
+        UserError: if there is none, or its model has other settings, labels or another tokenizer,
+            or the run began with other weights.
     """
     run = source.run
-    checkpoint = run_folder.last_whole_checkpoint(Path(run.output_dir))
+    checkpoint = run_folder.last_complete_checkpoint(Path(run.output_dir))
     if checkpoint is None:
         raise UserError(
-            f"resume: output_dir '{run.output_dir}' holds no whole checkpoint; use --overwrite to begin anew"
+            f"resume: output_dir '{run.output_dir}' holds no complete checkpoint; use --overwrite to begin anew"
         )
     stored = RmaatConfig.from_pretrained(checkpoint)
     for name in run.model_settings():
         if name not in SAME_RESULTS and getattr(stored, name) != getattr(config, name):
             raise UserError(
-                f"resume: {name} is {getattr(config, name)}, but '{checkpoint}' was trained with {getattr(stored, name)}"
+                f"resume: {name} is {getattr(config, name)}, but '{checkpoint}' was trained with "
+                f"{getattr(stored, name)}"
             )
     if stored.id2label != config.id2label:
-        of_data, of_model = (", ".join(of.id2label.values()) for of in (config, stored))
-        raise UserError(f"resume: the labels are {of_data}, but '{checkpoint}' was trained with {of_model}")
+        data_labels, stored_labels = (", ".join(x.id2label.values()) for x in (config, stored))
+        raise UserError(f"resume: the labels are {data_labels}, but '{checkpoint}' was trained with {stored_labels}")
     source.check_tokenizer(Path(run.output_dir))
-    began = RunConfig.from_yaml(Path(run.output_dir) / run_folder.RUN_CONFIG).init_from
-    if began != run.init_from:
-        raise UserError(f"resume: init_from is {run.init_from}, but the run in '{run.output_dir}' began from {began}")
+    init_from = RunConfig.from_yaml(Path(run.output_dir) / run_folder.RUN_CONFIG).init_from
+    if init_from != run.init_from:
+        raise UserError(
+            f"resume: init_from is {run.init_from}, but the run in '{run.output_dir}' began from {init_from}"
+        )
     return checkpoint
 
 
 def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBar = no_bar) -> dict[str, Any]:
-    """Loss and accuracy of a finished run on its task's test part; `bar` is shown while the data set is built.
+    """Return loss and accuracy of a finished run on the whole test part of its task.
+
+    Args:
+        finished: the run.
+        data_dir: folder of the data; None means that of the run.
+        bar: shown while the data set is built.
 
     Raises:
-        UserError: where the data is missing or malformed, or one's own test file has a label that the model has not.
+        UserError: if the data is missing or malformed, or the user's own test file has a label
+            unknown to the model.
     """
     config = finished.config
-    # What was trained in float16 on a GPU can be measured without one.
+    # A model trained in float16 on a GPU can be evaluated in float32 on a CPU.
     fp16 = config.fp16 and device() == "cuda"
     run = for_device(replace(config, data_dir=data_dir or config.data_dir, fp16=fp16))
     source = replace(finished.source, run=run)
     with tempfile.TemporaryDirectory() as scratch:
         test = source.test_part(Path(scratch), bar)
-        scratched = replace(source, run=replace(run, output_dir=scratch, wandb=False))
-        # The trainer asks for every part, but where it only measures it reads the one that it is given to measure.
-        trainer = build_trainer(scratched, finished.model, DatasetDict(dict.fromkeys(SPLITS, test)))
-        # It would write beside the caller's files, since no training told it where.
+        scratch_source = replace(source, run=replace(run, output_dir=scratch, wandb=False))
+        # The trainer takes all three parts, but evaluation reads only the test part.
+        trainer = build_trainer(scratch_source, finished.model, DatasetDict(dict.fromkeys(SPLITS, test)))
+        # Without training, tensorboard has no folder and would write to the current one.
         trainer.remove_callback(TensorBoardCallback)
-        found = measure(trainer, source.longest_first(test), "test")
-        return {**found, "test_majority_accuracy": majority_accuracy(test), "test_examples": len(test)}
+        metrics = measure(trainer, source.longest_first(test), "test")
+        return {**metrics, "test_majority_accuracy": majority_accuracy(test), "test_examples": len(test)}
 
 
 def device() -> str:
-    """Where runs compute: 'cuda' if there is one, else 'cpu'."""
+    """Return the device of all runs: 'cuda' if there is one, else 'cpu'."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def prepared(run: RunConfig) -> RunData:
-    """The run's data and, under `run`, its settings as run.yaml holds them: checked, of this device and of the size asked for.
+def prepare_data(run: RunConfig) -> RunData:
+    """Return the data of a run, after checking and completing its settings.
+
+    The result's `run` holds the settings as run.yaml stores them: with the precision for this
+    device, and the intermediate_size that match_parameters requires.
 
     Raises:
-        UserError: where settings contradict themselves, their task or the device, or the run to begin from is not there.
+        UserError: if settings contradict each other, the task or the device, or the run of
+            init_from is missing.
     """
     run.check()
     if run.init_from is not None and not run.resume:
-        check_finished(Path(run.init_from))
-    return RunData.of(for_device(run)).sized()
+        check_finished_run(Path(run.init_from))
+    return RunData.of(for_device(run)).with_matched_parameters()
 
 
 def for_device(run: RunConfig) -> RunConfig:
-    """The run as it can be done on the device there is; raises `UserError` where it cannot."""
+    """Return the run's settings for this device; raise `UserError` if it cannot run them."""
     if run.torch_compile:
         check_compiler(device())
     return with_precision(run, device())
 
 
 def build_model(source: RunData) -> RmaatForSequenceClassification:
-    """The model of a run for its task, at its initial weights."""
+    """Return the model of a run, with initial weights."""
     return RmaatForSequenceClassification(RmaatConfig(**source.model_settings()))
 
 
 def build_trainer(
     source: RunData, model: RmaatForSequenceClassification, data: DatasetDict, curriculum: Curriculum | None = None
 ) -> SegmentTrainer:
-    """The trainer of a run over the parts of its data."""
+    """Return the trainer of a run over the parts of its data."""
     run = source.run
     if run.torch_compile:
-        # The segment step alone: one graph serves all segments, where the whole loop would be unrolled.
+        # Compile the segment step only: its graph serves all segments. Compiling the whole model
+        # would unroll the loop over segments.
         model.rmaat.encoder.compile(dynamic=False)
     cuda = device() == "cuda"
     arguments = TrainingArguments(
@@ -248,17 +269,19 @@ def build_trainer(
         remove_unused_columns=False,
         report_to=["tensorboard", "wandb"] if run.wandb else ["tensorboard"],
         run_name=run.wandb_run_name or Path(run.output_dir).name,
-        # In a batch of single segments nobody reads what is handed on, so that what makes it has no gradient: learned factors, the
-        # gate, what is written to an associative memory. Truncation may leave the first memory without one.
+        # In a batch of single segments no segment reads the memory. Then the parameters that only
+        # change it have no gradient: learned factors, the gate, the map of associative values.
+        # Truncation may leave the first memory without a gradient.
         ddp_find_unused_parameters=run.schedule == "learned"
         or run.retention_form == "gate"
         or run.associative_memory
         or run.truncated_segments is not None,
     )
-    # Copies of the model in one process have no parameters of their own to replay with; torchrun starts a process a GPU.
+    # Use one GPU per process, because replay needs real parameters and DataParallel's copies have
+    # none. torchrun starts a process for each GPU.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    # Drawn: the first ones of a file may be of one kind.
-    validation = drawn(data["validation"], run.eval_examples, run.data_seed)
+    # Draw the examples at random, because the first ones of a file may all be of one class.
+    validation = draw_examples(data["validation"], run.eval_examples, run.data_seed)
     trainer = SegmentTrainer(
         model=model,
         args=arguments,
@@ -274,22 +297,22 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
     if run.pooled_norm and len(data["train"]) > 1:
-        trainer.add_callback(PooledStatistics(source, data["train"]))
+        trainer.add_callback(PooledNormStatistics(source, data["train"]))
     return trainer
 
 
 def measure(trainer: SegmentTrainer, dataset: TokenReader, part: str) -> dict[str, float]:
-    """Loss and accuracy on a part of the data, as `PART_loss` and `PART_accuracy`."""
-    found = trainer.evaluate(dataset, metric_key_prefix=part)
-    return {f"{part}_{name}": found[f"{part}_{name}"] for name in ("accuracy", "loss")}
+    """Return loss and accuracy on a part of the data, as `PART_loss` and `PART_accuracy`."""
+    metrics = trainer.evaluate(dataset, metric_key_prefix=part)
+    return {f"{part}_{name}": metrics[f"{part}_{name}"] for name in ("accuracy", "loss")}
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of right predictions, in 0 .. 1."""
+    """Return the share of correct predictions, in 0 .. 1."""
     return {"accuracy": float(np.mean(prediction.predictions == prediction.label_ids))}
 
 
 def majority_accuracy(dataset: Dataset) -> float:
-    """Accuracy of always guessing the commonest class of the part."""
+    """Return the accuracy of always guessing the commonest class of the part."""
     labels = TokenReader(dataset).labels
     return float(np.bincount(labels).max() / len(labels))

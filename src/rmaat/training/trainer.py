@@ -1,4 +1,4 @@
-"""The Trainer of transformers with this project's order of examples, counts and checks."""
+"""`SegmentTrainer`: the Trainer of transformers with this project's batches, counts and checks."""
 
 import math
 import time
@@ -18,14 +18,15 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from rmaat.errors import TrainingDivergedError
 from rmaat.training.batches import GroupedByLength, GroupedBySegments
 from rmaat.training.curriculum import Curriculum
-from rmaat.training.memory import PeakMemory
-from rmaat.training.weights import read_weights
+from rmaat.training.peak_memory import PeakMemory
+from rmaat.training.stored_model import read_weights
 
 
 class SegmentTrainer(Trainer):
-    """Trains on batches of like length, counts the tokens, and stops where loss or gradients are not finite.
+    """A Trainer that batches by length, counts tokens, and stops if training diverges.
 
-    With a curriculum, each batch has one number of segments, and each evaluation during training may raise their maximum.
+    With a curriculum, all examples of a batch have the same number of segments, and each evaluation
+    during training may raise the maximum of that number.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class SegmentTrainer(Trainer):
         batch, seed = self.args.train_batch_size * self.args.world_size, self.args.seed
         batches = len(train_lengths) // batch
         self._steps_per_epoch = max(1, -(-batches // self.args.gradient_accumulation_steps))
-        # The epoch comes from the step: set_epoch does not reach a sampler when several processes resume.
+        # The samplers compute the epoch from the step, because transformers does not call set_epoch
+        # on a sampler when several processes resume.
         self._train_sampler = (
             GroupedByLength(train_lengths, batch, seed, self._epoch)
             if curriculum is None
@@ -50,23 +52,28 @@ class SegmentTrainer(Trainer):
 
     @property
     def totals(self) -> dict[str, Any]:
-        """Sums over the whole run: `tokens` of all processes, `seconds` in training steps, the most `memory` of a step in bytes.
+        """The totals of the whole run.
 
-        They live in the trainer's state, which each checkpoint keeps, so that a resumed run goes on counting.
+        They are the `tokens` of all processes, the `seconds` spent in training steps, and the peak
+        `memory` of a step in bytes. The trainer's state holds them. Each checkpoint stores that
+        state, so that a resumed run continues to count.
         """
         return self.state.stateful_callbacks.setdefault("RunTotals", {"tokens": 0, "seconds": 0.0, "memory": 0})
 
     @property
     def levels(self) -> list[list[int]]:
-        """The curriculum's pairs [first batch, most segments of an example from that batch on]; stored like `totals`."""
+        """The curriculum's pairs [first batch, maximum number of segments from that batch on].
+
+        They are stored like `totals`.
+        """
         assert self._curriculum is not None
         return self.state.stateful_callbacks.setdefault("Curriculum", [[0, self._curriculum.lowest]])
 
     def train_from(self, checkpoint: Path | None) -> None:
-        """Train to the end from a checkpoint, or from the start.
+        """Train to the end, from a checkpoint or from the start.
 
-        Where the checkpoint is the end already, its state and the best weights are taken: the trainer of transformers would train
-        another step before it looks.
+        If the checkpoint is at the last step, only load its state and the best weights. The Trainer
+        of transformers would train one more step before it noticed.
         """
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
@@ -97,8 +104,8 @@ class SegmentTrainer(Trainer):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate, and during training report the `rank` by which the best checkpoint is chosen.
 
-        With a curriculum also report the accuracy on examples up to its maximum. The maximum rises
-        if that accuracy reaches the threshold.
+        With a curriculum also report the accuracy on examples up to its maximum, as
+        eval_level_accuracy. The maximum rises if that accuracy reaches the threshold.
         """
         output = super().evaluation_loop(*args, **kwargs)
         if self.is_in_train:
@@ -111,12 +118,13 @@ class SegmentTrainer(Trainer):
             output.metrics.update(eval_segments=level, eval_level_accuracy=accuracy)
             following = self._curriculum.after(level, accuracy)
             if following > level:
-                # Batches drawn ahead of training keep the former maximum, in a resumed run as well.
+                # The loader has drawn batches ahead of training with the old maximum. Begin the new
+                # one after them, so that a resumed run draws the same batches.
                 self.levels.append([self._train_sampler.drawn, following])
         return output
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """One batch forward and backward, timed and checked."""
+        """Compute the gradients of one batch; time the step and check that they are finite."""
         started = time.perf_counter()
         tokens = sum(int(x.sum()) for name, x in inputs.items() if name.endswith("attention_mask"))
         self.memory.begin_step(sum(p.numel() * p.element_size() for p in model.parameters()))
@@ -127,29 +135,30 @@ class SegmentTrainer(Trainer):
             tokens = int(self.accelerator.reduce(torch.tensor(tokens, device=loss.device)))
         self.totals["tokens"] += tokens
         self.totals["seconds"] += time.perf_counter() - started
-        self.totals["memory"] = max(self.totals["memory"], self.memory.training)
+        self.totals["memory"] = max(self.totals["memory"], self.memory.training_peak)
         return loss
 
     def _check_finite(self, model: nn.Module, loss: Tensor) -> None:
-        # float16's scaler meets infinite gradients on purpose and skips those steps.
-        named = () if self.args.fp16 else model.named_parameters()
-        graded = [(name, p.grad) for name, p in named if p.grad is not None]
-        sums = torch.stack([loss.detach().float(), *(grad.sum().float() for _, grad in graded)])
+        # float16's gradient scaler expects infinite gradients and skips their steps.
+        parameters = () if self.args.fp16 else model.named_parameters()
+        gradients = [(name, p.grad) for name, p in parameters if p.grad is not None]
+        # A sum is not finite if one of its terms is not. Read all sums in one transfer.
+        sums = torch.stack([loss.detach().float(), *(grad.sum().float() for _, grad in gradients)])
         finite = torch.isfinite(sums).tolist()
         if all(finite):
             return
-        broken = "the loss" if not finite[0] else f"the gradient of {graded[finite[1:].index(False)][0]}"
+        broken = "the loss" if not finite[0] else f"the gradient of {gradients[finite[1:].index(False)][0]}"
         raise TrainingDivergedError(
-            f"{broken} is not finite at step {self.state.global_step + 1}; lower learning_rate, raise warmup_steps, or set "
-            "max_grad_norm; the last checkpoint is whole"
+            f"{broken} is not finite at step {self.state.global_step + 1}; lower learning_rate, "
+            "raise warmup_steps, or set max_grad_norm; the last checkpoint is complete"
         )
 
 
 def checkpoint_rank(accuracy: float, loss: float) -> float:
     """Return a number that orders checkpoints by accuracy, and by loss if their accuracy is equal.
 
-    An easy task has many checkpoints with all answers right. The first of them is from the middle
-    of the training, and knows less than the ones after it.
+    On an easy task many checkpoints have all answers right. The first of them is from the middle of
+    the training, and has a higher loss than later ones.
     """
     # Two accuracies on fewer than a million examples differ by more than the second term.
     return accuracy + 1e-6 / (1 + loss)

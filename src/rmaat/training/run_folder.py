@@ -1,4 +1,4 @@
-"""The run's folder: what lies in it, and whether it can be written before hours are spent."""
+"""The folder of a run: the names of its files, its preparation, its last checkpoint."""
 
 import json
 import shutil
@@ -11,21 +11,22 @@ RUN_CONFIG = "run.yaml"
 METRICS = "metrics.json"
 CURVES = "curves.png"
 TOKENIZER = "tokenizer"
-"""A folder; only in runs with a tokenizer."""
+"""A folder, only in runs with a tokenizer."""
 CHECKPOINT_PREFIX = "checkpoint-"
 
 
 def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -> None:
-    """Make the run's folder ready, or say why it cannot be.
+    """Make the run's folder, or refuse it before training spends hours.
 
     Args:
         folder: the output_dir.
-        bytes_needed: what the run will write at most at one time.
-        overwrite: remove the run that is there.
-        resume: leave the run that is there.
+        bytes_needed: an upper bound on the size of the run's files at one time.
+        overwrite: remove a run that the folder holds.
+        resume: accept a run that the folder holds.
 
     Raises:
-        UserError: where it cannot be written, its disk is too full, or it holds a run and neither is asked for.
+        UserError: if the folder cannot be written, its disk is too full, or it holds a run and
+            neither `overwrite` nor `resume` is set.
     """
     existing = folder / RUN_CONFIG
     if existing.exists() and not (overwrite or resume):
@@ -39,8 +40,9 @@ def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -
         raise UserError(f"output_dir '{folder}' cannot be written: {error.strerror}; give another folder") from error
     if free < bytes_needed:
         raise UserError(
-            f"output_dir '{folder}' has {free / 2**20:.0f} MiB free, the run needs about {bytes_needed / 2**20:.0f} MiB "
-            "for its checkpoints; free some, lower save_total_limit, or give another folder"
+            f"output_dir '{folder}' has {free / 2**20:.0f} MiB free, the run needs about "
+            f"{bytes_needed / 2**20:.0f} MiB for its checkpoints; free some, lower save_total_limit, "
+            "or give another folder"
         )
     if overwrite and existing.exists():
         for name in (RUN_CONFIG, METRICS, CURVES, "config.json", "model.safetensors"):
@@ -50,10 +52,10 @@ def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -
             shutil.rmtree(checkpoint)
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose writing was finished.
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written completely, or None.
 
-    The trainer writes `trainer_state.json` last, so a checkpoint is whole where that file can be read.
+    The trainer writes `trainer_state.json` last, so a checkpoint is complete if that file is valid.
     """
     numbered = sorted(
         (path for path in folder.glob(f"{CHECKPOINT_PREFIX}*") if path.name.removeprefix(CHECKPOINT_PREFIX).isdigit()),

@@ -1,4 +1,4 @@
-"""Using a finished run: its config, its model, its task."""
+"""Reading a finished run, and predicting with its model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from rmaat.errors import UserError
 from rmaat.models import RmaatForSequenceClassification
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
-from rmaat.training.folder import RUN_CONFIG
-from rmaat.training.weights import CONFIG, WEIGHTS, misfit, read_config, read_weights
+from rmaat.training.run_folder import RUN_CONFIG
+from rmaat.training.stored_model import CONFIG, WEIGHTS, first_mismatch, read_config, read_weights
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run's data and its best model in evaluation mode."""
+    """The data of a run, and its best model in evaluation mode."""
 
     source: RunData
     model: RmaatForSequenceClassification
@@ -29,10 +29,10 @@ class FinishedRun:
 
 
 def open_run(folder: Path) -> FinishedRun:
-    """Read a run's folder.
+    """Return the finished run in a folder.
 
     Raises:
-        UserError: where a file is missing or damaged, or the model is of another kind or does not fit the run's task.
+        UserError: if a file is missing or damaged, or the model does not belong to the run's task.
     """
     for name in (RUN_CONFIG, CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -40,44 +40,50 @@ def open_run(folder: Path) -> FinishedRun:
     run = RunConfig.from_yaml(folder / RUN_CONFIG)
     config = read_config(folder)
     names = tuple(config.id2label[i] for i in range(config.num_labels))
-    source = RunData.of_finished(run, folder, names)
+    source = RunData.of_finished_run(run, folder, names)
     if (config.vocab_size, names) != (source.vocab_size, source.info.label_names):
         raise UserError(
-            f"the model in '{folder}' has vocab_size {config.vocab_size} and the labels {', '.join(names)}; the task "
-            f"'{run.dataset}' needs {source.vocab_size} and {', '.join(source.info.label_names)}: it is a checkpoint of "
-            "another model"
+            f"the model in '{folder}' has vocab_size {config.vocab_size} and the labels "
+            f"{', '.join(names)}; the task '{run.dataset}' needs {source.vocab_size} and "
+            f"{', '.join(source.info.label_names)}: it is a checkpoint of another model"
         )
-    if (found := misfit(read_weights(folder / WEIGHTS), RmaatForSequenceClassification(config))) is not None:
-        name, there, asked = found
+    if (mismatch := first_mismatch(read_weights(folder / WEIGHTS), RmaatForSequenceClassification(config))) is not None:
+        name, stored, expected = mismatch
         raise UserError(
-            f"'{folder / WEIGHTS}' is a checkpoint of another model: {name} is {there}, config.json asks for {asked}"
+            f"'{folder / WEIGHTS}' is a checkpoint of another model: "
+            f"{name} is {stored}, config.json requires {expected}"
         )
     return FinishedRun(source, RmaatForSequenceClassification.from_pretrained(folder).eval())
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A text's most probable label and the probabilities of all, (num_labels,) float64."""
+    """The most probable label of a text, and the probabilities of all labels."""
 
     label: str
     probabilities: tuple[float, ...]
 
     @property
     def probability(self) -> float:
-        """That of the label."""
+        """The probability of the label."""
         return max(self.probabilities)
 
 
 @torch.no_grad()
 def predict(run: FinishedRun, texts: Sequence[str]) -> Prediction:
-    """Label one example: a text or, where the run's task is of pairs, two; each cut as in training. Runs where the model is.
+    """Return the prediction for one example, computed on the model's device.
+
+    Args:
+        run: the finished run.
+        texts: one text, or two if the run's task has pairs. Each is truncated as in training.
 
     Raises:
-        UserError: for a text that is empty or that the task cannot encode, or another number of texts.
+        UserError: for a text that is empty or that the task cannot encode, or for a wrong number
+            of texts.
     """
     columns = run.source.info.columns
     if len(texts) != len(columns):
-        raise UserError(f"an example of {run.config.dataset} is {len(columns)} text(s), not {len(texts)}")
+        raise UserError(f"an example of {run.config.dataset} has {len(columns)} text(s), not {len(texts)}")
     example = {
         column: run.source.task.encode(text)[: run.source.sequence_limit]
         for column, text in zip(columns, texts, strict=True)

@@ -11,7 +11,7 @@ from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.training.data import RunData
 from rmaat.training.run import train
-from rmaat.training.weights import begin_from
+from rmaat.training.stored_model import load_initial_weights
 
 
 def test_a_run_begins_with_the_weights_of_another(tiny, finished):
@@ -30,7 +30,7 @@ def test_with_other_labels_only_the_last_layer_begins_anew(tiny, finished, names
     settings = {**RunData.of(tiny).model_settings(), **labels}
     model = RmaatForSequenceClassification(RmaatConfig(**settings))
     last = model.classifier.weight.clone()
-    begin_from(model, finished)
+    load_initial_weights(model, finished)
     assert torch.equal(model.classifier.weight, last)
     theirs = load_file(finished / "model.safetensors")
     for name, tensor in model.state_dict().items():
@@ -41,7 +41,7 @@ def test_with_other_labels_only_the_last_layer_begins_anew(tiny, finished, names
     ("settings", "spoil", "said"),
     [
         ({}, lambda run: (run / "config.json").write_text("{"), "is not JSON"),
-        ({}, lambda run: (run / "model.safetensors").unlink(), "it has no model.safetensors; train that one first"),
+        ({}, lambda run: (run / "model.safetensors").unlink(), "it has no model.safetensors; finish that run"),
         ({}, lambda run: (run / "model.safetensors").write_bytes(b"xx"), "damaged or not a safetensors"),
         (
             {"num_memory_tokens": 2, "hidden_act": "relu"},

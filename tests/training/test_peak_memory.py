@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from rmaat.training.memory import PeakMemory
+from rmaat.training.peak_memory import PeakMemory
 
 MIB = 2**20
 
@@ -34,5 +34,5 @@ def test_a_steps_memory_is_what_it_allocates_above_what_was_there():
             meter.begin_step(parameter_bytes=50 * MIB)
             resident(size_MiB).close()
             meter.end_step()
-    assert meter.training == pytest.approx((80 + 50) * MIB, abs=4 * MIB)
-    assert meter.whole > 300 * MIB
+    assert meter.training_peak == pytest.approx((80 + 50) * MIB, abs=4 * MIB)
+    assert meter.process_peak > 300 * MIB

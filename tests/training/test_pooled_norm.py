@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
-from rmaat.training.data import RunData, drawn
-from rmaat.training.finished import open_run
-from rmaat.training.pooled import take_statistics
+from rmaat.training.data import RunData, draw_examples
+from rmaat.training.finished_run import open_run
+from rmaat.training.pooled_norm import measure_statistics
 from rmaat.training.run import train
 
 
@@ -25,7 +25,7 @@ def test_a_checkpoint_holds_the_statistics_of_its_own_weights(tiny):
     run = replace(tiny, pooled_norm=True, learning_rate=3e-2, max_steps=8)
     train(run)
     source = RunData.of(run)
-    sample = drawn(source.load()["train"], 512, run.data_seed)
+    sample = draw_examples(source.load()["train"], 512, run.data_seed)
     for step in (4, 8):
         model = RmaatForSequenceClassification.from_pretrained(Path(run.output_dir) / f"checkpoint-{step}").eval()
         batch = source.collator()([sample[row] for row in range(len(sample))])
@@ -43,7 +43,7 @@ def test_both_towers_count_and_the_mode_is_left_as_it_was(training):
     config.pooled_norm = config.two_towers = True
     model = RmaatForSequenceClassification(config).train(training)
     batches = [{name: torch.randint(0, 16, (rows, 40)) for name in ("input_ids", "other_input_ids")} for rows in (5, 3)]
-    take_statistics(model, batches)
+    measure_statistics(model, batches)
     assert model.training is training
     model.eval()
     with torch.no_grad():

@@ -1,0 +1,95 @@
+"""The config and weights of a model stored in a folder, and a run that begins with them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rmaat.errors import UserError
+from rmaat.models import RmaatConfig, RmaatForSequenceClassification
+from rmaat.settings import SAME_RESULTS, ModelSettings
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+def read_config(folder: Path) -> RmaatConfig:
+    """Return the config of the model in a folder.
+
+    Raises:
+        UserError: if it is damaged or belongs to another type of model.
+    """
+    try:
+        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"'{folder / CONFIG}' is not JSON: {error}") from error
+    kind = stored.get("model_type") if isinstance(stored, dict) else None
+    if kind != RmaatConfig.model_type:
+        raise UserError(f"'{folder}' holds a model of type '{kind}', not '{RmaatConfig.model_type}'")
+    return RmaatConfig.from_pretrained(folder)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name; raise `UserError` if it is damaged."""
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"'{path}' is damaged or not a safetensors file: {error}") from error
+    # Earlier versions stored pooled_norm without pooled_positions; 0 has no effect.
+    if "pooled_norm.running_mean" in weights:
+        weights.setdefault("pooled_positions", torch.zeros(()))
+    return weights
+
+
+def first_mismatch(weights: Mapping[str, Tensor], model: RmaatForSequenceClassification) -> tuple[str, str, str] | None:
+    """Return the first tensor that differs in shape between stored weights and a model.
+
+    Returns:
+        Its name, its stored shape and its shape in the model, "missing" if it is not there; None if
+        all shapes are equal.
+    """
+    state = model.state_dict()
+    for name in sorted(weights.keys() | state.keys()):
+        stored, expected = (str(tuple(x[name].shape)) if name in x else "missing" for x in (weights, state))
+        if stored != expected:
+            return name, stored, expected
+    return None
+
+
+def check_finished_run(folder: Path) -> None:
+    """Raise `UserError` unless the folder of an `init_from` holds a model."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"init_from '{folder}' is not a finished run: it has no {name}; finish that run, "
+                "give the output_dir of another, or null to begin anew"
+            )
+
+
+def load_initial_weights(model: RmaatForSequenceClassification, folder: Path) -> None:
+    """Load the weights of a finished run into the model.
+
+    If that run has other labels, the last layer of the classifier keeps its initial weights.
+
+    Raises:
+        UserError: if there is no such run, or its weights have other shapes. The message names the
+            settings that differ.
+    """
+    check_finished_run(folder)
+    stored_config, config = read_config(folder), model.config
+    weights = read_weights(folder / WEIGHTS)
+    if stored_config.id2label != config.id2label:
+        weights |= {f"classifier.{name}": tensor for name, tensor in model.classifier.state_dict().items()}
+    if (mismatch := first_mismatch(weights, model)) is not None:
+        name, stored, expected = mismatch
+        settings = [f.name for f in fields(ModelSettings) if f.name not in SAME_RESULTS] + ["vocab_size"]
+        pairs = [(setting, getattr(stored_config, setting), getattr(config, setting)) for setting in settings]
+        differences = ", ".join(f"{setting} ({old} there, {new} here)" for setting, old, new in pairs if old != new)
+        reason = f"they differ in {differences}" if differences else f"the weights do not match its own {CONFIG}"
+        raise UserError(f"init_from '{folder}': {name} is {stored} there and {expected} here; {reason}")
+    model.load_state_dict(weights)
