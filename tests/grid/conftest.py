@@ -20,6 +20,7 @@ MEASURED = {
     "eval_accuracy": 0.25,
     "train_tokens": 1000,
     "train_seconds": 2.0,
+    "train_tokens_per_second": 500,
     "training_memory_bytes": 10**8,
     "num_parameters": 1234,
     "machine": "a machine",

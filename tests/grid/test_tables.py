@@ -40,6 +40,7 @@ def printed(tmp_path, capsys, outcome, leave):
             training_memory_bytes=memory,
             train_tokens=tokens,
             train_seconds=seconds,
+            train_tokens_per_second=tokens / seconds,
         )
 
     finish("aan_lite", "rmaat", 0, 0.6, 1_000_000_000, 900, 3.0)

@@ -21,7 +21,7 @@ NOTHING = "–"
 MEASURES: dict[str, Measure] = {
     "accuracy": lambda metrics: 100 * metrics["test_accuracy"],
     "memory": lambda metrics: metrics["training_memory_bytes"] / 1e9,
-    "speed": lambda metrics: metrics["train_tokens"] / metrics["train_seconds"],
+    "speed": lambda metrics: metrics["train_tokens_per_second"],
     "minutes": lambda metrics: metrics["train_seconds"] / 60,
     "parameters": lambda metrics: metrics["num_parameters"],
 }
