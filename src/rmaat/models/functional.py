@@ -1,11 +1,12 @@
-"""Calls of a module with other parameters, so that replay can use those of the forward pass."""
+"""Calls of a module with other parameters than its own."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
+from torch.func import functional_call
 from torch.nn.utils import parametrize
 
 from rmaat.backprop import Tensors
@@ -13,10 +14,7 @@ from rmaat.errors import UserError
 
 
 class CallLock:
-    """A reentrant lock for the threads that call one module.
-
-    Copying or unpickling a lock gives a new one, so that a model can be copied and stored.
-    """
+    """A reentrant lock for the threads that call one module. A copy of it is a new lock."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -32,7 +30,7 @@ class CallLock:
 
 
 class FunctionalModule:
-    """Call a module with other parameters, like `torch.func.functional_call` but cheaper.
+    """Call a module with other parameters, by `torch.func.functional_call`.
 
     Args:
         module: the module. It must have the same parts and parameter names at every call.
@@ -41,24 +39,16 @@ class FunctionalModule:
 
     Attributes:
         parameters: the module's parameters at the time of construction. A parameter that several
-            parts share is listed once.
+            parts share is listed for each of them.
     """
 
     def __init__(self, module: nn.Module, lock: CallLock) -> None:
         self._module = module
         self._lock = lock
-        self._entries = _parameter_entries(module)
-        # Parts that share a parameter have one index.
-        indices: dict[int, int] = {}
-        parameters: list[Tensor] = []
-        self._indices: list[int] = []
-        for entries, name in self._entries:
-            tensor = entries[name]
-            index = indices.setdefault(id(tensor), len(parameters))
-            if index == len(parameters):
-                parameters.append(tensor)
-            self._indices.append(index)
-        self.parameters = tuple(parameters)
+        self._parts = _parts(module)
+        named = dict(module.named_parameters(remove_duplicate=False))
+        self._names = tuple(named)
+        self.parameters = tuple(named.values())
 
     def __call__(self, parameters: Tensors, *args: Any) -> Any:
         """Return the module's result with `parameters` in the place of `self.parameters`.
@@ -66,43 +56,25 @@ class FunctionalModule:
         Raises:
             UserError: if the module has other parts or parameters than at construction.
         """
-        with self._lock, self._swapped(parameters):
-            return self._module(*args)
-
-    @contextmanager
-    def _swapped(self, parameters: Tensors) -> Iterator[None]:
-        self._check_unchanged()
-        # Restore these rather than `self.parameters`: in a backward pass the module may hold other
-        # parameters than in the forward pass.
-        before = [entries[name] for entries, name in self._entries]
-        try:
-            for (entries, name), index in zip(self._entries, self._indices, strict=True):
-                entries[name] = parameters[index]
-            yield
-        finally:
-            for (entries, name), tensor in zip(self._entries, before, strict=True):
-                entries[name] = tensor
-
-    def _check_unchanged(self) -> None:
-        now = _parameter_entries(self._module)
-        same = len(now) == len(self._entries) and all(
-            entries is entries_now and name == name_now
-            for (entries, name), (entries_now, name_now) in zip(self._entries, now, strict=True)
-        )
-        if not same:
-            raise UserError(
-                "a layer was replaced, or gained or lost a parameter, between forward and backward "
-                "pass, so its segments cannot be computed again; change the model after backward, "
-                "or before forward"
-            )
+        with self._lock:
+            names = tuple(name for name, _ in self._module.named_parameters(remove_duplicate=False))
+            if names != self._names or _parts(self._module) != self._parts:
+                raise UserError(
+                    "a layer was replaced, or gained or lost a parameter, between forward and "
+                    "backward pass, so its segments cannot be computed again; change the model "
+                    "after backward, or before forward"
+                )
+            # Shared parameters are listed under each name, so nothing has to be tied again.
+            named = dict(zip(names, parameters, strict=True))
+            return functional_call(self._module, named, args, tie_weights=False)
 
 
 @contextmanager
 def check_repeatable(module: nn.Module) -> Iterator[None]:
     """Raise `UserError` if calls of the module inside the context would not repeat their results.
 
-    Two things prevent it: a layer that writes a buffer, as batch and spectral normalisation do in
-    training, and `torch.nn.utils.parametrize.cached`, which keeps weights without gradients.
+    They would not if one writes a buffer, as batch and spectral normalisation do in training, or if
+    `torch.nn.utils.parametrize.cached` keeps weights that were computed without gradients.
     """
     if parametrize._cache_enabled:
         raise UserError(
@@ -110,7 +82,6 @@ def check_repeatable(module: nn.Module) -> Iterator[None]:
             "gradients, and replay needs them with; call the model outside it, or set "
             "memory_replay_backprop: false"
         )
-    # Autograd counts the writes to a tensor in `_version`.
     versions = {name: (buffer, buffer._version) for name, buffer in module.named_buffers()}
     yield
     for name, (buffer, version) in versions.items():
@@ -122,11 +93,6 @@ def check_repeatable(module: nn.Module) -> Iterator[None]:
             )
 
 
-def _parameter_entries(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Return, for each parameter of a module's parts, the dict that holds it and its key there."""
-    return [
-        (part._parameters, name)
-        for part in module.modules()
-        for name, tensor in part._parameters.items()
-        if tensor is not None
-    ]
+def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the module and all modules inside, which compare equal if they are the same ones."""
+    return list(module.named_modules(remove_duplicate=False))
