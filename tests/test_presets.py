@@ -134,6 +134,10 @@ def test_a_config_changed_against_its_model_fails_its_check():
         ([{"bf16": "auto"}, {"fp16": False}], {"bf16": "auto", "fp16": False}),
         ([{"overwrite": True}, {"resume": True}], {"overwrite": False, "resume": True}),
         ([{"astro_mem": False}, {"retention_schedule": "ltp"}], {"astro_mem": True}),
+        ([{"max_steps": 9}, {"num_train_epochs": 0}], {"max_steps": 0}),
+        ([{"num_segments": 3}, {"model": "transformer"}, {"model": "rmt"}], {"num_segments": 3, "model": "rmt"}),
+        ([{"model": "rmt"}, {"model": "rmt", "retention_schedule": "ltp"}], {"model": "rmt", "astro_mem": False}),
+        ([{"model": "rmaat", "attention_type": "softmax"}, {"model": "rmaat"}], {"attention_type": "softmax"}),
     ],
     ids=str,
 )

@@ -3,7 +3,7 @@
 This module does not import torch.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,9 +192,10 @@ If a later layer sets one of them, the others are set to the values given here.
 def resolve(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge layers of settings, completed by those that the named model fixes.
 
-    A setting of a later layer replaces that of an earlier one. A model named in a later layer
-    replaces the earlier layers' model with all its settings. A setting that an earlier layer's
-    model does not allow replaces the model's own, and the result has no model name.
+    A setting of a later layer replaces that of an earlier one. The last model that is named
+    replaces the models of earlier layers with all their settings; named once more, the same model
+    keeps them. A setting that the model of an earlier layer does not allow replaces the model's
+    value, and the result has no model name.
 
     Args:
         layers: lowest first, without defaults; `model` may be missing or None.
@@ -206,40 +207,55 @@ def resolve(*layers: Mapping[str, Any]) -> dict[str, Any]:
         UserError: for an unknown model, or naming all settings of one layer that contradict the
             model of that layer and are not among its ablations.
     """
+    models = [layer["model"] for layer in layers if "model" in layer]
+    model = models[-1] if models else None
+    first = _first_layer_of(model, layers)
     settings: dict[str, Any] = {}
-    for layer in layers:
-        below = settings.get("model")
-        name = layer.get("model", below)
-        # A new model starts without the settings of the model below it.
-        if name != below:
-            settings = _without_model(settings, name)
-        if name is not None and "model" in layer:
-            _check_model(name, layer)
+    replaced: str | None = None
+    for index, layer in enumerate(layers):
+        if layer.get("model") is not None:
+            _check_model(layer["model"], layer)
+        if index < first:
+            # Settings of a model that a later layer replaces do not count.
+            replaced = layer.get("model", replaced)
+            settings |= _without_model(layer, replaced, model)
+            continue
         # Later entries win: the layer's own settings, then the model's, then the overrides.
-        fixed = {} if name in (None, below) else MODELS[name].fixed
-        changes = {**_overridden(settings, layer), **fixed, **layer}
-        if name is not None and not all(MODELS[name].allows(*item) for item in changes.items()):
-            # The result is no longer the named model.
-            changes["model"] = None
-        settings |= changes
+        fixed = MODELS[model].fixed if model is not None and index == first else {}
+        named = MODELS[model].fixed if model is not None and "model" in layer else {}
+        overridden = {k: v for k, v in _overridden(settings, layer).items() if k not in named}
+        settings |= {**overridden, **fixed, **layer}
+    # The result is no longer the named model if a layer without a model name changed what it fixes.
+    if model is not None and not all(MODELS[model].allows(*item) for item in settings.items()):
+        settings["model"] = None
     return settings
+
+
+def _first_layer_of(model: str | None, layers: Sequence[Mapping[str, Any]]) -> int:
+    """Return the index of the layer that names the model and is followed by no other model."""
+    first = len(layers) if model is not None else 0
+    for index in reversed(range(len(layers))):
+        if layers[index].get("model", model) != model:
+            break
+        if "model" in layers[index]:
+            first = index
+    return first
 
 
 def _overridden(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """Return new values for the settings below a layer that would cancel settings of the layer."""
-    active = [OVERRIDES[name] for name in OVERRIDES if layer.get(name) not in (None, False)]
+    unset = (None, False)
+    active = [others for name, others in OVERRIDES.items() if not any(layer.get(name) is value for value in unset)]
     return {k: v for others in active for k, v in others.items() if k in settings}
 
 
-def _without_model(settings: Mapping[str, Any], model: str | None) -> dict[str, Any]:
-    """Return the settings without those that belong to their model or attention but not to `model`."""
-    below = settings.get("model")
+def _without_model(layer: Mapping[str, Any], replaced: str | None, model: str | None) -> dict[str, Any]:
+    """Return a layer without the settings of the replaced model, except those of `model` as well."""
     specific = {name for attention in BUILT_IN.values() for name in attention.switches}
-    if below is not None:
-        preset = MODELS[below]
-        specific |= {*preset.fixed, *preset.specific_settings}
+    if replaced is not None:
+        specific |= {*MODELS[replaced].fixed, *MODELS[replaced].specific_settings}
     shared = () if model is None else MODELS[model].specific_settings
-    return {k: v for k, v in settings.items() if k not in specific or k in shared}
+    return {k: v for k, v in layer.items() if k not in specific or k in shared}
 
 
 def _check_model(name: str, layer: Mapping[str, Any]) -> None:

@@ -32,10 +32,16 @@ def parse_settings(text: str, where: str) -> dict[str, Any]:
     """
     try:
         settings = yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise UserError(f"{where} has too many nested brackets") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line} is not YAML: {getattr(error, 'problem', error)}") from error
+        raise UserError(
+            f"{where}{line} is not YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
+        ) from error
+    if settings is None:
+        return {}
     if not isinstance(settings, dict):
         raise UserError(f"{where} must be lines of 'key: value'")
     return settings

@@ -8,7 +8,7 @@ import pytest
 from rmaat.cli.main import main
 from rmaat.errors import UserError
 from rmaat.training.batches import GroupedByLength
-from rmaat.training.config import RunConfig
+from rmaat.training.config import RunConfig, read_settings
 
 
 def test_numbers_may_have_an_exponent_without_a_point(tmp_path):
@@ -52,6 +52,13 @@ def test_every_setting_is_described():
         ("--learning_rate -1", "learning_rate must be positive"),
         ("--data_seed -1", "data_seed must be >= 0, not -1"),
         ("--bf16 true --fp16", "exclude each other"),
+        ("--bf16 --fp16", "exclude each other"),
+        ("--output_dir=", "output_dir must name a folder"),
+        ("--resume.x --overwrite", "has no option '--resume.x'"),
+        ("--model.x 3", "has no option '--model.x'"),
+        ("--config a.yaml --config b.yaml", "--config is given twice"),
+        ("--retention_constant 0.3", "--retention_constant has no effect: retention_schedule is 'ltp'"),
+        ("--curriculum_threshold 0.5", "--curriculum_threshold has no effect: curriculum is false"),
         ("--bf16 maybe", "--bf16 is 'maybe'"),
         ("--max_steps 0 --num_train_epochs 0", "nothing to train"),
         ("--truncated_segments 2", "memory_replay_backprop: false"),
@@ -114,6 +121,34 @@ def test_batches_hold_like_lengths_and_each_example_once():
     assert not np.array_equal(order, list(sampler))
     first_lengths = lengths[order].reshape(-1, 8).mean(1)
     assert abs(np.corrcoef(first_lengths, np.arange(125))[0, 1]) < 0.3
+
+
+def test_a_stored_run_neither_deletes_nor_resumes_a_run():
+    text = RunConfig(overwrite=True).to_yaml() + RunConfig(resume=True).to_yaml()
+    assert "overwrite: true" not in text
+    assert "resume: true" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"seed: 1\x00", "is not YAML: unacceptable character"),
+        (b"a: " + b"[" * 5000, "too many nested brackets"),
+    ],
+)
+def test_a_file_that_is_no_text_is_one_line(tmp_path, content, message, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    assert main(["train", "--config", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_file_of_comments_has_no_settings(tmp_path):
+    (tmp_path / "run.yaml").write_text("# seed: 3\n")
+    assert read_settings(tmp_path / "run.yaml") == {}
 
 
 def test_every_range_is_checked():

@@ -7,7 +7,8 @@ import re
 from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -102,15 +103,19 @@ class Parser(ArgumentParser):
             if not word.startswith("--") or word == "--":
                 continue
             name, _, value = word.partition("=")
-            if name.split(".")[0] not in options and name not in options:
+            # Only the entries of a dictionary have dotted names.
+            whole = options.get(name.split(".")[0])
+            if name not in options and not (whole and dict in _types(whole)):
                 raise UserError(f"{self.prog} has no option '{name}'; {did_you_mean(name, options)}")
             following = words[place + 1] if place + 1 < len(words) else "--"
             if name == "--config":
                 file_name = value or ("" if following.startswith("-") else following)
+                if path is not None:
+                    raise UserError("--config is given twice; give one file")
                 if not file_name:
                     raise UserError("--config needs the path of a YAML file, such as the run.yaml of a run")
                 path = Path(file_name)
-            elif not value and following.startswith("--") and _is_flag(options[name]):
+            elif not value and following.startswith("--") and name in options and _is_flag(options[name]):
                 completed.append("true")
         parsed = super().parse_args(completed, **{"defaults": self._fill_defaults, **kwargs})
         if path is not None:
@@ -164,4 +169,12 @@ def _description(action: Any) -> str:
 
 
 def _is_flag(action: Any) -> bool:
-    return getattr(action, "_typehint", None) is bool
+    """Whether the action may be true or false."""
+    return bool in _types(action)
+
+
+def _types(action: Any) -> set[Any]:
+    """Return the types that an action's value may have, without their parameters."""
+    kind = getattr(action, "_typehint", None)
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return {get_origin(member) or member for member in members}

@@ -8,7 +8,7 @@ Sources of settings: [P] the RMAAT paper (arXiv 2601.00426), [A] its astromorphi
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,8 @@ def run(arguments: Namespace) -> None:
     settings = arguments.get("config_settings") or {}
     config = RunConfig.resolved(settings, flags)
     check_flags(flags, config)
+    if "recipe" in flags and all(name in settings for name in names):
+        raise UserError(f"--recipe has no effect: '{arguments.config}' holds every setting")
     if "model" not in flags and config.model is None:
         _report_dropped_model(config, settings)
     from rmaat.cli.progress import count_bar
@@ -118,13 +120,28 @@ def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:
     Raises:
         UserError: for a flag without effect.
     """
-    if "num_train_epochs" in flags and config.max_steps:
-        raise UserError("--num_train_epochs has no effect beside --max_steps; give one of them")
-    if "intermediate_size" in flags and config.match_parameters is not None:
-        raise UserError("--intermediate_size has no effect beside --match_parameters; give only one")
-    if flags.get("retention_schedule", config.schedule) != config.schedule:
-        reason = "--astro_mem false" if "astro_mem" in flags else f"model '{config.model}'"
-        raise UserError(f"--retention_schedule has no effect with {reason}, which has no retention; leave one out")
+    for name, reason in _ineffective(config):
+        if name in flags:
+            raise UserError(f"--{name} has no effect: {reason}; leave one of them out")
+
+
+def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield settings that have no effect under others, each with the reason."""
+    if config.max_steps:
+        yield "num_train_epochs", f"max_steps is {config.max_steps}"
+    if config.match_parameters is not None:
+        yield "intermediate_size", f"match_parameters {config.match_parameters} chooses it"
+    if not config.astro_mem:
+        cause = "astro_mem is false" if config.model is None else f"model '{config.model}' has no retention"
+        yield from ((name, cause) for name in ("retention_constant", "macro_model"))
+        if config.retention_schedule != "none":
+            yield "retention_schedule", cause
+    elif config.retention_schedule != "constant":
+        yield "retention_constant", f"retention_schedule is '{config.retention_schedule}'"
+    if config.astro_mem and config.retention_schedule == "none":
+        yield "astro_mem", "retention_schedule is 'none'"
+    if not config.curriculum:
+        yield "curriculum_threshold", "curriculum is false"
 
 
 def _report_dropped_model(config: RunConfig, settings: Mapping[str, Any]) -> None:

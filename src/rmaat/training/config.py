@@ -139,7 +139,7 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError(f"learning_rate must be positive and finite, not {self.learning_rate}")
         if self.max_steps == 0 and not self.num_train_epochs > 0:
             raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
-        if self.bf16 is True and self.fp16:
+        if self.bf16 and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
         if not 0 < self.curriculum_threshold <= 1:
             raise UserError(f"curriculum_threshold must be above 0 and at most 1, not {self.curriculum_threshold}")
@@ -147,6 +147,8 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError(f"seed must be below 2^32, not {self.seed}")
         if self.wandb and importlib.util.find_spec("wandb") is None:
             raise UserError("wandb: true needs the package wandb; install it with `pip install 'rmaat[wandb]'`")
+        if not self.output_dir:
+            raise UserError("output_dir must name a folder, not ''")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: one continues the run, the other deletes it")
         one_of("lr_scheduler_type", self.lr_scheduler_type, LR_SCHEDULES)
@@ -156,8 +158,12 @@ class RunConfig(ModelSettings, TaskOptions):
         return {f.name: getattr(self, f.name) for f in fields(ModelSettings)}
 
     def to_yaml(self) -> str:
-        """Return every setting as YAML that `from_yaml` reads."""
-        return yaml.safe_dump(asdict(self), sort_keys=False)
+        """Return every setting as YAML that `from_yaml` reads.
+
+        `resume` and `overwrite` are false in it: they are meant for one command, and a file with
+        them would delete or demand the run of whoever reads it.
+        """
+        return yaml.safe_dump({**asdict(self), "resume": False, "overwrite": False}, sort_keys=False)
 
     @classmethod
     def resolved(cls, *layers: Mapping[str, Any]) -> "RunConfig":
@@ -178,25 +184,24 @@ class RunConfig(ModelSettings, TaskOptions):
         for layer in layers:
             merged |= layer
         recipe = merged.get("recipe")
-        # A stored run holds every setting, so it does not need its recipe, which may have changed.
-        complete = all(field.name in merged for field in fields(cls))
-        below = [] if recipe is None or complete else recipe_layers(recipe)
-        settings = resolve(*below, *layers)
+        settings = resolve(*([] if recipe is None else recipe_layers(recipe)), *layers)
         if "output_dir" not in settings:
             name = str(recipe or settings.get("dataset", cls.dataset)).replace("/", "-")
-            model = merged.get("model")
+            model = settings.get("model") if "model" in merged else None
             settings["output_dir"] = f"runs/{name}-{model}" if model else f"runs/{name}"
         return cls(**settings)
 
     @classmethod
     def from_yaml(cls, path: Path) -> "RunConfig":
-        """Read a YAML file as `to_yaml` writes it, or one with fewer settings.
+        """Read a YAML file as `to_yaml` writes it.
+
+        The recipe is not consulted, so a stored run does not change with its recipe.
 
         Raises:
             UserError: if the file is missing, is not YAML, holds an unknown key, or contradicts
                 the model that it names.
         """
-        return cls.resolved(read_settings(path))
+        return cls(**resolve(read_settings(path)))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -209,6 +214,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read the run config '{path}': {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}") from error
     settings = without_retired(parse_settings(text, f"'{path}'"), f"'{path}'")
     for key in settings:
         check_key(str(key), f"'{path}'")
