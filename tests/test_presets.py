@@ -233,3 +233,10 @@ def test_list_models_names_all_with_what_they_fix(capsys):
 def test_presets_know_nothing_of_torch():
     script = "import sys, rmaat.presets; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_macro_model_is_built_once_for_equal_parameters():
+    """Each forward pass asks for it."""
+    one, equal, other = (RunConfig(macro_model={"tau_long": tau_long}).astrocyte for tau_long in (40.0, 40.0, 50.0))
+    assert one is equal
+    assert other.tau_long == 50.0
