@@ -8,7 +8,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from rmaat.machine.files import (
-    append_text,
     make_writable_folder,
     replacing,
     scratch_folder,
@@ -72,15 +71,6 @@ def test_json_and_figures(tmp_path):
     write_figure(tmp_path / "a.png", Figure(figsize=(1, 1)), dpi=50)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_text_is_added_at_the_end_and_on_disk(tmp_path, monkeypatch):
-    sizes = []
-    monkeypatch.setattr(os, "fsync", lambda opened: sizes.append(os.fstat(opened).st_size))
-    for line in ("a\n", "Ä\n"):
-        append_text(tmp_path / "lines", line)
-    assert (tmp_path / "lines").read_bytes() == "a\nÄ\n".encode()
-    assert sizes == [2, 5]
 
 
 def test_a_scratch_folder_begins_empty_and_goes_unless_renamed(tmp_path):

@@ -58,14 +58,6 @@ def write_figure(path: Path, figure: "Figure", dpi: int) -> None:
         figure.savefig(file, format="png", dpi=dpi)
 
 
-def append_text(path: Path, text: str) -> None:
-    """Add text as UTF-8 to the end of a file, and wait until it is on the disk."""
-    with path.open("ab") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Make an empty folder, and remove it at the end unless it was renamed.
