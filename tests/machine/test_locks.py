@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from rmaat.machine.locks import LockHeldError, locked
 try:
-    with locked(Path(sys.argv[1]), wait=False):
+    with locked(Path(sys.argv[1]), seconds=0):
         print("free")
 except LockHeldError:
     print("held")
@@ -33,8 +33,8 @@ def test_another_process_finds_the_lock_held_until_it_is_freed(tmp_path):
 
 
 def test_errors_within_go_through_and_a_missing_folder_is_one(tmp_path):
-    with pytest.raises(LockHeldError, match="from within"), locked(tmp_path / ".lock", wait=False):
+    with pytest.raises(LockHeldError, match="from within"), locked(tmp_path / ".lock", seconds=0):
         raise LockHeldError("from within")
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"), locked(tmp_path / "file" / ".lock", wait=False):
+    with pytest.raises(OSError, match="file"), locked(tmp_path / "file" / ".lock", seconds=0):
         pass

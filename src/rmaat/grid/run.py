@@ -108,7 +108,7 @@ def claimed(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder / ".lock", wait=False))
+            stack.enter_context(locked(folder / ".lock", 0))
         except LockHeldError:
             remedy = "wait for it, or give another --output"
             raise UserError(f"another grid is writing to '{folder}'; {remedy}") from None

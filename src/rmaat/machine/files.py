@@ -1,11 +1,12 @@
 """Files that are whole or not there, whatever interrupts their writing."""
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from rmaat.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+MEGABYTE = 2**20
 
 
 @contextmanager
@@ -81,6 +85,23 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def file_checksum(path: Path, progress: Callable[[int], object] = lambda done: None) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; `progress` is called with numbers of bytes.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    checksum = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(MEGABYTE):
+                checksum.update(chunk)
+                progress(len(chunk))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    return checksum.hexdigest()
 
 
 def check_free_space(folder: Path, bytes_needed: int) -> None:

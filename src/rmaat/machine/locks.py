@@ -12,20 +12,20 @@ class LockHeldError(Exception):
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, seconds: float | None = None) -> Iterator[None]:
     """Hold the lock file `path` while the context is open; the system frees it if the process dies.
 
     Args:
         path: the lock file, made if missing.
-        wait: wait until no other process holds it.
+        seconds: the longest wait for another process that holds it; None waits without end.
 
     Raises:
-        LockHeldError: if another process holds it and `wait` is false.
+        LockHeldError: if another process still holds it then.
         OSError: if the file cannot be made.
     """
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        lock.acquire(timeout=-1 if seconds is None else seconds)
     except Timeout:
         raise LockHeldError(str(path)) from None
     try:

@@ -43,12 +43,11 @@ def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: Pr
         UserError: if the cache cannot be written, if a file changes meanwhile, and whatever the
             task's `sources` and `build` raise.
     """
-    sources = task.sources(data_dir)
     # The files' states from before anything is read show, at the end of a build, whether a file
     # changed.
-    states = file_states(sources)
+    states = file_states(task.sources(data_dir))
     cache = cache_folder(data_dir)
-    entry = cache / f"{task.info.name}-{_key(task, data_dir, sources, seed, max_seq_len, cache, bar)}"
+    entry = cache / f"{task.info.name}-{data_digest(task, data_dir, seed, max_seq_len, bar)}"
     # An entry appears in one step and never changes, so reading it needs no lock.
     dataset = _open_entry(entry)
     if dataset is None:
@@ -70,16 +69,18 @@ def load_cached(task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: Pr
     return dataset
 
 
-def _key(
-    task: Task, data_dir: Path, sources: tuple[Path, ...], seed: int, max_seq_len: int, cache: Path, bar: ProgressBar
-) -> str:
-    """Return 16 hexadecimal digits that stand for everything the data set depends on."""
+def data_digest(task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: ProgressBar = no_bar) -> str:
+    """Return 16 hexadecimal digits that stand for everything the data set depends on.
+
+    They do not depend on the place of the files. For the arguments and errors see `load_cached`.
+    """
+    sources = task.sources(data_dir)
     settings = {
         "task": task.info.name,
         "format": FORMAT,
         "max_seq_len": max_seq_len,
         "seed": seed if task.info.seeded else None,
-        "sources": combined_checksum(remembered_checksums(sources, cache, bar)),
+        "sources": combined_checksum(remembered_checksums(sources, cache_folder(data_dir), bar)),
         # A file's name may say what is in it: the folder of an IMDb review is its label.
         "names": [str(path.relative_to(data_dir)) for path in sources if path.is_relative_to(data_dir)],
         **task.settings(),

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rmaat.errors import UserError
-from rmaat.machine.files import write_text
+from rmaat.machine.files import MEGABYTE, file_checksum, write_text
 from rmaat.machine.locks import locked
 from rmaat.tasks.base import ProgressBar, no_bar
 
-MEGABYTE = 2**20
-
 FileStates = list[tuple[str, int, int, int, int]]
 """Absolute path, size, inode, modification time and change time of files."""
-
-
-def file_checksum(path: Path, progress: Callable[[int], object] = lambda done: None) -> str:
-    """Return the SHA-256 of a file, in hexadecimal; `progress` is called with numbers of bytes.
-
-    Raises:
-        UserError: if the file cannot be read.
-    """
-    checksum = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(MEGABYTE):
-                checksum.update(chunk)
-                progress(len(chunk))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    return checksum.hexdigest()
 
 
 def combined_checksum(checksums: Sequence[str]) -> str:

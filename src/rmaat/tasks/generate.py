@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rmaat.errors import UserError
-from rmaat.machine.files import check_free_space, scratch_folder, write_json
+from rmaat.machine.files import check_free_space, file_checksum, scratch_folder, write_json
 from rmaat.machine.locks import locked
 from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Progress, ProgressBar, no_bar
 from rmaat.tasks.cache import cache_folder
-from rmaat.tasks.checksums import file_checksum, remembered_checksums
+from rmaat.tasks.checksums import remembered_checksums
 
 SETTINGS = "settings.json"
 """The file, beside the others, that holds the settings they were made from."""

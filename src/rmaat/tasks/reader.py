@@ -50,6 +50,10 @@ class TokenReader(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
+    def row(self, index: int) -> int:
+        """Return the row of an example in the whole part, counted from 0."""
+        return int(np.arange(len(self._dataset.data))[row_numbers(self._dataset)][index])
+
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the examples of a batch; torch's loader calls this once for each batch."""
         columns = [column.take(indices) for column in self._columns.values()]
