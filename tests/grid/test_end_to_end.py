@@ -11,7 +11,7 @@ import pytest
 from rmaat.grid.cells import make_cells
 from rmaat.grid.outcomes import read_outcomes
 from rmaat.grid.presets import GRIDS
-from rmaat.training.run_folder import last_complete_checkpoint
+from rmaat.training.checkpoints import last_usable_checkpoint
 
 
 @pytest.mark.slow
@@ -25,7 +25,7 @@ def test_a_killed_grid_resumes_to_the_same_result(listops_dir, tmp_path):
     first, second = make_cells(GRIDS["smoke"], models=["rmaat", "rmt"], seeds=1)
     process = subprocess.Popen(command(killed), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
-    while last_complete_checkpoint(second.folder(killed)) is None:
+    while last_usable_checkpoint(second.folder(killed)) is None:
         assert process.poll() is None
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGKILL)

@@ -162,3 +162,15 @@ def test_small_ids_are_checked_against_the_vocabulary(make_model):
         make_model()(torch.tensor([[3, 200]], dtype=torch.uint8))
     with pytest.raises(ValueError, match="holds the id -1"):
         make_model()(torch.tensor([[3, -1]], dtype=torch.int8))
+
+
+def test_a_row_without_finite_logits_is_named_in_evaluation(make_model, recwarn):
+    model = make_model(input_type="values").float()
+    values = torch.randn(3, 16)
+    model.train()(input_values=values * 1e25)
+    model.eval()(input_values=values)
+    assert not recwarn
+    values[1] *= 1e25
+    with pytest.warns(UserWarning, match="the logits of row 1 are not finite") as record:
+        model(input_values=values)
+    assert record[0].filename == __file__

@@ -1,8 +1,6 @@
 """The curriculum over the number of segments: its batches, its levels, its runs."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +14,6 @@ from safetensors.torch import load_file
 from rmaat.cli.main import main
 from rmaat.models import RmaatForSequenceClassification
 from rmaat.training.batches import GroupedBySegments
-from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.data import RunData
 from rmaat.training.finished_run import open_run
@@ -116,33 +113,6 @@ def test_the_maximum_rises_by_half_at_the_threshold_and_not_below():
     assert ladder([1, 1000]) == [1, 1000]
 
 
-@pytest.fixture
-def texts(tiny: RunConfig, tmp_path: Path) -> RunConfig:
-    """A run on texts of 1 to 12 segments of two balanced classes, where the maximum rises at each evaluation."""
-    for part, mark, count in (("train", "r", 96), ("validation", "v", 48), ("test", "t", 16)):
-        # Neighbours have one length and different labels.
-        rows = [
-            {"text": f"{mark}{i}".ljust(4 + i // 2 * 7 % 93, "ab"[i % 2]), "label": "ab"[i % 2]} for i in range(count)
-        ]
-        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return replace(
-        tiny,
-        dataset="files",
-        data_dir=str(tmp_path),
-        train_file=str(tmp_path / "train.jsonl"),
-        validation_file=str(tmp_path / "validation.jsonl"),
-        test_file=str(tmp_path / "test.jsonl"),
-        max_seq_len=96,
-        num_segments=12,
-        lr_scheduler_type="constant_with_warmup",
-        curriculum=True,
-        curriculum_threshold=0.2,
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=3,
-        max_steps=20,
-    )
-
-
 def levels_of(checkpoint: Path) -> list[list[int]]:
     """The levels in a checkpoint."""
     return json.loads((checkpoint / "trainer_state.json").read_text())["stateful_callbacks"]["Curriculum"]
@@ -211,31 +181,6 @@ def test_the_level_is_tested_on_the_validation_examples_up_to_the_maximum(texts,
     # A finished run is measured on any test part, also one whose examples have one length.
     (folder.parent / "test.jsonl").write_text('{"text": "bbbb", "label": "b"}\n')
     assert evaluate(open_run(folder))["test_examples"] == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("curriculum", [True, False])
-def test_two_processes_resume_in_the_second_epoch(texts, curriculum):
-    base = replace(texts, curriculum=curriculum, per_device_train_batch_size=2)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "rmaat"]
-
-    def run(name: str, **settings: object) -> Path:
-        config = Path(texts.output_dir).parent / f"{name}.yaml"
-        folder = config.with_suffix("")
-        config.write_text(replace(base, output_dir=str(folder), **settings).to_yaml())
-        subprocess.run([*launch, "train", "--config", str(config)], check=True, capture_output=True)
-        return folder
-
-    whole = run("whole")
-    run("parts", max_steps=12)
-    parts = run("parts", resume=True)
-    if curriculum:
-        assert_equal_runs(whole / "checkpoint-20", parts / "checkpoint-20")
-        assert len(levels_of(whole / "checkpoint-20")) == 6
-    one, other = (json.loads((folder / "metrics.json").read_text()) for folder in (whole, parts))
-    assert one["train_tokens"] == other["train_tokens"]
-    weights, others = (load_file(folder / "checkpoint-20" / "model.safetensors") for folder in (whole, parts))
-    assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
+from rmaat.training.checkpoints import seal
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.finished_run import open_run
 from rmaat.training.pooled_norm import measure_statistics
@@ -62,6 +63,9 @@ def test_a_run_stored_before_the_number_of_positions_is_still_of_use(tiny):
         weights = load_file(path)
         del weights["pooled_positions"]
         save_file(weights, path, {"format": "pt"})
+    # Earlier versions did not record checksums.
+    (folder / "metrics.json").write_text("{}")
+    seal(folder / "checkpoint-4")
     assert open_run(folder).model.pooled_positions == 0
     train(replace(run, init_from=str(folder), output_dir=f"{folder}-next", max_steps=1))
     assert train(replace(run, resume=True)).metrics["steps"] == 4

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from rmaat.errors import DIVERGENCE_PREFIX, ERROR_PREFIX
+from rmaat.errors import DIVERGENCE_PREFIX, ERROR_PREFIX, UserError
 from rmaat.grid.cells import Cell, effective
 from rmaat.grid.outcomes import (
     BEGUN,
@@ -25,7 +25,8 @@ from rmaat.grid.outcomes import (
     write_status,
 )
 from rmaat.machine.files import sync_to_disk, write_text
-from rmaat.training.run_folder import CHECKPOINT_PREFIX, METRICS, last_complete_checkpoint
+from rmaat.training.checkpoints import last_usable_checkpoint, numbered_checkpoints, remove
+from rmaat.training.run_folder import METRICS
 
 LOG = "log.txt"
 TAIL_BYTES = 4000
@@ -70,10 +71,10 @@ def run_cell(
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove a finished run's checkpoints."""
-    for checkpoint in folder.glob(f"{CHECKPOINT_PREFIX}*"):
+    for checkpoint in numbered_checkpoints(folder):
         # Without metrics and checkpoints, a power cut would undo the whole run.
         sync_to_disk(folder / METRICS)
-        shutil.rmtree(checkpoint)
+        remove(checkpoint)
 
 
 def steps_of(folder: Path) -> tuple[int, int] | None:
@@ -99,7 +100,10 @@ def _prepare(cell: Cell, folder: Path) -> None:
 
 def _train(folder: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> int | None:
     """Return the process's exit status, or None if it was stopped."""
-    resume = last_complete_checkpoint(folder) is not None
+    try:
+        resume = last_usable_checkpoint(folder) is not None
+    except UserError:
+        resume = False  # All are damaged.
     command = [sys.executable, "-m", "rmaat.grid.child", str(os.getpid())]
     command += ["train", "--config", str(folder / CELL_CONFIG)]
     command += ["--resume" if resume else "--overwrite", "true"]

@@ -3,6 +3,7 @@
 Axes: B batch, N tokens of a sequence, M memory tokens, D width.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +79,16 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
         bad = min(lowest) if min(lowest) < 0 else max(highest)
         raise UserError(f"input_ids holds the id {bad}; vocab_size {vocab_size} allows 0 to {vocab_size - 1}")
     return np.asarray(lengths, np.int64)
+
+
+def warn_of_infinite_logits(logits_BC: Tensor) -> None:
+    """Warn, naming the first row, if logits (B, C) are not finite."""
+    for row in (~logits_BC.isfinite().all(-1)).nonzero().flatten().tolist()[:1]:
+        warnings.warn(
+            f"the logits of row {row} are not finite; its values are too large for the model, or the "
+            "model's weights have diverged",
+            stacklevel=5,
+        )
 
 
 def count_patches(lengths: NDArray[np.int64], patch_size: int) -> NDArray[np.int64]:

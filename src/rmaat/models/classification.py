@@ -12,7 +12,13 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from rmaat.backprop import Backprop
-from rmaat.models.checks import check_labels, check_pair, check_segment_logits, select_input
+from rmaat.models.checks import (
+    check_labels,
+    check_pair,
+    check_segment_logits,
+    select_input,
+    warn_of_infinite_logits,
+)
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
 
@@ -136,6 +142,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             one, other = self._normalised(pooled, readout[:, -1:], len(first)).chunk(2)
             features = torch.cat([one, other, one * other, one - other], dim=1)
         logits = self._logits(features)
+        if not (self.training or torch.compiler.is_compiling()):
+            warn_of_infinite_logits(logits)
         loss = None if labels is None else cross_entropy(logits, labels)
         by_segment = None if out.segment_pooled is None else self._logits(out.segment_pooled)
         return RmaatClassifierOutput(loss, logits, out.memory, out.readout, by_segment, out.associations)

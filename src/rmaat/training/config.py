@@ -20,6 +20,7 @@ from rmaat.tasks.options import TaskOptions
 
 AUTO: Literal["auto"] = "auto"
 
+BEST_METRICS = ("accuracy", "loss")
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 
@@ -66,6 +67,8 @@ class RunConfig(ModelSettings, TaskOptions):
         test_examples: test examples used after training; 0 means all. `rmaat evaluate` uses all.
         logging_steps: steps between reports of the training loss.
         save_total_limit: largest number of checkpoints on disk, including the best.
+        metric_for_best_model: 'accuracy' or 'loss' on the validation part, by which the best checkpoint
+            is chosen. Of equal accuracies the one with the lower loss is better.
         curriculum: draw each training batch from examples of one number of segments. The maximum
             number rises with accuracy.
         curriculum_threshold: accuracy at which the curriculum's maximum rises. It is measured on
@@ -104,6 +107,7 @@ class RunConfig(ModelSettings, TaskOptions):
     test_examples: int = 0
     logging_steps: int = 25
     save_total_limit: int = 2
+    metric_for_best_model: str = "accuracy"
     curriculum: bool = False
     curriculum_threshold: float = 0.95
     dataloader_num_workers: int = 0
@@ -151,6 +155,7 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError("output_dir must name a folder, not ''")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: one continues the run, the other deletes it")
+        one_of("metric_for_best_model", self.metric_for_best_model, BEST_METRICS)
         one_of("lr_scheduler_type", self.lr_scheduler_type, LR_SCHEDULES)
 
     def model_settings(self) -> dict[str, Any]:

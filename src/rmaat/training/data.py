@@ -16,6 +16,7 @@ from rmaat.presets import MODELS
 from rmaat.tasks import Task, TaskInfo, data_folder, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import SPLITS, GeneratedTask, ProgressBar, no_bar
+from rmaat.tasks.cache import data_digest
 from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.files import FilesTask
 from rmaat.tasks.generate import made_from
@@ -190,6 +191,10 @@ class RunData:
         """Return all parts; see `rmaat.tasks.load`."""
         folder = Path(self.run.data_dir) if self.run.data_dir else None
         return load(self.task, folder, self.run.data_seed, self.sequence_limit, bar)
+
+    def data_digest(self) -> str:
+        """Return a digest of everything on which the data set of `load` depends."""
+        return data_digest(self.task, data_folder(self.run.data_dir), self.run.data_seed, self.sequence_limit)
 
     def statistics(self, data: DatasetDict) -> dict[str, PartStatistics]:
         """Return the statistics of the parts that `load` returned.

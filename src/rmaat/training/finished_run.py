@@ -12,7 +12,7 @@ from rmaat.models import RmaatForSequenceClassification
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.run_folder import RUN_CONFIG
-from rmaat.training.stored_model import CONFIG, WEIGHTS, first_mismatch, read_config, read_weights
+from rmaat.training.stored_model import WEIGHTS, check_finished_run, first_mismatch, read_config, read_weights
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ def open_run(folder: Path) -> FinishedRun:
     Raises:
         UserError: if a file is missing or damaged, or the model does not belong to the run's task.
     """
-    for name in (RUN_CONFIG, CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise UserError(f"'{folder}' is not a finished run: it has no {name}; give the output_dir of `rmaat train`")
+    if not (folder / RUN_CONFIG).is_file():
+        raise UserError(f"'{folder}' is not a run: it has no {RUN_CONFIG}; give the output_dir of `rmaat train`")
+    check_finished_run(folder)
     run = RunConfig.from_yaml(folder / RUN_CONFIG)
     config = read_config(folder)
     names = tuple(config.id2label[i] for i in range(config.num_labels))
@@ -90,5 +90,9 @@ def predict(run: FinishedRun, texts: Sequence[str]) -> Prediction:
     }
     batch = {name: x.to(run.model.device) for name, x in run.source.collator()([example]).items()}
     logits = run.model(**batch).logits[0].cpu()
+    if not logits.isfinite().all():
+        raise UserError(
+            "the model's logits for this text are not finite, so it has no prediction; its training diverged"
+        )
     probabilities = logits.double().softmax(0).numpy()
     return Prediction(run.source.info.label_names[int(np.argmax(probabilities))], tuple(probabilities.tolist()))

@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rmaat.models import RmaatForSequenceClassification
 from rmaat.training.data import RunData, draw_examples
+from rmaat.training.random_state import preserved_random_state
 
 EXAMPLES = 512
 """The number of training examples behind the statistics."""
@@ -62,7 +63,7 @@ def measure_statistics(model: RmaatForSequenceClassification, batches: Iterable[
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), preserved_random_state():
             for batch in batches:
                 model(**{name: x.to(model.device) for name, x in batch.items()})
     finally:

@@ -1,6 +1,7 @@
 """`train` and `evaluate`: one run, from its config to its result files."""
 
 import os
+import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,11 +19,10 @@ from rmaat.errors import UserError
 from rmaat.machine.files import write_json, write_text
 from rmaat.machine.provenance import provenance
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
-from rmaat.settings import SAME_RESULTS
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
-from rmaat.tasks.statistics import print_statistics
-from rmaat.training import run_folder
+from rmaat.tasks.statistics import PartStatistics, print_statistics
+from rmaat.training import checkpoints, run_folder
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
@@ -32,8 +32,9 @@ from rmaat.training.finished_run import FinishedRun
 from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
+from rmaat.training.stages import Stage, append_stage, check_same_run, read_stages, stage_changes
 from rmaat.training.stored_model import check_finished_run, load_initial_weights
-from rmaat.training.trainer import SegmentTrainer
+from rmaat.training.trainer import SegmentTrainer, most_probable
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     """
     source = prepare_data(run)
     run = source.run
-    data = source.load(bar)
+    data, data_digest = source.load(bar), source.data_digest()
     statistics = source.statistics(data)
     batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
     if len(data["train"]) < batch:
@@ -69,28 +70,71 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
             f"{batch}; lower per_device_train_batch_size"
         )
     curriculum = Curriculum.of(source, data) if run.curriculum else None
-    output_dir = Path(run.output_dir)
     set_seed(run.seed)
     model = build_model(source)
     num_parameters = sum(p.numel() for p in model.parameters())
     # A checkpoint holds the weights and Adam's two moments. The best model is written once more.
     bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
-    checkpoint = resumed_checkpoint(source, model.config) if run.resume else None
-    if checkpoint is None and run.init_from is not None:
-        source.check_tokenizer(Path(run.init_from))
-        load_initial_weights(model, Path(run.init_from))
-    # The first of several processes makes the folder. The others need it only after the trainer has
-    # connected them.
-    if is_first_process():
-        run_folder.prepare(output_dir, bytes_needed, overwrite=run.overwrite, resume=run.resume)
-        if not run.resume:
-            source.save_tokenizer(output_dir)
-        write_text(output_dir / run_folder.RUN_CONFIG, run.to_yaml())
+    if not run.resume:
+        # Before the folder is cleared, because the weights may not fit.
+        initialise(source, model)
+    with run_folder.claimed(Path(run.output_dir), bytes_needed):
+        checkpoint = begin(source, data_digest)
+        if checkpoint is None and run.resume:
+            initialise(source, model)
+        trainer = build_trainer(source, model, data, curriculum)
+        if trainer.is_world_process_zero():
+            print_statistics(statistics, Console(stderr=True, soft_wrap=True))
+        trainer.train_from(checkpoint)
+        return finish(source, trainer, data, statistics)
 
-    trainer = build_trainer(source, model, data, curriculum)
-    if trainer.is_world_process_zero():
-        print_statistics(statistics, Console(stderr=True, soft_wrap=True))
-    trainer.train_from(checkpoint)
+
+def initialise(source: RunData, model: RmaatForSequenceClassification) -> None:
+    """Load the weights of `init_from` into the model, if the run has one.
+
+    Raises:
+        UserError: if there is no such run, or its weights or its tokenizer do not fit.
+    """
+    if source.run.init_from is not None:
+        folder = Path(source.run.init_from)
+        source.check_tokenizer(folder)
+        load_initial_weights(model, folder)
+
+
+def begin(source: RunData, data_digest: str) -> Path | None:
+    """Prepare the folder of a new run, or check that of a resumed one; the caller holds its lock.
+
+    Returns:
+        The checkpoint from which the run resumes, or None if it begins at the first step.
+
+    Raises:
+        UserError: see `resumed_checkpoint` and `run_folder.clear`.
+    """
+    run = source.run
+    folder = Path(run.output_dir)
+    stage = Stage(0, asdict(run), data_digest, int(os.environ.get("WORLD_SIZE", "1")), **provenance())
+    checkpoint = resumed_checkpoint(source, stage) if run.resume else None
+    # The first of several processes prepares the folder. The others need it only after the trainer
+    # has connected them.
+    if not is_first_process():
+        return checkpoint
+    if checkpoint is None:
+        run_folder.clear(folder, overwrite=run.overwrite or run.resume)
+        source.save_tokenizer(folder)
+    else:
+        # From here to the end the folder holds no finished run.
+        (folder / run_folder.METRICS).unlink(missing_ok=True)
+        stage = replace(stage, step=checkpoints.step_of(checkpoint))
+    append_stage(folder, stage)
+    write_text(folder / run_folder.RUN_CONFIG, run.to_yaml(), sync=True)
+    return checkpoint
+
+
+def finish(
+    source: RunData, trainer: SegmentTrainer, data: DatasetDict, statistics: dict[str, PartStatistics]
+) -> Result:
+    """Store the best model of a trained run, test it, and write the results."""
+    run, output_dir = source.run, Path(source.run.output_dir)
     history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))
 
@@ -108,8 +152,8 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "train_tokens_per_second": round(trainer.totals["tokens"] / max(trainer.totals["seconds"], 1e-9)),
         "training_memory_bytes": trainer.totals["memory"],
         "peak_memory_bytes": trainer.memory.process_peak,
-        "num_parameters": num_parameters,
-        "curriculum_levels": trainer.levels if curriculum else None,
+        "num_parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "curriculum_levels": trainer.levels if run.curriculum else None,
         "init_from": run.init_from,
         "seed": run.seed,
         "data_seed": run.data_seed,
@@ -119,9 +163,11 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         "patch_size": run.patch_size,
         "model": run.model,
         **provenance(),
+        "stages": stage_changes(read_stages(output_dir)),
         "data": {part: asdict(part_statistics) for part, part_statistics in statistics.items()},
     }
     if trainer.is_world_process_zero():
+        metrics["files"] = checkpoints.file_records(output_dir, run_folder.recorded_files(output_dir))
         write_json(output_dir / run_folder.METRICS, metrics)
         patches = f" patches of {run.patch_size}" if run.patch_size > 1 else ""
         title = (
@@ -136,35 +182,31 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def resumed_checkpoint(source: RunData, config: RmaatConfig) -> Path:
-    """Return the checkpoint from which a run resumes.
+def resumed_checkpoint(source: RunData, stage: Stage) -> Path | None:
+    """Return the checkpoint from which a run resumes; None if it has none and begins at the start.
+
+    Args:
+        source: the data of the resumed run.
+        stage: its settings and data.
 
     Raises:
-        UserError: if there is none, or its model has other settings, labels or another tokenizer,
-            or the run began with other weights.
+        UserError: if its checkpoints are damaged, or settings, data or tokenizer are not those of
+            the run in the folder.
     """
-    run = source.run
-    checkpoint = run_folder.last_complete_checkpoint(Path(run.output_dir))
-    if checkpoint is None:
+    folder = Path(source.run.output_dir)
+    checkpoint = checkpoints.last_usable_checkpoint(folder)
+    if (folder / run_folder.RUN_CONFIG).exists():
+        check_same_run(stage, read_stages(folder)[-1], folder)
+        source.check_tokenizer(folder)
+    elif checkpoint is not None:
         raise UserError(
-            f"resume: output_dir '{run.output_dir}' holds no complete checkpoint; use --overwrite to begin anew"
+            f"resume: '{folder}' has no {run_folder.RUN_CONFIG}, because a new run was interrupted "
+            "before it began; use --overwrite to begin it anew"
         )
-    stored = RmaatConfig.from_pretrained(checkpoint)
-    for name in run.model_settings():
-        if name not in SAME_RESULTS and getattr(stored, name) != getattr(config, name):
-            raise UserError(
-                f"resume: {name} is {getattr(config, name)}, but '{checkpoint}' was trained with "
-                f"{getattr(stored, name)}"
-            )
-    if stored.id2label != config.id2label:
-        data_labels, stored_labels = (", ".join(x.id2label.values()) for x in (config, stored))
-        raise UserError(f"resume: the labels are {data_labels}, but '{checkpoint}' was trained with {stored_labels}")
-    source.check_tokenizer(Path(run.output_dir))
-    init_from = RunConfig.from_yaml(Path(run.output_dir) / run_folder.RUN_CONFIG).init_from
-    if init_from != run.init_from:
-        raise UserError(
-            f"resume: init_from is {run.init_from}, but the run in '{run.output_dir}' began from {init_from}"
-        )
+    if checkpoint is None and (folder / run_folder.METRICS).exists():
+        raise UserError(f"resume: the run in '{folder}' is finished, and it has no checkpoint to continue from")
+    if checkpoint is None and is_first_process():
+        print(f"note: '{folder}' holds no checkpoint yet; the run begins at the first step", file=sys.stderr)
     return checkpoint
 
 
@@ -213,7 +255,7 @@ def prepare_data(run: RunConfig) -> RunData:
     """
     run.check()
     if run.init_from is not None and not run.resume:
-        check_finished_run(Path(run.init_from))
+        check_finished_run(Path(run.init_from), "init_from ")
     return RunData.of(for_device(run)).with_matched_parameters()
 
 
@@ -289,9 +331,10 @@ def build_trainer(
         eval_dataset=source.longest_first(validation),
         train_lengths=source.lengths(data["train"]),
         curriculum=curriculum,
+        best_metric=run.metric_for_best_model,
         data_collator=source.collator(),
         compute_metrics=accuracy,
-        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        preprocess_logits_for_metrics=most_probable,
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)

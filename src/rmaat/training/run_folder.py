@@ -1,71 +1,104 @@
-"""The folder of a run: the names of its files, its preparation, its last checkpoint."""
+"""The folder of a run: the names of its files, its lock, its preparation."""
 
-import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rmaat.errors import UserError
 from rmaat.machine.files import make_writable_folder
+from rmaat.machine.locks import LockHeldError, locked
+from rmaat.training.checkpoints import numbered_checkpoints, remove
+from rmaat.training.stages import STAGES
 
 RUN_CONFIG = "run.yaml"
 METRICS = "metrics.json"
+"""Written last: a folder with it holds a finished run."""
+WEIGHTS = ("config.json", "model.safetensors")
 CURVES = "curves.png"
 TOKENIZER = "tokenizer"
 """A folder, only in runs with a tokenizer."""
-CHECKPOINT_PREFIX = "checkpoint-"
+
+LOCK_SECONDS = 3.0
+"""Wait this long for the lock, because the processes of a killed run need a moment to end."""
 
 
-def prepare(folder: Path, bytes_needed: int, *, overwrite: bool, resume: bool) -> None:
-    """Make the run's folder, or refuse it before training spends hours.
+def recorded_files(folder: Path) -> list[Path]:
+    """Return the files of a finished run on which its predictions depend."""
+    return [*(folder / name for name in (RUN_CONFIG, *WEIGHTS)), *sorted((folder / TOKENIZER).glob("*"))]
+
+
+@contextmanager
+def claimed(folder: Path, bytes_needed: int) -> Iterator[None]:
+    """Make a run's folder, and lock it against other runs while the context is open.
+
+    The system frees the lock if the process dies. Each process of torchrun has its own lock file,
+    so that one that outlives the others also keeps a new run away.
 
     Args:
         folder: the output_dir.
         bytes_needed: an upper bound on the size of the run's files at one time.
-        overwrite: remove a run that the folder holds.
-        resume: accept a run that the folder holds.
 
     Raises:
-        UserError: if the folder cannot be written, its disk is too full, or it holds a run and
-            neither `overwrite` nor `resume` is set.
+        UserError: if the folder cannot be written, its disk is too full, or another run holds it.
     """
-    existing = folder / RUN_CONFIG
-    if existing.exists() and not (overwrite or resume):
-        raise UserError(
-            f"output_dir '{folder}' already holds a run; give another, or --resume true, or --overwrite true"
-        )
-    try:
-        make_writable_folder(folder)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise UserError(f"output_dir '{folder}' cannot be written: {error.strerror}; give another folder") from error
-    if free < bytes_needed:
-        raise UserError(
-            f"output_dir '{folder}' has {free / 2**20:.0f} MiB free, the run needs about "
-            f"{bytes_needed / 2**20:.0f} MiB for its checkpoints; free some, lower save_total_limit, "
-            "or give another folder"
-        )
-    if overwrite and existing.exists():
-        for name in (RUN_CONFIG, METRICS, CURVES, "config.json", "model.safetensors"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
-        for checkpoint in folder.glob(f"{CHECKPOINT_PREFIX}*"):
-            shutil.rmtree(checkpoint)
-
-
-def last_complete_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written completely, or None.
-
-    The trainer writes `trainer_state.json` last, so a checkpoint is complete if that file is valid.
-    """
-    numbered = sorted(
-        (path for path in folder.glob(f"{CHECKPOINT_PREFIX}*") if path.name.removeprefix(CHECKPOINT_PREFIX).isdigit()),
-        key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)),
-        reverse=True,
-    )
-    for path in numbered:
+    rank, processes = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    with ExitStack() as stack:
         try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
+            make_writable_folder(folder)
+            stack.enter_context(locked(_lock_file(folder, rank), LOCK_SECONDS))
+            # Look for processes of a run that had more of them. They hold what no process takes here.
+            for other in folder.glob(".lock-*") if rank == 0 else ():
+                if int(other.name.removeprefix(".lock-")) >= processes:
+                    with locked(other, LOCK_SECONDS):
+                        pass
+            free = shutil.disk_usage(folder).free
+        except LockHeldError:
+            raise UserError(
+                f"another run is writing to output_dir '{folder}'; wait for it, or give another folder"
+            ) from None
+        except OSError as error:
+            reason = f"cannot be written: {error.strerror}"
+            raise UserError(f"output_dir '{folder}' {reason}; give another folder") from error
+        if free < bytes_needed:
+            raise UserError(
+                f"output_dir '{folder}' has {free / 2**20:.0f} MiB free, the run needs about "
+                f"{bytes_needed / 2**20:.0f} MiB for its checkpoints; free some, lower save_total_limit, "
+                "or give another folder"
+            )
+        yield
+
+
+def _lock_file(folder: Path, rank: int) -> Path:
+    return folder / (f".lock-{rank}" if rank else ".lock")
+
+
+def clear(folder: Path, *, overwrite: bool) -> None:
+    """Remove the run that a folder holds, before a new one begins there.
+
+    If that is interrupted, the rest is neither a finished run nor one that can be resumed.
+
+    Args:
+        folder: the output_dir.
+        overwrite: remove a run; without it, a folder that holds one is refused.
+
+    Raises:
+        UserError: if the folder holds files of a run, and `overwrite` is false.
+    """
+    checkpoints = numbered_checkpoints(folder)
+    # The marks of a run come first, then what they vouch for.
+    files = [folder / name for name in (METRICS, RUN_CONFIG, STAGES, *WEIGHTS, CURVES)]
+    existing = [path for path in (*files, folder / TOKENIZER, *checkpoints) if path.exists()]
+    if existing and not overwrite:
+        raise UserError(
+            f"output_dir '{folder}' already holds a run ({existing[0].name}); "
+            "give another folder, or --resume, or --overwrite"
+        )
+    for path in files[:3]:
+        path.unlink(missing_ok=True)
+    for checkpoint in checkpoints:
+        remove(checkpoint)
+    for path in files[3:]:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / TOKENIZER, ignore_errors=True)

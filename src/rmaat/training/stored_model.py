@@ -13,6 +13,8 @@ from torch import Tensor
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.settings import SAME_RESULTS, ModelSettings
+from rmaat.training import run_folder
+from rmaat.training.checkpoints import SEAL, checkpoint_damage, first_damage
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -61,14 +63,41 @@ def first_mismatch(weights: Mapping[str, Tensor], model: RmaatForSequenceClassif
     return None
 
 
-def check_finished_run(folder: Path) -> None:
-    """Raise `UserError` unless the folder of an `init_from` holds a model."""
-    for name in (CONFIG, WEIGHTS):
+def check_finished_run(folder: Path, use: str = "") -> None:
+    """Raise `UserError` unless a folder holds a whole model of a finished run.
+
+    A checkpoint is whole if its files are those that were sealed. The folder of a run is whole if
+    its files are those that `metrics.json` records. A folder that no run wrote only needs the files.
+
+    Args:
+        folder: the folder.
+        use: what needs the model, such as "init_from ", at the beginning of a message.
+    """
+    is_run = (folder / run_folder.RUN_CONFIG).is_file()
+    for name in (CONFIG, WEIGHTS, *((run_folder.METRICS,) if is_run else ())):
         if not (folder / name).is_file():
             raise UserError(
-                f"init_from '{folder}' is not a finished run: it has no {name}; finish that run, "
-                "give the output_dir of another, or null to begin anew"
+                f"{use}'{folder}' is not a finished run: it has no {name}; finish that run with --resume, "
+                "or give the output_dir of another"
             )
+    damage = None
+    if is_run:
+        damage = _damage_of_run(folder)
+    elif (folder / SEAL).is_file():
+        damage = checkpoint_damage(folder)
+    if damage is not None:
+        raise UserError(f"{use}'{folder}' is damaged: {damage}")
+
+
+def _damage_of_run(folder: Path) -> str | None:
+    """Return what is wrong with the model of a finished run, or None.
+
+    Earlier versions did not record their files.
+    """
+    try:
+        return first_damage(folder, json.loads((folder / run_folder.METRICS).read_bytes()).get("files", {}))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return f"{run_folder.METRICS} is not readable"
 
 
 def load_initial_weights(model: RmaatForSequenceClassification, folder: Path) -> None:
@@ -80,7 +109,7 @@ def load_initial_weights(model: RmaatForSequenceClassification, folder: Path) ->
         UserError: if there is no such run, or its weights have other shapes. The message names the
             settings that differ.
     """
-    check_finished_run(folder)
+    check_finished_run(folder, "init_from ")
     stored_config, config = read_config(folder), model.config
     weights = read_weights(folder / WEIGHTS)
     if stored_config.id2label != config.id2label:

@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from rmaat.errors import TrainingDivergedError
+from rmaat.errors import TrainingDivergedError, UserError
+from rmaat.tasks.reader import TokenReader
 from rmaat.training.batches import GroupedByLength, GroupedBySegments
+from rmaat.training.checkpoints import checkpoint_at, checkpoint_damage, prune, seal
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.peak_memory import PeakMemory
+from rmaat.training.random_state import preserved_random_state
 from rmaat.training.stored_model import read_weights
 
 
@@ -34,11 +37,13 @@ class SegmentTrainer(Trainer):
         *args: Any,
         train_lengths: NDArray[np.integer],
         curriculum: Curriculum | None = None,
+        best_metric: str = "accuracy",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.memory = PeakMemory()
         self._curriculum = curriculum
+        self._best_metric = best_metric
         batch, seed = self.args.train_batch_size * self.args.world_size, self.args.seed
         batches = len(train_lengths) // batch
         self._steps_per_epoch = max(1, -(-batches // self.args.gradient_accumulation_steps))
@@ -81,11 +86,41 @@ class SegmentTrainer(Trainer):
                 state.is_world_process_zero = self.is_world_process_zero()
                 state.is_local_process_zero = self.is_local_process_zero()
                 self.state = state
-                best = checkpoint.with_name(f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}") / SAFE_WEIGHTS_NAME
-                assert self.model is not None
-                self.model.load_state_dict(read_weights(best if best.exists() else checkpoint / SAFE_WEIGHTS_NAME))
+                self._load_best_model()
                 return
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint, seal it, and remove those that are no longer needed.
+
+        The Trainer of transformers would remove old ones before the new one is on the disk.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        super()._save_checkpoint(model, trial)
+        self.args.save_total_limit = limit
+        # Each process writes its own random state.
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder, step = Path(str(self.args.output_dir)), self.state.global_step
+            seal(checkpoint_at(folder, step))
+            assert limit is not None
+            prune(folder, step, self.state.best_global_step, limit)
+
+    def _load_best_model(self) -> None:
+        """Load the weights of the best checkpoint, or of the last one if none was evaluated.
+
+        The Trainer of transformers takes the path that the state stores, which is wrong once the
+        folder was moved, and then keeps the last weights.
+        """
+        best = checkpoint_at(Path(str(self.args.output_dir)), self.state.best_global_step or self.state.global_step)
+        try:
+            damage = checkpoint_damage(best)
+        except FileNotFoundError:
+            damage = "it is missing"
+        if damage is not None:
+            raise UserError(f"the best checkpoint, '{best}', is damaged: {damage}")
+        assert self.model is not None
+        self.model.load_state_dict(read_weights(best / SAFE_WEIGHTS_NAME))
 
     def _last_step(self) -> int:
         if self.args.max_steps > 0:
@@ -101,27 +136,43 @@ class SegmentTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate, and during training report the `rank` by which the best checkpoint is chosen.
 
         With a curriculum also report the accuracy on examples up to its maximum, as
         eval_level_accuracy. The maximum rises if that accuracy reaches the threshold.
+
+        Raises:
+            TrainingDivergedError: during training, if the logits of an example are not finite.
+            UserError: the same after training.
         """
-        output = super().evaluation_loop(*args, **kwargs)
+        with preserved_random_state():
+            output = super().evaluation_loop(dataloader, *args, **kwargs)
+        self._check_answers(np.asarray(output.predictions), dataloader.dataset)
         if self.is_in_train:
             accuracy, loss = output.metrics["eval_accuracy"], output.metrics["eval_loss"]
-            output.metrics["eval_rank"] = checkpoint_rank(accuracy, loss)
+            output.metrics["eval_rank"] = -loss if self._best_metric == "loss" else checkpoint_rank(accuracy, loss)
         if self._curriculum is not None and self.is_in_train:
             assert isinstance(self._train_sampler, GroupedBySegments)
             level = self.levels[-1][1]
             accuracy = self._curriculum.accuracy(output.predictions == output.label_ids, level)
             output.metrics.update(eval_segments=level, eval_level_accuracy=accuracy)
             following = self._curriculum.after(level, accuracy)
-            if following > level:
+            # The evaluation after the last step may be an additional one. A run that is resumed with
+            # more steps has the same maxima as a run that began with them.
+            if following > level and self.state.global_step % int(self.args.eval_steps or 1) == 0:
                 # The loader has drawn batches ahead of training with the old maximum. Begin the new
                 # one after them, so that a resumed run draws the same batches.
                 self.levels.append([self._train_sampler.drawn, following])
         return output
+
+    def _check_answers(self, answers_E: NDArray[np.int64], examples: Any) -> None:
+        for index in np.flatnonzero(answers_E == NO_ANSWER)[:1]:
+            row = examples.row(index) if isinstance(examples, TokenReader) else index
+            message = f"the logits of example {row} of the evaluated part are not finite"
+            if self.is_in_train:
+                raise TrainingDivergedError(f"{message} at step {self.state.global_step}; lower learning_rate")
+            raise UserError(f"{message}: its values are too large for the model, or the model has diverged")
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Compute the gradients of one batch; time the step and check that they are finite."""
@@ -152,6 +203,15 @@ class SegmentTrainer(Trainer):
             f"{broken} is not finite at step {self.state.global_step + 1}; lower learning_rate, "
             "raise warmup_steps, or set max_grad_norm; the last checkpoint is complete"
         )
+
+
+NO_ANSWER = -1
+"""The answer of `most_probable` where logits are not finite."""
+
+
+def most_probable(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Return the class with the largest logit, (B,) int64, or `NO_ANSWER` if one is not finite."""
+    return logits_BC.argmax(-1).where(logits_BC.isfinite().all(-1), NO_ANSWER)
 
 
 def checkpoint_rank(accuracy: float, loss: float) -> float:
