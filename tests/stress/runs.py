@@ -1,0 +1,574 @@
+"""Runs that are killed, damaged, attacked, crowded or out of disk: resumed exactly, or refused.
+
+`python -m tests.stress.runs kills --count 200 --seed 0 --output results/reliability.json` runs one
+of the trials below, adds its counts to the file and exits with status 1 if a rule was broken.
+Trials: kills, two_processes, changed, damaged, pickles, disk, together. Linux only.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors.torch import load_file
+
+from rmaat.cli.main import main
+from rmaat.errors import UserError
+from rmaat.machine.files import write_json
+from rmaat.machine.provenance import provenance
+from rmaat.training import run_folder
+from rmaat.training.checkpoints import SEAL, numbered_checkpoints, seal
+from rmaat.training.config import RunConfig
+from rmaat.training.finished_run import open_run, predict
+from rmaat.training.run import evaluate, train
+from rmaat.training.stages import MAY_DIFFER
+
+TEXT = "[MAX 3 [MIN 4 8 ] 2 ]"
+
+
+@dataclass
+class Trials:
+    """The trials of one kind.
+
+    Attributes:
+        folder: scratch space.
+        dice: all random choices.
+        outcomes: how often each outcome occurred.
+        faults: descriptions of broken rules.
+    """
+
+    folder: Path
+    dice: random.Random
+    outcomes: Counter[str]
+    faults: list[str]
+
+    @property
+    def run(self) -> RunConfig:
+        """A run of 12 steps with a checkpoint every 2, whose learning rate does not depend on its length."""
+        return RunConfig(
+            dataset="listops_short",
+            data_dir=str(self.folder / "data"),
+            output_dir=str(self.folder / "straight"),
+            max_seq_len=192,
+            num_segments=3,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_steps=12,
+            eval_steps=2,
+            logging_steps=2,
+            warmup_steps=2,
+            lr_scheduler_type="constant_with_warmup",
+            per_device_train_batch_size=16,
+            per_device_eval_batch_size=16,
+        )
+
+    def check_equal(self, folder: Path, what: str) -> None:
+        """Compare a finished run with the straight one."""
+        problem = difference(self.folder / "straight", folder)
+        if problem:
+            self.faults.append(f"{what}: {problem}")
+        else:
+            self.outcomes["equal"] += 1
+
+
+def difference(one: Path, other: Path) -> str | None:
+    """Return how two finished runs differ in weights, losses and tokens, or None."""
+    metrics, others = (json.loads((folder / "metrics.json").read_text()) for folder in (one, other))
+    for name in ("steps", "best_step", "test_loss", "eval_loss", "test_accuracy", "train_tokens"):
+        if metrics[name] != others[name]:
+            return f"{name} is {others[name]} instead of {metrics[name]}"
+    weights, other_weights = (load_file(folder / "model.safetensors") for folder in (one, other))
+    unequal = [name for name, tensor in weights.items() if not torch.equal(tensor, other_weights[name])]
+    return f"{unequal[0]} differs" if unequal else None
+
+
+def forked(work: Callable[[], object], log: Path) -> int:
+    """Run `work` in a child process, with its output in a file; return the process's id.
+
+    Its exit status is 0, 2 for a `UserError`, and 1 for any other exception.
+    """
+    if pid := os.fork():
+        return pid
+    status = 1
+    with log.open("w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        try:
+            work()
+            status = 0
+        except UserError as mistake:
+            print(f"UserError: {mistake}", flush=True)
+            status = 2
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+
+def wait(pid: int, seconds: float | None = None) -> int | None:
+    """Return the exit status of a child, negative for a signal; None if it runs longer than `seconds`."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(pid, 0 if deadline is None else os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        assert deadline is not None
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.002)
+
+
+def train_straight(trials: Trials) -> float:
+    """Make the data and the straight run; return the seconds that the run took in a child."""
+    sizes = ["--num_train", "256", "--num_val", "48", "--num_test", "40"]
+    assert main(["data", "listops_short", "--data_dir", str(trials.folder / "data"), *sizes]) == 0
+    for again in (False, True):
+        started = time.monotonic()
+        pid = forked(lambda again=again: train(replace(trials.run, overwrite=again)), trials.folder / "log")
+        assert wait(pid) == 0, (trials.folder / "log").read_text()
+    return time.monotonic() - started
+
+
+def kills(trials: Trials, count: int) -> None:
+    """Kill single-process runs at random moments; begin one in four over a finished run."""
+    seconds = train_straight(trials)
+    killed = number = 0
+    log = trials.folder / "log"
+    while killed < count:
+        number += 1
+        run = replace(trials.run, output_dir=str(trials.folder / f"kills-{number}"))
+        if trials.dice.random() < 0.25:
+            shutil.copytree(trials.folder / "straight", run.output_dir)
+            stored = forked(lambda run=run: train(replace(run, seed=9, overwrite=True)), log)
+            assert wait(stored) == 0, log.read_text()
+            run = replace(run, overwrite=True)
+        while True:
+            pid = forked(lambda run=run: train(run), log)
+            status = wait(pid, trials.dice.uniform(0, seconds) if killed < count else None)
+            if status is None:
+                os.kill(pid, signal.SIGKILL)
+                wait(pid)
+                killed += 1
+                begun = (Path(run.output_dir) / run_folder.RUN_CONFIG).exists()
+                if not run.overwrite or (begun and stored_seed(run) == run.seed):
+                    run = replace(run, overwrite=False, resume=True)
+            elif status == 2 and "use --overwrite" in log.read_text():
+                trials.outcomes["refused, overwritten"] += 1
+                run = replace(run, overwrite=True, resume=False)
+            elif status:
+                trials.faults.append(f"run {number}: {log.read_text()[-2000:]}")
+                break
+            else:
+                trials.check_equal(Path(run.output_dir), f"run {number}")
+                break
+        shutil.rmtree(run.output_dir)
+    trials.outcomes["kills"] = killed
+
+
+def stored_seed(run: RunConfig) -> int:
+    """Return the seed of the run in a folder."""
+    return RunConfig.from_yaml(Path(run.output_dir) / run_folder.RUN_CONFIG).seed
+
+
+def two_processes(trials: Trials, count: int) -> None:
+    """Kill runs of two processes: the whole group, one rank, or torchrun alone."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "rmaat"]
+
+    def start(name: str, flag: str, log: Path) -> "subprocess.Popen[bytes]":
+        config = trials.folder / f"{name}.yaml"
+        settings = replace(trials.run, output_dir=str(trials.folder / name), per_device_train_batch_size=8)
+        config.write_text(settings.to_yaml())
+        command = [*launch, "train", "--config", str(config), *([flag] if flag else [])]
+        with log.open("wb") as stream:
+            return subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+
+    train_straight(trials)
+    shutil.rmtree(trials.folder / "straight")
+    log = trials.folder / "log"
+    started = time.monotonic()
+    assert start("straight", "", log).wait() == 0, log.read_text()
+    seconds = time.monotonic() - started
+    killed = number = 0
+    while killed < count:
+        number += 1
+        name, flag = f"two-{number}", ""
+        while True:
+            process = start(name, flag, log)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # Most of the time is start-up, so kill later rather than earlier.
+                process.wait(trials.dice.uniform(0.4 * seconds, seconds) if killed < count else None)
+            if process.returncode is None:
+                kind = trials.dice.choice(["group", "rank", "launcher"])
+                ranks = psutil.Process(process.pid).children()
+                if kind == "group":
+                    os.killpg(process.pid, signal.SIGKILL)
+                elif kind == "launcher" or not ranks:
+                    process.kill()
+                else:
+                    trials.dice.choice(ranks).kill()
+                process.wait()
+                killed += 1
+                trials.outcomes[f"kills of the {kind}"] += 1
+                # The next command follows at once, while the ranks may still live.
+                flag = "--resume"
+                if kind == "group":
+                    for rank in ranks:
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            rank.kill()
+            elif process.returncode and "another run is writing" in log.read_text(errors="replace"):
+                trials.outcomes["refused while the ranks lived"] += 1
+            elif process.returncode:
+                trials.faults.append(f"run {number}: {log.read_text(errors='replace')[-2000:]}")
+                break
+            else:
+                trials.check_equal(trials.folder / name, f"run {number}")
+                break
+        shutil.rmtree(trials.folder / name)
+
+
+OTHERS: dict[str, Any] = {
+    "attention_type": "softmax",
+    "dataset": "listops",
+    "lr_scheduler_type": "linear",
+    "metric_for_best_model": "loss",
+    "retention_schedule": "none",
+    "retention_form": "relative",
+    "memory_layout": "back",
+    "readout": "last",
+    "input_type": "values",
+    "replay_budget": 1,
+    "replay_buffer": "cpu",
+    "hidden_act": "relu",
+    "model": "rmaat",
+    "recipe": "listops_short",
+    "bf16": True,
+    "num_segments": 4,
+    "truncated_segments": 1,
+    "macro_model": {"tau_long": 60},
+}
+"""Other values of settings for which a rule gives none."""
+
+
+def other_value(name: str, value: Any, dice: random.Random) -> Any:
+    """Return another value of a setting, of the same type."""
+    if name in OTHERS:
+        return OTHERS[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + dice.choice([1, 2, 8])
+    if isinstance(value, float):
+        return value * dice.choice([0.5, 0.9])
+    return dice.choice([1, "another"])
+
+
+def changed(trials: Trials, count: int) -> None:
+    """Resume with one random setting changed: refused, or equal to the straight run."""
+    train_straight(trials)
+    template = trials.folder / "template"
+    pid = forked(lambda: train(replace(trials.run, output_dir=str(template))), trials.folder / "log")
+    while not (template / "checkpoint-6" / SEAL).exists():
+        assert wait(pid, 0.01) is None, "the run must be killed before it ends"
+    os.kill(pid, signal.SIGKILL)
+    wait(pid)
+    names = [field.name for field in fields(RunConfig) if field.name not in ("output_dir", "resume", "overwrite")]
+    for number in range(count):
+        name = trials.dice.choice(names)
+        value = other_value(name, getattr(trials.run, name), trials.dice)
+        folder = trials.folder / f"changed-{number}"
+        shutil.copytree(template, folder)
+        log = trials.folder / "log"
+        run = replace(trials.run, output_dir=str(folder), resume=True, **{name: value})
+        status = wait(forked(lambda run=run: train(run), log))
+        if status == 2:
+            trials.outcomes["refused"] += 1
+        elif status:
+            trials.faults.append(f"{name}={value}: {log.read_text()[-2000:]}")
+        elif name in ("max_steps", "test_examples"):
+            trials.outcomes["accepted, with its own result"] += 1
+        elif name in MAY_DIFFER:
+            trials.check_equal(folder, f"{name}={value}")
+        else:
+            trials.faults.append(f"{name}={value} was accepted")
+        shutil.rmtree(folder)
+
+
+def spoil(path: Path, dice: random.Random) -> str:
+    """Damage a file; return how."""
+    content = bytearray(path.read_bytes())
+    kind = dice.choice(["bit", "cut", "empty", "gone", "longer", "zeros", "random", "folder"])
+    if kind == "bit" and content:
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    elif kind == "cut":
+        del content[dice.randrange(len(content) + 1) :]
+    elif kind == "empty":
+        content.clear()
+    elif kind == "longer":
+        content += dice.randbytes(dice.randint(1, 100))
+    elif kind == "zeros":
+        start = dice.randrange(len(content) + 1)
+        content[start : start + 512] = bytes(len(content[start : start + 512]))
+    elif kind == "random":
+        content = bytearray(dice.randbytes(len(content)))
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind != "gone":
+        path.write_bytes(content)
+    return kind
+
+
+def uses(folder: Path, run: RunConfig) -> dict[str, Callable[[], object]]:
+    """Return the uses of a finished run by name; each returns what must not change."""
+
+    def losses(name: str, **settings: Any) -> object:
+        result = train(replace(run, output_dir=str(folder), **settings))
+        return result.metrics["test_loss"], result.metrics["steps"], result.metrics["train_tokens"]
+
+    def begun() -> object:
+        output = folder.with_name(f"{folder.name}-next")
+        try:
+            return train(replace(run, output_dir=str(output), init_from=str(folder), max_steps=2)).metrics["test_loss"]
+        finally:
+            shutil.rmtree(output, ignore_errors=True)
+
+    return {
+        "evaluate": lambda: evaluate(open_run(folder))["test_loss"],
+        "predict": lambda: predict(open_run(folder), [TEXT]).probabilities,
+        "resume": lambda: losses("resume", resume=True),
+        "resume to more steps": lambda: losses("more", resume=True, max_steps=16),
+        "init_from": begun,
+    }
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Swallow what is printed."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def damaged(trials: Trials, count: int) -> None:
+    """Use finished runs with one damaged file: refused, or the result of the whole run."""
+    train_straight(trials)
+    original = trials.folder / "straight"
+    expected: dict[str, object] = {}
+    for number in range(-5, count):
+        folder = trials.folder / "damaged"
+        shutil.copytree(original, folder)
+        actions = uses(folder, trials.run)
+        # The first five trials are without damage.
+        name = list(actions)[number + 5] if number < 0 else trials.dice.choice(list(actions))
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+        path = trials.dice.choice(files)
+        what = "nothing" if number < 0 else f"{path.relative_to(folder)}: {spoil(path, trials.dice)}"
+        try:
+            with silent():
+                result = actions[name]()
+        except UserError:
+            trials.outcomes["refused"] += 1
+        except Exception:
+            trials.faults.append(f"{name}, {what}: {traceback.format_exc()[-2000:]}")
+        else:
+            if result != expected.setdefault(name, result):
+                trials.faults.append(f"{name}, {what}: {result} instead of {expected[name]}")
+            else:
+                trials.outcomes["equal" if number >= 0 else "whole"] += 1
+        shutil.rmtree(folder)
+
+
+class Malicious:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def pickles(trials: Trials, count: int) -> None:
+    """Put malicious pickles in place of files: none may be executed."""
+    train_straight(trials)
+    original, mark = trials.folder / "straight", trials.folder / "executed"
+    for _ in range(count):
+        folder = trials.folder / "attacked"
+        shutil.copytree(original, folder)
+        target = trials.dice.choice([folder, *numbered_checkpoints(folder)])
+        names = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "model.safetensors"]
+        name = trials.dice.choice([*names, "pytorch_model.bin", "scaler.pt", "trainer_state.json"])
+        if name == "pytorch_model.bin":
+            (target / "model.safetensors").unlink()
+        form = trials.dice.choice(["pickle", "torch"])
+        if form == "pickle":
+            (target / name).write_bytes(pickle.dumps(Malicious(mark)))
+        else:
+            torch.save(Malicious(mark), target / name)
+        if target != folder:
+            seal(target)
+        elif name in ("model.safetensors", "pytorch_model.bin"):
+            metrics = json.loads((folder / "metrics.json").read_text())
+            (folder / "metrics.json").write_text(json.dumps({**metrics, "files": {}}))
+        for use, action in uses(folder, trials.run).items():
+            try:
+                with silent():
+                    action()
+                trials.outcomes["unaffected"] += 1
+            except UserError:
+                trials.outcomes["refused"] += 1
+            except Exception:
+                # Whoever forges a sealed checkpoint meets the one line of the outermost handler.
+                trials.outcomes["refused by an unexpected error"] += 1
+            if mark.exists():
+                trials.faults.append(f"{use}, {target.name}/{name}: executed")
+                mark.rmdir()
+        shutil.rmtree(folder)
+
+
+def disk(trials: Trials, count: int) -> None:
+    """Fill the disk at random moments: one line, and a resumed run that equals the straight one."""
+    seconds = train_straight(trials)
+    mount = trials.folder / "disk"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(mount)], check=True)
+    log = trials.folder / "log"
+    try:
+        for number in range(count):
+            run = replace(trials.run, output_dir=str(mount / "run"))
+            config = trials.folder / "disk.yaml"
+            config.write_text(run.to_yaml())
+
+            def command(*flags: str, config: Path = config) -> int:
+                return forked(lambda: os._exit(main(["train", "--config", str(config), *flags])), log)
+
+            pid = command()
+            status = wait(pid, trials.dice.uniform(0, seconds))
+            filler = mount / "filler"
+            with filler.open("wb", buffering=0) as stream:
+                while status is None:
+                    with contextlib.suppress(OSError):
+                        while True:
+                            stream.write(bytes(4096))
+                    status = wait(pid, 0.02)
+            filler.unlink()
+            output = log.read_text()
+            if status == 0:
+                trials.outcomes["finished before"] += 1
+            elif "Traceback" in output or status != 2:
+                trials.faults.append(f"trial {number}: status {status}: {output[-2000:]}")
+            else:
+                trials.outcomes["one line"] += 1
+            pid = command("--resume")
+            if wait(pid):
+                trials.faults.append(f"trial {number}, resumed: {log.read_text()[-2000:]}")
+            else:
+                trials.check_equal(mount / "run", f"trial {number}")
+            shutil.rmtree(mount / "run")
+    finally:
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+def together(trials: Trials, count: int) -> None:
+    """Start two or three processes at once on one cache, one output_dir and one grid."""
+    train_straight(trials)
+    for number in range(count):
+        processes = 2 + number % 2
+        logs = [trials.folder / f"log-{i}" for i in range(processes)]
+        shutil.rmtree(trials.folder / "data" / ".rmaat_cache")
+        folders = [trials.folder / f"together-{number}-{i}" for i in range(processes)]
+        pids = [
+            forked(lambda folder=folder: train(replace(trials.run, output_dir=str(folder))), log)
+            for folder, log in zip(folders, logs, strict=True)
+        ]
+        for pid, folder, log in zip(pids, folders, logs, strict=True):
+            if wait(pid):
+                trials.faults.append(f"one cache: {log.read_text()[-2000:]}")
+            else:
+                trials.check_equal(folder, "one cache")
+        folder = trials.folder / f"one-{number}"
+        flags = [{"overwrite": i % 2 == 0, "resume": i % 2 == 1} for i in range(processes)]
+        runs = [replace(trials.run, output_dir=str(folder), **flag) for flag in flags]
+        pids = [forked(lambda run=run: train(run), log) for run, log in zip(runs, logs, strict=True)]
+        statuses = [wait(pid) for pid in pids]
+        for status, log in zip(statuses, logs, strict=True):
+            if status not in (0, 2):
+                trials.faults.append(f"one output_dir: {log.read_text()[-2000:]}")
+        trials.outcomes["refused"] += statuses.count(2)
+        trials.check_equal(folder, "one output_dir")
+        grid = trials.folder / f"grid-{number}"
+        words = f"compare accuracy --preset smoke --models rmaat --seeds 1 --max_steps 4 --workers 1 --output {grid}"
+        command = [sys.executable, "-m", "rmaat", *words.split(), "--data_dir", str(trials.folder / "data")]
+        running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in logs]
+        ended = [(process.communicate()[1].decode(), process.returncode) for process in running]
+        finished = [code for _, code in ended].count(0)
+        refused = sum("another grid is writing" in text for text, _ in ended)
+        trials.outcomes["grids refused"] += refused
+        trials.outcomes["grids finished"] += finished
+        if not finished or finished + refused < processes:
+            trials.faults.append(f"one grid: {ended}")
+
+
+KINDS: dict[str, Callable[[Trials, int], None]] = {
+    "kills": kills,
+    "two_processes": two_processes,
+    "changed": changed,
+    "damaged": damaged,
+    "pickles": pickles,
+    "disk": disk,
+    "together": together,
+}
+
+
+def report(kind: str, count: int, seed: int, output: Path | None) -> int:
+    """Run the trials of a kind, print and store the counts; return the number of faults."""
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        trials = Trials(Path(scratch), random.Random(seed), Counter(), [])
+        KINDS[kind](trials, count)
+    for fault in trials.faults:
+        print(fault)
+    record = {
+        "count": count,
+        "outcomes": dict(sorted(trials.outcomes.items())),
+        "faults": len(trials.faults),
+        "seconds": round(time.monotonic() - started),
+        **provenance(),
+        "command": f"python -m tests.stress.runs {kind} --count {count} --seed {seed}",
+    }
+    print(kind, record)
+    if output is not None:
+        former = json.loads(output.read_text()) if output.exists() else {}
+        write_json(output, {**former, kind: record})
+    return len(trials.faults)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    words = parser.parse_args()
+    sys.exit(report(words.kind, words.count, words.seed, words.output) > 0)
