@@ -109,7 +109,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest(capsys):
             [],
             "'{}': label_column is the whole number 2; it must be text or null, as in label_column: '2'",
         ),
-        ("bf16: maybe", ["--seed", "1"], "'{}': bf16 is maybe; it must be true, false or 'auto'"),
+        ("bf16: maybe", ["--seed", "1"], "'{}': bf16 is 'maybe'; it must be true, false or 'auto'"),
         ("max_steps: null", [], "'{}': max_steps is null; it must be a whole number"),
         ("output_dir: null", [], "'{}': output_dir is null; it must be text"),
         ("seed: 1", ["--max_steps", "x"], "--max_steps is 'x'; it must be a whole number"),

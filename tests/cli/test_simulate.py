@@ -55,7 +55,7 @@ def test_a_refused_and_latching_model_can_still_be_looked_at(tmp_path, capsys, m
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--tau_long", "-1"], "tau_long must be above 0"),
+        (["--tau_long", "-1"], "tau_long must be a number >= 1e-06"),
         (["--tau_long", "long"], "tau_long"),
         (["--tau_lonk", "1"], "tau_lonk"),
         (["--psi", "tahn"], "did you mean 'tanh'"),

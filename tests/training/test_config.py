@@ -49,11 +49,11 @@ def test_every_setting_is_described():
         ("--config", "--config needs the path of a YAML file, such as the run.yaml of a run"),
         ("--config --seed 1", "--config needs the path of a YAML file"),
         ("--config= --seed 1", "--config needs the path of a YAML file"),
-        ("--learning_rate -1", "learning_rate must be positive"),
-        ("--data_seed -1", "data_seed must be >= 0, not -1"),
+        ("--learning_rate -1", "learning_rate must be a number above 0"),
+        ("--data_seed -1", "data_seed must be a whole number >= 0, not -1"),
         ("--bf16 true --fp16", "exclude each other"),
         ("--bf16 --fp16", "exclude each other"),
-        ("--output_dir=", "output_dir must name a folder"),
+        ("--output_dir=", "output_dir must not be empty text"),
         ("--resume.x --overwrite", "has no option '--resume.x'"),
         ("--model.x 3", "has no option '--model.x'"),
         ("--config a.yaml --config b.yaml", "--config is given twice"),
@@ -80,7 +80,7 @@ def test_mistakes_give_one_line_and_status_2(flags, said, capsys):
         ("hiden_size: 3\n", "did you mean 'hidden_size'"),
         ("hidden_size: [3\nseed: 1\n", "line 2"),
         ("- 3\n", "lines of 'key: value'"),
-        ("hidden_size: wide\n", "bad.yaml': hidden_size is wide"),
+        ("hidden_size: wide\n", "bad.yaml': hidden_size is 'wide'; it must be a whole number"),
     ],
 )
 def test_mistakes_in_a_file_name_it(tmp_path, text, said, capsys):

@@ -243,8 +243,8 @@ def test_two_processes_resume_in_the_second_epoch(texts, curriculum):
     [
         ("--num_segments 1", "curriculum needs examples with different numbers of segments"),
         ("--model transformer", "curriculum needs examples with different numbers of segments"),
-        ("--curriculum_threshold 0", "curriculum_threshold must be above 0 and at most 1, not 0"),
-        ("--curriculum_threshold 1.01", "curriculum_threshold must be above 0 and at most 1, not 1.01"),
+        ("--curriculum_threshold 0", "curriculum_threshold must be a number above 0 and at most 1, not 0"),
+        ("--curriculum_threshold 1.01", "curriculum_threshold must be a number above 0 and at most 1, not 1.01"),
         ("--max_seq_len 2048 --num_segments 2", "each training example of listops_short has 1;"),
         ("--max_seq_len 192 --num_segments 64 --eval_examples 1", "raise eval_examples"),
     ],

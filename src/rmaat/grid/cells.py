@@ -20,7 +20,7 @@ from rmaat.presets import MODELS, resolve
 from rmaat.tasks import TASKS
 from rmaat.training.config import RunConfig, check_key
 from rmaat.training.data import RunData
-from rmaat.value_errors import wrong_value
+from rmaat.values import flag_mistake
 
 GRAMMAR = re.compile(r"(?P<model>[^\[\]]+)(?:\[(?P<changes>[^\[\]]+)\])?")
 
@@ -97,7 +97,7 @@ def _typed(pairs: Mapping[str, str], text: str) -> dict[str, Any]:
         parsed = parser.parse_args([f"--{key}={value}" for key, value in pairs.items()])
     except Exception as error:
         message = " ".join(str(error).split())
-        raise UserError(f"'{text}': {wrong_value(message, parser._actions) or message}") from error
+        raise UserError(f"'{text}': {flag_mistake(message, parser._actions) or message}") from error
     return {key: getattr(parsed, key) for key in pairs}
 
 

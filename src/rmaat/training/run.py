@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
@@ -22,6 +21,7 @@ from rmaat.settings import SAME_RESULTS
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import print_statistics
+from rmaat.terminal import console
 from rmaat.training import run_folder
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
@@ -89,7 +89,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
 
     trainer = build_trainer(source, model, data, curriculum)
     if trainer.is_world_process_zero():
-        print_statistics(statistics, Console(stderr=True, soft_wrap=True))
+        print_statistics(statistics, console(stderr=True))
     trainer.train_from(checkpoint)
     history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))
