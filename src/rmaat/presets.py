@@ -192,9 +192,6 @@ OVERRIDES: Sequence[tuple[str, Callable[[Any], bool], Mapping[str, Any]]] = (
     ("retention_schedule", _set, {"astro_mem": True}),
     ("memory_replay_backprop", _equals(False), {"replay_budget": None, "replay_buffer": "device"}),
     ("memory_replay_backprop", _equals(True), {"truncated_segments": None}),
-    ("truncated_segments", _set, {"memory_replay_backprop": False}),
-    ("replay_budget", _set, {"memory_replay_backprop": True}),
-    ("replay_buffer", _equals("cpu"), {"memory_replay_backprop": True}),
     ("associative_memory", _equals(False), {"associative_writers": "memory", "associative_retention": False}),
     ("astro_mem", _equals(False), {"associative_retention": False}),
     ("input_type", _equals("tokens"), {"patch_size": 1}),
@@ -204,7 +201,7 @@ OVERRIDES: Sequence[tuple[str, Callable[[Any], bool], Mapping[str, Any]]] = (
 """Settings that exclude certain others: name, test of its value, and the others' values.
 
 If a later layer sets one of them to such a value, settings of earlier layers are set to the values
-given here. Sizes that must divide each other stay as they are, because a guess may mislead.
+given here: a flag switches off what it excludes. What it needs must be set beside it.
 """
 
 
@@ -242,7 +239,7 @@ def resolve(*layers: Mapping[str, Any]) -> dict[str, Any]:
         # Later entries win: the layer's own settings, then the model's, then the overrides.
         fixed = MODELS[model].fixed if model is not None and index == first else {}
         named = MODELS[model].fixed if model is not None and "model" in layer else {}
-        overridden = {k: v for k, v in _overridden(settings, layer).items() if k not in named}
+        overridden = {k: v for k, v in _overridden(settings, {**named, **layer}).items() if k not in named}
         settings |= {**overridden, **fixed, **layer}
     # The result is no longer the named model if a layer without a model name changed what it fixes.
     if model is not None and not all(MODELS[model].allows(*item) for item in settings.items()):
@@ -264,7 +261,7 @@ def _first_layer_of(model: str | None, layers: Sequence[Mapping[str, Any]]) -> i
 def _overridden(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """Return new values for the settings below a layer that would cancel settings of the layer."""
     active = [others for name, excludes, others in OVERRIDES if name in layer and excludes(layer[name])]
-    return {k: v for others in active for k, v in others.items() if k in settings and k not in layer}
+    return {k: v for others in active for k, v in others.items() if k in settings}
 
 
 def _without_model(layer: Mapping[str, Any], replaced: str | None, model: str | None) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def checked(name: str, value: Any, kind: Any) -> Any:
             try:
                 value = float(value)
             except OverflowError:
-                value = math.copysign(math.inf, value)
+                value = math.inf if value > 0 else -math.inf
         if not _is(value, plain):
             continue
         if isinstance(value, float) and not math.isfinite(value):
@@ -154,7 +154,7 @@ def descriptions(kind: Any) -> list[str]:
     return words
 
 
-_MISTAKE = re.compile(r'Parser key "(?P<key>[^"]+)":(?P<reason>.*?(?:(?:Given|Got) value:(?: (?P<value>.*))?)?)')
+_MISTAKE = re.compile(r'Parser key "(?P<key>[^"]+)": (?P<reason>.*)')
 """The message of jsonargparse about a flag's value."""
 
 
@@ -177,7 +177,8 @@ def flag_mistake(message: str, actions: Iterable[Action], prefix: str = "") -> s
     name = f"{prefix}{match['key']}"
     if "integer string conversion" in match["reason"]:
         return f"{name} is a number of thousands of digits; it must be shorter"
-    return type_mistake(name, None if match["value"] == "None" else match["value"] or "", kind)
+    value = re.split("(?:Given|Got) value: ?", match["reason"])[-1]
+    return type_mistake(name, None if value == "None" else value, kind)
 
 
 def _members(kind: Any) -> tuple[Any, ...]:

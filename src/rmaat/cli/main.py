@@ -53,6 +53,8 @@ OUT_OF_MEMORY = "out of memory; take a smaller model, a smaller batch or shorter
 ALLOCATION_FAILED = ("can't allocate memory", "out of memory", "Unable to allocate")
 """Parts of the messages with which torch and numpy report that memory ran out."""
 
+NOT_WRITTEN = "a checkpoint cannot be written; the disk may be full, or its folder may be gone"
+
 UNWRITTEN = ("inline_container", "Error while serializing", "Parent directory")
 """Parts of the messages with which torch and safetensors report that a file cannot be written."""
 
@@ -144,7 +146,7 @@ def _described(error: Exception) -> tuple[int, str]:
     if any(part in reason for part in ALLOCATION_FAILED):
         return USER_MISTAKE, f"{ERROR_PREFIX}{OUT_OF_MEMORY}"
     if any(part in reason for part in UNWRITTEN):
-        return USER_MISTAKE, f"{ERROR_PREFIX}a file cannot be written, perhaps because the disk is full: {reason}"
+        return USER_MISTAKE, f"{ERROR_PREFIX}{NOT_WRITTEN}"
     kind = type(error).__name__
     return FAILURE, f"{ERROR_PREFIX}internal error: {kind}: {reason} (set {TRACEBACK}=1 to see where)"
 

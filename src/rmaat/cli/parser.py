@@ -101,7 +101,11 @@ class Parser(ArgumentParser):
                 path = Path(file_name)
             elif not value and following.startswith("--") and name in options and _allows(options[name], bool):
                 completed.append("true")
-        parsed = super().parse_args(completed, **{"defaults": self._fill_defaults, **kwargs})
+        try:
+            parsed = super().parse_args(completed, **{"defaults": self._fill_defaults, **kwargs})
+        except (OverflowError, RecursionError) as error:
+            # jsonargparse converts 1 with 400 zeros to `float`, and reads a thousand brackets.
+            raise UserError(f"{max(completed, key=len)} cannot be read: {error}") from error
         if path is not None:
             parsed["config_settings"] = read_settings(path)
         return parsed

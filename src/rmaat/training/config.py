@@ -17,7 +17,7 @@ from rmaat.recipes import recipe_layers
 from rmaat.settings import ModelSettings, without_retired
 from rmaat.settings_file import read_settings_file
 from rmaat.tasks.options import TaskOptions
-from rmaat.values import Count, Length, OneOf, Range, allows, check_values, checked, kinds
+from rmaat.values import TEXT, Count, Length, OneOf, Range, check_values, checked, descriptions, kinds
 
 AUTO: Literal["auto"] = "auto"
 
@@ -153,8 +153,10 @@ class RunConfig(ModelSettings, TaskOptions):
             layers: lowest first, such as the settings of a file and those of the command line.
 
         Raises:
-            UserError: for an unknown recipe or model, or a layer that contradicts its own model.
+            UserError: for an unknown recipe or model, a wrong value, or a layer that contradicts its
+                own model.
         """
+        layers = tuple(map(check_layer, layers))
         merged: dict[str, Any] = {}
         for layer in layers:
             merged |= layer
@@ -188,16 +190,31 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     where = quoted(str(path))
     settings = without_retired(read_settings_file(path), where)
+    return check_layer(settings, where)
+
+
+def check_layer(settings: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return some settings of a run config, each checked by itself.
+
+    Args:
+        settings: names and values.
+        where: the file that they are from, for messages; empty for flags and Python.
+
+    Raises:
+        UserError: for an unknown name, and for a value of another type or outside its range.
+    """
+    values = {}
     for key, value in settings.items():
-        check_key(str(key), where)
+        check_key(str(key), where or "the run config")
         try:
-            settings[key] = checked(key, value, kinds(RunConfig)[key])
+            values[key] = checked(key, value, kinds(RunConfig)[key])
         except UserError as error:
             # YAML reads an unquoted 2 as a number, so show the quotes if text is allowed.
-            text = allows(kinds(RunConfig)[key], str) and not isinstance(value, str | list | dict | None)
-            example = f", as in {key}: '{value}'" if text and key != "replay_budget" else ""
-            raise UserError(f"{where}: {error}{example}") from error
-    return settings
+            text = where and descriptions(kinds(RunConfig)[key])[0] == TEXT
+            quotes = text and not isinstance(value, str | list | dict | None)
+            example = f", as in {key}: '{quoted(value)}'" if quotes else ""
+            raise UserError(f"{where}{': ' if where else ''}{error}{example}") from error
+    return values
 
 
 def check_key(key: str, where: str) -> None:
