@@ -45,7 +45,7 @@ def quoted(value: object) -> str:
 
 def one_line(message: str) -> str:
     """Return a message without unprintable characters, its long values and itself shortened."""
-    text = printable(shortened(message, 10 * LONGEST_MESSAGE))
+    text = printable(message)
     return shortened(_LONG_VALUE.sub(lambda match: shortened(match[0]), text), LONGEST_MESSAGE)
 
 

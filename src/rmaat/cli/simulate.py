@@ -9,7 +9,7 @@ import sys
 import warnings
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
@@ -18,6 +18,7 @@ from rmaat.cli.folders import writable_folder
 from rmaat.cli.progress import count_bar
 from rmaat.errors import UserError
 from rmaat.terminal import console
+from rmaat.values import Range, checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,8 +83,7 @@ def run(arguments: Namespace) -> None:
     for warning in model_warnings:
         print(f"rmaat: warning: {warning.message}", file=sys.stderr)
     sweep = parse_sweep(arguments.sweep) if arguments.sweep else None
-    if arguments.sweep_segments < 1:
-        raise UserError(f"--sweep_segments must be at least 1, not {arguments.sweep_segments}")
+    checked("--sweep_segments", arguments.sweep_segments, Annotated[int, Range(1, 100_000)])
     folder = writable_folder(Path(arguments.output))
 
     def save(name: str, figure: "Figure") -> None:
