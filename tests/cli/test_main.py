@@ -255,3 +255,22 @@ def test_hostile_flags_are_one_line(flags, message, capsys):
     assert message in error
     assert error.count("\n") == 1
     assert len(error) < 640
+
+
+@pytest.mark.parametrize("flag", ["output_dir", "data_dir", "init_from", "train_file", "tokenizer", "config"])
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000], ids=["long name", "long path"])
+def test_a_name_longer_than_the_file_system_takes_is_one_line(flag, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RMAAT_CACHE", str(tmp_path / "cache"))
+    settings = {"dataset": "recall", "max_seq_len": 512, "num_segments": 16}
+    if flag != "data_dir":
+        settings = {"dataset": "files", "train_file": "train.csv", "test_file": "test.csv", "max_seq_len": 64}
+        for part in ("train", "test"):
+            rows = "".join(f"{part} {i},{i % 2}\n" for i in range(40))
+            (tmp_path / f"{part}.csv").write_text(f"text,label\n{rows}")
+    assert main(["train", *(f"--{key}={value}" for key, value in {**settings, flag: name}.items())]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rmaat: error: ")]
+    assert len(lines) == 1
+    assert "xx" in lines[0] or "x/x" in lines[0]
+    assert len(lines[0]) < 620
+    assert "internal error" not in lines[0]
