@@ -52,7 +52,14 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
         # transformers makes a name for each label, so check their number first.
         if kwargs.get("num_labels") is not None:
             checked("num_labels", kwargs["num_labels"], NumLabels)
-        super().__post_init__(**kwargs)
+        try:
+            super().__post_init__(**kwargs)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"a setting that transformers adds, such as id2label, has a wrong value: {error}"
+            ) from error
+        for name in self.id2label.values():
+            checked("a name in id2label", name, str)
         checked("vocab_size", self.vocab_size, VocabSize)
         checked("num_labels", self.num_labels, NumLabels)
         self.check_model()
