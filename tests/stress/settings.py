@@ -17,18 +17,21 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
+from unittest import mock
 
 import numpy as np
 import torch
 import yaml
 
+from rmaat.cli import train
 from rmaat.cli.main import USER_MISTAKE, main
+from rmaat.cli.parser import Parser
 from rmaat.errors import ERROR_PREFIX, LONGEST_MESSAGE, UserError, quoted
 from rmaat.models.size import count_parameters
 from rmaat.presets import MODELS
@@ -214,6 +217,18 @@ class Broken(Exception):  # noqa: N818
     """A rule that a config broke."""
 
 
+@contextlib.contextmanager
+def one_parser() -> Iterator[None]:
+    """Declare the flags of `rmaat train` once: that takes most of the time of a command."""
+    parser = Parser(prog="rmaat train", print_config=None)
+    train.add_arguments(parser)
+    with (
+        mock.patch("rmaat.cli.parser.Parser", return_value=parser),
+        mock.patch("rmaat.cli.train.add_arguments"),
+    ):
+        yield
+
+
 def ask_command(words: list[str]) -> Answer:
     """Return the answer of `rmaat train --print_config`; raise `Broken` for an unclean refusal."""
     out, err = io.StringIO(), io.StringIO()
@@ -316,7 +331,7 @@ def run() -> int:
     outcomes: Counter[str] = Counter()
     broken: list[dict[str, Any]] = []
     slowest = 0.0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, one_parser():
         for index in range(arguments.count):
             # Each config has its own seed, so that `--seed N --count 1` repeats the N-th.
             settings = draw_settings(random.Random(arguments.seed + index))
