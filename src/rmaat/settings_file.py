@@ -60,7 +60,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     if len(content) > LARGEST_FILE:
         raise UserError(f"'{path}' has more than {LARGEST_FILE:,} bytes, too many for a run config")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}") from error
     return parse_settings(text, f"'{path}'")

@@ -34,6 +34,8 @@ WITHOUT_EFFECT = PLACES | {"wandb", "wandb_run_name"}
 REFERENCE = "rmaat"
 """The model whose number of parameters the others match by their feed-forward width."""
 
+MOST_SEEDS = 1000
+
 CELLS = "cells"
 """The folder of all cells within the grid's."""
 
@@ -178,6 +180,8 @@ def make_cells(
         if count < 1:
             message = f"a grid with nothing in it: --{name} asks for none; give at least one"
             raise UserError(message)
+    if seeds > MOST_SEEDS:
+        raise UserError(f"--seeds must be at most {MOST_SEEDS:,}, not {seeds:,}")
     if max_steps is not None and max_steps < 1:
         raise UserError(f"--max_steps must be >= 1, not {max_steps}")
     for task in tasks:
