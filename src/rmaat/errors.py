@@ -87,7 +87,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     rest = len(names) - LONGEST_LISTING
-    listing = f"known: {', '.join(names[:LONGEST_LISTING])}{f' and {rest} more' if rest > 0 else ''}"
+    more = f" and {rest} more" if rest > 0 else ""
+    listing = f"known: {', '.join(names[:LONGEST_LISTING])}{more}"
     if not near:
         return listing
     question = f"did you mean '{near[0]}'?"

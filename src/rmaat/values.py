@@ -107,8 +107,8 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     Args:
         name: name of the setting, for messages.
         value: any object.
-        kind: an annotation: None, bool, int, float, str, dict, `Literal`, unions of these, and these
-            in `Annotated` with `Range` or `OneOf`. Other types are not checked.
+        kind: an annotation: None, bool, int, float, str, dict, `Literal`, unions of these, and
+            these in `Annotated` with `Range` or `OneOf`. Other types are not checked.
 
     Raises:
         UserError: with the name, the value and what is allowed.
@@ -125,7 +125,8 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} must be a finite number, not {value}")
         if isinstance(value, str) and (not value or "\0" in value):
-            raise UserError(f"{name} must not be {'text with a NUL character' if value else 'empty text'}")
+            problem = "text with a NUL character" if value else "empty text"
+            raise UserError(f"{name} must not be {problem}")
         for limit in limits:
             limit.check(name, value)
         return value

@@ -1,9 +1,11 @@
 """Random settings through a file, flags and Python: all accept them, or all refuse in one line.
 
 `python -m tests.stress.settings --count 5000 --seed 0 --output settings.json` prints the counts and
-exits with status 1 if any config broke a rule. Rules: the three ways agree; a refusal is a `UserError`
-and one printable line of at most 600 characters with exit status 2; the three resolved configs are
-equal; and a tiny accepted model has a finite loss and finite gradients.
+exits with status 1 if a config broke a rule. The rules:
+
+- The three ways agree, and their resolved configs are equal.
+- A refusal is a `UserError`, and one printable line of at most 600 characters with exit status 2.
+- A tiny accepted model has a finite loss and finite gradients.
 """
 
 import argparse
