@@ -332,7 +332,7 @@ def run() -> int:
     torch.set_num_threads(1)
     outcomes: Counter[str] = Counter()
     broken: list[dict[str, Any]] = []
-    slowest = 0.0
+    slowest = (0.0, arguments.seed)
     with tempfile.TemporaryDirectory() as folder, one_parser():
         for index in range(arguments.count):
             # Each config has its own seed, so that `--seed N --count 1` repeats the N-th.
@@ -345,12 +345,13 @@ def run() -> int:
                 changed = {name: quoted(value) for name, value in settings.items() if TINY.get(name) is not value}
                 broken.append({"seed": arguments.seed + index, "settings": changed, "rule": str(rule)})
                 print(json.dumps(broken[-1]), file=sys.stderr)
-            slowest = max(slowest, time.perf_counter() - started)
+            slowest = max(slowest, (time.perf_counter() - started, arguments.seed + index))
     result = {
         "count": arguments.count,
         "seed": arguments.seed,
         "outcomes": dict(outcomes.most_common()),
-        "slowest_seconds": round(slowest, 1),
+        "slowest_seconds": round(slowest[0], 1),
+        "slowest_seed": slowest[1],
         "broken": broken,
     }
     text = json.dumps(result, indent=2)
