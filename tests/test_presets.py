@@ -212,8 +212,8 @@ def test_a_flag_that_takes_the_models_name_away_is_reported(tmp_path, capsys):
         ({"num_random_features": 0}, "num_random_features must be a whole number >= 1"),
         ({"num_landmarks": 0}, "num_landmarks"),
         ({"linformer_size": 0}, "linformer_size"),
-        ({"ridge_penalty": 0.0}, "ridge_penalty must be positive"),
-        ({"match_parameters": 0}, "match_parameters must be >= 1"),
+        ({"ridge_penalty": 0.0}, "ridge_penalty must be a number >= 0.0001"),
+        ({"match_parameters": 0}, "match_parameters must be a whole number >= 1"),
     ],
 )
 def test_settings_of_mixers_are_checked(settings, said):

@@ -76,10 +76,14 @@ def command_line_page() -> str:
     lines = ["# Command line", ""]
     lines += ["A switch needs no value: `--resume` means `--resume true`.", ""]
     lines += ["| exit status | meaning |", "|---|---|"]
-    statuses = {0: "success", main.FAILURE: "a training diverged, or cells of a grid failed"}
+    statuses = {0: "success", main.FAILURE: "a training diverged, cells of a grid failed, or an internal error"}
     statuses |= {main.USER_MISTAKE: "a mistake in the command, its files or its settings"}
     statuses |= {main.INTERRUPTED: "Ctrl-C"}
     lines += [f"| {status} | {meaning} |" for status, meaning in statuses.items()]
+    lines += [
+        "",
+        f"An error is one line. With the environment variable `{main.TRACEBACK}=1` its traceback precedes it.",
+    ]
     for prog, module in _verbs("rmaat", "rmaat.cli", main.VERBS):
         parser = Parser(prog=prog, description=module.__doc__, print_config=None)
         module.add_arguments(parser)

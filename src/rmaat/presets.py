@@ -3,7 +3,7 @@
 This module does not import torch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,18 +174,34 @@ MODELS: Registry[Preset] = Registry(
 """All models: those of the paper's tables in their order, then those that reviewers requested."""
 
 
-OVERRIDES: Mapping[str, Mapping[str, Any]] = {
-    "num_train_epochs": {"max_steps": 0},
-    "intermediate_size": {"match_parameters": None},
-    "fp16": {"bf16": False},
-    "bf16": {"fp16": False},
-    "resume": {"overwrite": False},
-    "overwrite": {"resume": False},
-    "retention_schedule": {"astro_mem": True},
-}
-"""Settings that have no effect beside certain others.
+def _set(value: Any) -> bool:
+    return value is not None and value is not False
 
-If a later layer sets one of them, the others are set to the values given here.
+
+def _equals(expected: Any) -> Callable[[Any], bool]:
+    return lambda value: value == expected
+
+
+OVERRIDES: Sequence[tuple[str, Callable[[Any], bool], Mapping[str, Any]]] = (
+    ("num_train_epochs", _set, {"max_steps": 0}),
+    ("intermediate_size", _set, {"match_parameters": None}),
+    ("fp16", _set, {"bf16": False}),
+    ("bf16", _set, {"fp16": False}),
+    ("resume", _set, {"overwrite": False}),
+    ("overwrite", _set, {"resume": False}),
+    ("retention_schedule", _set, {"astro_mem": True}),
+    ("memory_replay_backprop", _equals(False), {"replay_budget": None, "replay_buffer": "device"}),
+    ("memory_replay_backprop", _equals(True), {"truncated_segments": None}),
+    ("associative_memory", _equals(False), {"associative_writers": "memory", "associative_retention": False}),
+    ("astro_mem", _equals(False), {"associative_retention": False}),
+    ("input_type", _equals("tokens"), {"patch_size": 1}),
+    ("input_type", _equals("values"), {"two_towers": False}),
+    ("two_towers", _equals(True), {"input_type": "tokens", "patch_size": 1}),
+)
+"""Settings that exclude certain others: name, test of its value, and the others' values.
+
+If a later layer sets one of them to such a value, settings of earlier layers are set to the values
+given here: a flag switches off what it excludes. What it needs must be set beside it.
 """
 
 
@@ -223,7 +239,7 @@ def resolve(*layers: Mapping[str, Any]) -> dict[str, Any]:
         # Later entries win: the layer's own settings, then the model's, then the overrides.
         fixed = MODELS[model].fixed if model is not None and index == first else {}
         named = MODELS[model].fixed if model is not None and "model" in layer else {}
-        overridden = {k: v for k, v in _overridden(settings, layer).items() if k not in named}
+        overridden = {k: v for k, v in _overridden(settings, {**named, **layer}).items() if k not in named}
         settings |= {**overridden, **fixed, **layer}
     # The result is no longer the named model if a layer without a model name changed what it fixes.
     if model is not None and not all(MODELS[model].allows(*item) for item in settings.items()):
@@ -244,8 +260,7 @@ def _first_layer_of(model: str | None, layers: Sequence[Mapping[str, Any]]) -> i
 
 def _overridden(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """Return new values for the settings below a layer that would cancel settings of the layer."""
-    unset = (None, False)
-    active = [others for name, others in OVERRIDES.items() if not any(layer.get(name) is value for value in unset)]
+    active = [others for name, excludes, others in OVERRIDES if name in layer and excludes(layer[name])]
     return {k: v for others in active for k, v in others.items() if k in settings}
 
 

@@ -8,14 +8,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 from rmaat.astrocyte import SCHEDULES, MacroModel, retention_factors
 from rmaat.attention import ATTENTION
 from rmaat.attention.registry import BUILT_IN, AttentionSettings
 from rmaat.budget import Budget
-from rmaat.errors import UserError, did_you_mean
-from rmaat.ranges import at_least, odd, positive
+from rmaat.errors import UserError, quoted
+from rmaat.values import Length, OddWidth, OneOf, Range, Share, Width, check_values
 
 RETENTION_SCHEDULES = (*SCHEDULES.names(), "learned", "rotating")
 INPUT_TYPES = ("tokens", "values")
@@ -45,14 +45,8 @@ def without_retired(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     for name, value in settings.items():
         if name in RETIRED and value not in RETIRED[name]:
-            raise UserError(f"{where} sets {name} to {value!r}, and this version no longer has that setting")
+            raise UserError(f"{where} sets {name} to {quoted(value)}, and this version no longer has that setting")
     return {name: value for name, value in settings.items() if name not in RETIRED}
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise `UserError` unless the value is allowed."""
-    if value not in allowed:
-        raise UserError(f"{name} '{value}' is not one of its values; {did_you_mean(str(value), allowed)}")
 
 
 @dataclass(kw_only=True)
@@ -122,40 +116,41 @@ class ModelSettings(AttentionSettings):
             Long Range Arena's classifier has one, and Pathfinder needs it in short trainings.
     """
 
-    max_seq_len: int = 4096
-    num_segments: int = 8
-    num_memory_tokens: int = 1
-    input_type: str = "tokens"
-    patch_size: int = 1
+    max_seq_len: Length = 4096
+    num_segments: Length = 8
+    num_memory_tokens: Annotated[int, Range(0, 2**16)] = 1
+    input_type: Annotated[str, OneOf(INPUT_TYPES)] = "tokens"
+    patch_size: Width = 1
     two_towers: bool = False
     attention_type: str = "astro"
     memory_replay_backprop: bool = True
     replay_budget: int | float | str | None = None
-    replay_buffer: str = "device"
-    truncated_segments: int | None = None
+    replay_buffer: Annotated[str, OneOf(REPLAY_BUFFERS)] = "device"
+    truncated_segments: Length | None = None
     astro_mem: bool = True
-    retention_schedule: str = "ltp"
-    retention_constant: float = 0.5
-    retention_form: str = "scale"
-    memory_layout: str = "front"
+    retention_schedule: Annotated[str, OneOf(RETENTION_SCHEDULES)] = "ltp"
+    retention_constant: Share = 0.5
+    retention_form: Annotated[str, OneOf(RETENTION_FORMS)] = "scale"
+    memory_layout: Annotated[str, OneOf(MEMORY_LAYOUTS)] = "front"
     macro_model: dict[str, Any] | None = None
     positional_encoding: bool = True
-    short_conv_size: int | None = None
+    short_conv_size: OddWidth | None = None
     associative_memory: bool = False
-    associative_size: int = 64
-    associative_writers: str = "memory"
+    # With size 1, a feature rolled by one is its own negative part, so their product is 0.
+    associative_size: Annotated[int, Range(2, 2**16)] = 64
+    associative_writers: Annotated[str, OneOf(ASSOCIATIVE_WRITERS)] = "memory"
     associative_retention: bool = False
-    hidden_size: int = 128
-    num_hidden_layers: int = 2
-    num_attention_heads: int = 4
-    intermediate_size: int = 256
+    hidden_size: Width = 128
+    num_hidden_layers: Annotated[int, Range(1, 1000)] = 2
+    num_attention_heads: Width = 4
+    intermediate_size: Annotated[int, Range(1, 2**20)] = 256
     hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    layer_norm_eps: float = 1e-5
+    hidden_dropout_prob: Annotated[float, Range(0, 0.999)] = 0.1
+    layer_norm_eps: Annotated[float, Range(1e-12, 1)] = 1e-5
     norm_first: bool = True
-    readout: str = "mean"
+    readout: Annotated[str, OneOf(READOUTS)] = "mean"
     pooled_norm: bool = False
-    classifier_hidden_size: int | None = None
+    classifier_hidden_size: Width | None = None
 
     @property
     def tokens_per_segment(self) -> int:
@@ -198,17 +193,7 @@ class ModelSettings(AttentionSettings):
 
     def check_model(self) -> None:
         """Raise `UserError` if the settings contradict each other or leave their ranges."""
-        for name in (
-            "max_seq_len",
-            "num_segments",
-            "patch_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-        ):
-            at_least(name, getattr(self, name), 1)
-        at_least("intermediate_size", self.intermediate_size, 1)
-        at_least("num_memory_tokens", self.num_memory_tokens, 0)
+        check_values(self, ModelSettings)
         if self.max_seq_len % self.num_segments:
             # Divisors come in pairs, of which one is at most the square root.
             small = [n for n in range(1, math.isqrt(self.max_seq_len) + 1) if self.max_seq_len % n == 0]
@@ -233,36 +218,21 @@ class ModelSettings(AttentionSettings):
             raise UserError(f"hidden_size {self.hidden_size} must be even: positions come in sine and cosine pairs")
         if self.num_memory_tokens == 0 and self.readout == "memory":
             raise UserError("readout 'memory' needs num_memory_tokens >= 1")
-        self.check_attention()
         self._check_attention_type()
         self._check_associative()
         self._check_memory_layout()
-        if not 0 <= self.hidden_dropout_prob < 1:
-            raise UserError(f"hidden_dropout_prob must be in [0, 1), not {self.hidden_dropout_prob}")
-        positive("layer_norm_eps", self.layer_norm_eps)
-        if self.short_conv_size is not None:
-            odd("short_conv_size", self.short_conv_size)
         if self.two_towers and self.input_type == "values":
             raise UserError("two_towers reads pairs of token sequences; it excludes input_type 'values'")
-        if self.classifier_hidden_size is not None:
-            at_least("classifier_hidden_size", self.classifier_hidden_size, 1)
-        if self.truncated_segments is not None:
-            at_least("truncated_segments", self.truncated_segments, 1)
-            if self.memory_replay_backprop:
-                raise UserError(
-                    "truncated_segments needs memory_replay_backprop: false, because replay gives the exact gradient"
-                )
+        if self.truncated_segments is not None and self.memory_replay_backprop:
+            raise UserError(
+                "truncated_segments needs memory_replay_backprop: false, because replay gives the exact gradient"
+            )
         Budget.parse(self.replay_budget)
         if self.replay_budget is not None and not self.memory_replay_backprop:
             raise UserError("replay_budget needs memory_replay_backprop: true; without it every segment stays alive")
         if self.replay_buffer != "device" and not self.memory_replay_backprop:
             raise UserError("replay_buffer needs memory_replay_backprop: true; without it no states are stored")
-        if not 0 <= self.retention_constant <= 1:
-            raise UserError(f"retention_constant must be in 0 .. 1, not {self.retention_constant}")
         self._check_schedule()
-        one_of("input_type", self.input_type, INPUT_TYPES)
-        one_of("replay_buffer", self.replay_buffer, REPLAY_BUFFERS)
-        one_of("readout", self.readout, READOUTS)
 
     def _check_attention_type(self) -> None:
         attention = ATTENTION[self.attention_type]
@@ -286,9 +256,6 @@ class ModelSettings(AttentionSettings):
             )
 
     def _check_associative(self) -> None:
-        # With size 1, a feature rolled by one is its own negative part, so their product is 0.
-        at_least("associative_size", self.associative_size, 2)
-        one_of("associative_writers", self.associative_writers, ASSOCIATIVE_WRITERS)
         if self.associative_writers == "all" and not self.associative_memory:
             raise UserError("associative_writers 'all' needs associative_memory: true")
         if self.associative_memory and self.associative_writers == "memory" and self.num_memory_tokens == 0:
@@ -304,7 +271,6 @@ class ModelSettings(AttentionSettings):
     def _check_memory_layout(self) -> None:
         layout, kind = self.memory_layout, self.attention_type
         attention = ATTENTION[kind]
-        one_of("memory_layout", layout, MEMORY_LAYOUTS)
         if layout == "front":
             return
         if self.num_memory_tokens == 0:
@@ -321,8 +287,6 @@ class ModelSettings(AttentionSettings):
             )
 
     def _check_schedule(self) -> None:
-        one_of("retention_schedule", self.retention_schedule, RETENTION_SCHEDULES)
-        one_of("retention_form", self.retention_form, RETENTION_FORMS)
         if self.retention_form in ("relative", "interpolate") and self.schedule == "none":
             raise UserError(
                 f"retention_form '{self.retention_form}' needs retention factors; retention_schedule 'none' has none"

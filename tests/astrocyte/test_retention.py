@@ -174,8 +174,8 @@ def test_a_number_of_segments_that_is_none(total):
         ({"schedule": "constant", "constant": math.nan}, "constant"),
         ({"model": MacroModel(amplitude=0.0)}, "raise amplitude"),
         ({"model": MacroModel(amplitude=1e-6)}, "raise amplitude"),
-        ({"model": MacroModel(tau_long=1e14)}, "decay of the long-term process"),
-        ({"schedule": "plateau", "model": MacroModel(tau_long=1e-8)}, "decay of the long-term process"),
+        ({"model": MacroModel(tau_long=1e6, decay_long=1e-6, cycle=1e-2)}, "decay of the long-term process"),
+        ({"schedule": "plateau", "model": MacroModel(tau_long=1e-6, decay_long=1e2)}, "decay of the long-term process"),
     ],
 )
 def test_bad_schedules_are_refused(options, said):

@@ -33,7 +33,7 @@ def test_points_hold_the_factors_or_the_refusal():
     point = sweep_point(model, "tau_long", 20.0)
     np.testing.assert_array_equal(point.increments.factors(8), retention_factors(8, model=MacroModel(tau_long=20.0)))
     assert "does not fall in cycle 2" in sweep_point(model, "tau_long", 120.0).refusal
-    assert "above 0" in sweep_point(model, "tau_long", -1.0).refusal
+    assert "tau_long must be a number" in sweep_point(model, "tau_long", -1.0).refusal
 
 
 def test_processes_keep_the_order_and_report_each_point():

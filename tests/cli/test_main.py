@@ -109,7 +109,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest(capsys):
             [],
             "'{}': label_column is the whole number 2; it must be text or null, as in label_column: '2'",
         ),
-        ("bf16: maybe", ["--seed", "1"], "'{}': bf16 is maybe; it must be true, false or 'auto'"),
+        ("bf16: maybe", ["--seed", "1"], "'{}': bf16 is 'maybe'; it must be true, false or 'auto'"),
         ("max_steps: null", [], "'{}': max_steps is null; it must be a whole number"),
         ("output_dir: null", [], "'{}': output_dir is null; it must be text"),
         ("seed: 1", ["--max_steps", "x"], "--max_steps is 'x'; it must be a whole number"),
@@ -172,3 +172,105 @@ def test_a_reader_that_has_gone_ends_the_command_without_a_traceback():
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (KeyError("lost"), 1, "rmaat: error: internal error: KeyError: 'lost' (set RMAAT_TRACEBACK=1 to see where)"),
+        (RecursionError("deep\n\x1b"), 1, r"rmaat: error: internal error: RecursionError: deep\n\x1b (set "),
+        (OSError(28, "No space left on device", "/a/b"), 2, "rmaat: error: '/a/b': No space left on device"),
+        (OSError("12 requested and 3 written"), 2, "rmaat: error: 12 requested and 3 written"),
+        (MemoryError(), 2, "rmaat: error: out of memory; take a smaller model"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 2, "rmaat: error: out of memory; take"),
+    ],
+)
+def test_an_error_that_is_left_is_one_line(error, status, line, monkeypatch, capsys):
+    monkeypatch.delenv("RMAAT_TRACEBACK", raising=False)
+    monkeypatch.setattr("rmaat.cli.list.run", lambda arguments: (_ for _ in ()).throw(error))
+    assert main(["list", "tasks"]) == status
+    printed = capsys.readouterr().err
+    assert printed.startswith(line)
+    assert printed.count("\n") == 1
+    monkeypatch.setenv("RMAAT_TRACEBACK", "1")
+    assert main(["list", "tasks"]) == status
+    printed = capsys.readouterr().err
+    assert printed.startswith("Traceback (most recent call last):\n")
+    assert printed.splitlines()[-1].startswith(line)
+
+
+FULL_DISK = """
+import resource, signal, sys, torch
+from safetensors.torch import save_file
+from rmaat.cli import list as verb
+from rmaat.cli.main import main
+
+# Writing beyond a limit on the size of files fails as writing to a full disk does.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+tensors = {"x": torch.zeros(10**6)}
+write = save_file if sys.argv[1] == "safetensors" else torch.save
+verb.run = lambda arguments: write(tensors, sys.argv[2])
+sys.exit(main(["list", "tasks"]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits on the size of files are those of POSIX")
+@pytest.mark.parametrize("form", ["torch", "safetensors"])
+def test_a_full_disk_is_the_users_matter(form, tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, form, str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rmaat: error: a checkpoint cannot be written; the disk may be full")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_wrong_word_of_a_list_is_answered_with_the_nearest(capsys):
+    assert main(["list", "tsks"]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "rmaat: error: rmaat list has no 'tsks'; did you mean 'tasks'? known: attention, models, recipes, tasks\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max_steps", "9" * 5000], "--max_steps is a number of thousands of digits; it must be shorter"),
+        (["--learning_rate", "1" + "0" * 400], "cannot be read: int too large"),
+        (["--learning_rate", "1e400"], "learning_rate must be a finite number, not inf"),
+        (["--learning_rate", "nan"], "--learning_rate is 'nan'; it must be a number"),
+        (["--dataset", "a\x1b[31m\nb"], r"'a\x1b[31m\nb'"),
+        (["--dataset", "x" * 10**5], "xxx ... xxx"),
+        (["--data_dir=", "--seed", "1"], "data_dir must not be empty text"),
+        (["--macro_model", "[" * 5000], "--macro_model"),
+        (["--hidden_act", "gleu", "--print_config"], "unknown hidden_act 'gleu'; did you mean 'gelu'?"),
+        (["--replay_budget", "9" * 400 + "GiB"], "replay_budget"),
+        (["--num_labels", "3"], "has no option '--num_labels'"),
+    ],
+)
+def test_hostile_flags_are_one_line(flags, message, capsys):
+    assert main(["train", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert len(error) < 640
+
+
+@pytest.mark.parametrize("flag", ["output_dir", "data_dir", "init_from", "train_file", "tokenizer", "config"])
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000], ids=["long name", "long path"])
+def test_a_name_longer_than_the_file_system_takes_is_one_line(flag, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RMAAT_CACHE", str(tmp_path / "cache"))
+    settings = {"dataset": "recall", "max_seq_len": 512, "num_segments": 16}
+    if flag != "data_dir":
+        settings = {"dataset": "files", "train_file": "train.csv", "test_file": "test.csv", "max_seq_len": 64}
+        for part in ("train", "test"):
+            rows = "".join(f"{part} {i},{i % 2}\n" for i in range(40))
+            (tmp_path / f"{part}.csv").write_text(f"text,label\n{rows}")
+    assert main(["train", *(f"--{key}={value}" for key, value in {**settings, flag: name}.items())]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rmaat: error: ")]
+    assert len(lines) == 1
+    assert "xx" in lines[0] or "x/x" in lines[0]
+    assert len(lines[0]) < 620
+    assert "internal error" not in lines[0]

@@ -16,9 +16,9 @@ from rmaat.cli.main import main
 
 def test_everything_is_written(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(figures.STYLE, "figure.dpi", 50)
-    arguments = ["--output", str(tmp_path / "new"), "--cycles", "3", "--tau_long", "20", "--num_pre", "2"]
+    arguments = ["--output", str(tmp_path / "new" / "[" / "y]"), "--cycles", "3", "--tau_long", "20", "--num_pre", "2"]
     assert main(["simulate", *arguments, "--sweep", "tau_long=10:120:2", "--samples_per_cycle", "20"]) == 0
-    folder = tmp_path / "new"
+    folder = tmp_path / "new" / "[" / "y]"
     model = MacroModel(tau_long=20.0, num_pre=2)
     assert MacroModel.from_dict(json.loads((folder / "model.json").read_text())) == model
 
@@ -38,6 +38,7 @@ def test_everything_is_written(tmp_path, capsys, monkeypatch):
             assert min(image.size) > 200
     printed = capsys.readouterr().out
     assert f"{retention_factors(4, model=model)[0]:.4f}" in printed
+    assert f"written to {folder}" in printed
 
 
 def test_a_refused_and_latching_model_can_still_be_looked_at(tmp_path, capsys, monkeypatch):
@@ -55,7 +56,7 @@ def test_a_refused_and_latching_model_can_still_be_looked_at(tmp_path, capsys, m
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--tau_long", "-1"], "tau_long must be above 0"),
+        (["--tau_long", "-1"], "tau_long must be a number >= 1e-06"),
         (["--tau_long", "long"], "tau_long"),
         (["--tau_lonk", "1"], "tau_lonk"),
         (["--psi", "tahn"], "did you mean 'tanh'"),

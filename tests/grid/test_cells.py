@@ -113,6 +113,7 @@ def test_a_folder_is_within_the_grids_and_one_a_cell(tmp_path):
         ({"tasks": []}, "--tasks asks for none"),
         ({"models": []}, "--models asks for none"),
         ({"seeds": 0}, "--seeds asks for none"),
+        ({"seeds": 10**8}, "--seeds must be at most 1,000, not 100,000,000"),
         ({"max_steps": 0}, "--max_steps must be >= 1"),
         ({"tasks": ["listop"]}, "unknown task 'listop'; did you mean 'listops'"),
         ({"tasks": ["mnist"]}, "the preset 'cpu' has no settings for mnist"),

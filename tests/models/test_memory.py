@@ -292,9 +292,9 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
         ),
         ({"associative_writers": "all"}, "'all' needs associative_memory: true"),
         ({**ASSOCIATIVE, "associative_writers": "al"}, "did you mean 'all'"),
-        ({"short_conv_size": 4}, "short_conv_size must be odd, to have a middle, not 4"),
+        ({"short_conv_size": 4}, "short_conv_size must be odd, not 4"),
         ({"short_conv_size": 0}, "short_conv_size must be a whole number >= 1, not 0"),
-        ({"hebbian_scale": "12"}, "must be a number, 'auto' or null, not '12'"),
+        ({"hebbian_scale": "12"}, "hebbian_scale is '12'; it must be a number, 'auto' or null"),
         ({**ASSOCIATIVE, "associative_retention": True, "astro_mem": False}, "needs retention factors"),
     ],
 )

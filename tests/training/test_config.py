@@ -49,11 +49,11 @@ def test_every_setting_is_described():
         ("--config", "--config needs the path of a YAML file, such as the run.yaml of a run"),
         ("--config --seed 1", "--config needs the path of a YAML file"),
         ("--config= --seed 1", "--config needs the path of a YAML file"),
-        ("--learning_rate -1", "learning_rate must be positive"),
-        ("--data_seed -1", "data_seed must be >= 0, not -1"),
+        ("--learning_rate -1", "learning_rate must be a number above 0"),
+        ("--data_seed -1", "data_seed must be a whole number >= 0, not -1"),
         ("--bf16 true --fp16", "exclude each other"),
         ("--bf16 --fp16", "exclude each other"),
-        ("--output_dir=", "output_dir must name a folder"),
+        ("--output_dir=", "output_dir must not be empty text"),
         ("--resume.x --overwrite", "has no option '--resume.x'"),
         ("--model.x 3", "has no option '--model.x'"),
         ("--config a.yaml --config b.yaml", "--config is given twice"),
@@ -80,7 +80,7 @@ def test_mistakes_give_one_line_and_status_2(flags, said, capsys):
         ("hiden_size: 3\n", "did you mean 'hidden_size'"),
         ("hidden_size: [3\nseed: 1\n", "line 2"),
         ("- 3\n", "lines of 'key: value'"),
-        ("hidden_size: wide\n", "bad.yaml': hidden_size is wide"),
+        ("hidden_size: wide\n", "bad.yaml': hidden_size is 'wide'; it must be a whole number"),
     ],
 )
 def test_mistakes_in_a_file_name_it(tmp_path, text, said, capsys):
@@ -163,3 +163,43 @@ def test_every_range_is_checked():
     ):
         with pytest.raises(UserError, match=next(iter(bad))):
             replace(RunConfig(), **bad).check()
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "switched_off"),
+    [
+        (
+            {"replay_budget": "2GiB", "replay_buffer": "cpu"},
+            {"memory_replay_backprop": False},
+            {"replay_budget": None, "replay_buffer": "device"},
+        ),
+        (
+            {"memory_replay_backprop": False, "truncated_segments": 2},
+            {"memory_replay_backprop": True},
+            {"truncated_segments": None},
+        ),
+        (
+            {"associative_memory": True, "associative_writers": "all", "associative_retention": True},
+            {"associative_memory": False},
+            {"associative_writers": "memory", "associative_retention": False},
+        ),
+        ({"input_type": "values", "patch_size": 2}, {"input_type": "tokens"}, {"patch_size": 1}),
+        ({"replay_budget": 3}, {"model": "rmt"}, {"replay_budget": None}),
+    ],
+)
+def test_a_flag_switches_off_what_it_excludes_in_a_file(file, flags, switched_off):
+    RunConfig.resolved(file).check()
+    run = RunConfig.resolved(file, flags)
+    run.check()
+    assert {name: getattr(run, name) for name in switched_off} == switched_off
+    # In one layer they contradict each other.
+    if "model" not in flags:
+        with pytest.raises(UserError):
+            RunConfig.resolved({**file, **flags}).check()
+
+
+def test_a_flag_does_not_switch_on_what_it_needs():
+    with pytest.raises(UserError, match="truncated_segments needs memory_replay_backprop: false"):
+        RunConfig.resolved({"memory_replay_backprop": True}, {"truncated_segments": 2}).check()
+    with pytest.raises(UserError, match="replay_budget needs memory_replay_backprop: true"):
+        RunConfig.resolved({"memory_replay_backprop": False}, {"replay_budget": 2}).check()

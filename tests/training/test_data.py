@@ -85,7 +85,7 @@ def test_a_joined_pair_is_a_separator_and_b_within_max_seq_len(own_files):
 def test_own_pairs_are_as_long_as_asked_for(own_files, towers, kept):
     path = Path(own_files.test_file)
     path.write_text(json.dumps({"a": "x" * 20000, "b": "y" * 20000, "kind": "same"}) + "\n")
-    run = replace(own_files, other_text_column="b", two_towers=towers, max_seq_len=12001, num_segments=3)
+    run = replace(own_files, other_text_column="b", two_towers=towers, max_seq_len=12001, num_segments=1)
     row = RunData.of(run).load()["test"][0]
     assert (len(row["input_ids"]), len(row["other_input_ids"])) == (kept, kept)
 

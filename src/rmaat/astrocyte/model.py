@@ -1,12 +1,10 @@
 """The macro model: its equations, its parameters and the bound of its coupling."""
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from numbers import Integral
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -14,24 +12,15 @@ from rmaat.astrocyte.drive import DriveLike
 from rmaat.astrocyte.nonlinearity import NONLINEARITIES, Array
 from rmaat.astrocyte.simulate import Simulation, simulate
 from rmaat.errors import UserError, did_you_mean
+from rmaat.values import OneOf, Range, allows, check_values, kinds
 
-FUNCTION_FIELDS = ("theta", "phi", "psi", "g", "kappa")
-COUNT_FIELDS = ("num_pre", "num_post")
-POSITIVE_FIELDS = (
-    "tau_neuron",
-    "tau_synapse",
-    "tau_short",
-    "tau_long",
-    "decay_neuron",
-    "decay_synapse",
-    "decay_short",
-    "decay_long",
-    "distance_scale",
-    "cycle",
-)
-NON_NEGATIVE_FIELDS = ("coupling", "amplitude")
-NUMBER_FIELDS = (*POSITIVE_FIELDS, *NON_NEGATIVE_FIELDS, "duty", "input_short")
-"""The real-valued fields, which a sweep may vary."""
+Constant = Annotated[float, Range(1e-6, 1e6)]
+Strength = Annotated[float, Range(0, 1e6)]
+Neurons = Annotated[int, Range(1, 1000)]
+Function = Annotated[str, OneOf(NONLINEARITIES.names())]
+
+MOST_SYNAPSES = 2500
+"""The coupling matrix has a row and a column for each synapse."""
 
 Position = tuple[float, ...]
 
@@ -79,83 +68,65 @@ class MacroModel:
             `coupling_bound`.
     """
 
-    tau_neuron: float = 0.1
+    tau_neuron: Constant = 0.1
     """Time constant tau_n of the neurons in seconds, > 0 [K]."""
-    tau_synapse: float = 1.0
+    tau_synapse: Constant = 1.0
     """Time constant tau_s of the synapses in seconds, > 0 [P]."""
-    tau_short: float = 2.0
+    tau_short: Constant = 2.0
     """Time constant tau_p^s of the short-term process in seconds, > 0 [P]."""
-    tau_long: float = 30.0
+    tau_long: Constant = 30.0
     """Time constant tau_p^l of the long-term process in seconds, > 0 [P]."""
-    decay_neuron: float = 1.0
+    decay_neuron: Constant = 1.0
     """Leak lambda of the neurons, no unit, > 0 [K]."""
-    decay_synapse: float = 1.0
+    decay_synapse: Constant = 1.0
     """Leak beta of the synapses, no unit, > 0 [P]."""
-    decay_short: float = 2.0
+    decay_short: Constant = 2.0
     """Leak gamma^s of the short-term process, no unit, > 0 [P]. At 1 the process stays high
     without drive, with the other parameters unchanged."""
-    decay_long: float = 1.0
+    decay_long: Constant = 1.0
     """Leak gamma^l of the long-term process, no unit, > 0 [P]."""
-    coupling: float = 0.3
+    coupling: Strength = 0.3
     """Largest row sum of the coupling matrix T, no unit, >= 0 [C]."""
-    distance_scale: float = 1.0
+    distance_scale: Constant = 1.0
     """Distance over which the coupling falls by a factor of e, in units of `positions`, > 0 [C]."""
-    cycle: float = 10.0
+    cycle: Constant = 10.0
     """Length tau_cycle of a plasticity cycle in seconds, > 0 [P: the cycle; C: its length]."""
-    duty: float = 0.5
+    duty: Annotated[float, Range(most=1, above=0)] = 0.5
     """Fraction of each cycle during which the drive is on, no unit, > 0 and <= 1 [C]."""
-    amplitude: float = 1.0
+    amplitude: Strength = 1.0
     """Drive b of every neuron while it is on, no unit, >= 0 [C]."""
-    input_short: float = 0.0
+    input_short: Annotated[float, Range(-1e6, 1e6)] = 0.0
     """Input d to every short-term process, no unit, finite [K: the term; C: its value]."""
-    num_pre: int = 3
+    num_pre: Neurons = 3
     """Number of presynaptic neurons, >= 1 [P]."""
-    num_post: int = 3
+    num_post: Neurons = 3
     """Number of postsynaptic neurons, >= 1 [P]."""
-    theta: str = "tanh"
-    """Function theta of neurons' activity that drives synapses, a name in `NONLINEARITIES` [C].
-    The names are tanh, rectified_tanh, rectified_hyperbola, relu and linear."""
-    phi: str = "tanh"
-    """Function phi from presynaptic activity to output, a name in `NONLINEARITIES` [C]."""
-    psi: str = "tanh"
-    """Function psi of the short-term process that drives synapses, a name in `NONLINEARITIES` [C].
+    theta: Function = "tanh"
+    """Function theta of neurons' activity that drives synapses [C]: tanh, rectified_tanh,
+    rectified_hyperbola, relu or linear."""
+    phi: Function = "tanh"
+    """Function phi from presynaptic activity to output, one of those of theta [C]."""
+    psi: Function = "tanh"
+    """Function psi of the short-term process that drives synapses, one of those of theta [C].
     It drives the process's own synapse, and through T the short-term processes of all synapses."""
-    g: str = "tanh"
-    """Function g from a synapse to its weight, a name in `NONLINEARITIES` [C]."""
-    kappa: str = "rectified_tanh"
-    """Function kappa of the synapse that drives both processes, a name in `NONLINEARITIES` [C]."""
+    g: Function = "tanh"
+    """Function g from a synapse to its weight, one of those of theta [C]."""
+    kappa: Function = "rectified_tanh"
+    """Function kappa of the synapse that drives both processes, one of those of theta [C]."""
     positions: tuple[Position, ...] | None = None
     """Position of each synapse, in any dimension; null means the grid points (i, j) [C]. The unit
     is arbitrary. The order is (0, 0), (0, 1) ..., row by row of presynaptic neurons."""
 
     def __post_init__(self) -> None:
-        for name in NUMBER_FIELDS:
-            object.__setattr__(self, name, self._number(name))
-        for name in COUNT_FIELDS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, not {value!r}")
-            object.__setattr__(self, name, int(value))
-        for name in FUNCTION_FIELDS:
-            try:
-                NONLINEARITIES[getattr(self, name)]
-            except UserError as error:
-                raise UserError(f"{name}: {error}") from None
+        check_values(self, MacroModel)
+        if self.num_synapses > MOST_SYNAPSES:
+            raise UserError(
+                f"num_pre {self.num_pre} x num_post {self.num_post} are {self.num_synapses:,} synapses; "
+                f"at most {MOST_SYNAPSES:,} can be simulated"
+            )
         if self.positions is not None:
             object.__setattr__(self, "positions", self._points())
         self._check_latch()
-
-    def _number(self, name: str) -> float:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
-            raise UserError(f"{name} must be a finite number, not {value!r}")
-        if name in POSITIVE_FIELDS and value <= 0:
-            raise UserError(f"{name} must be above 0, not {value!r}")
-        if name in NON_NEGATIVE_FIELDS and value < 0:
-            raise UserError(f"{name} must be at least 0, not {value!r}")
-        if name == "duty" and not 0 < value <= 1:
-            raise UserError(f"duty must be above 0 and at most 1, not {value!r}")
-        return float(value)
 
     def _points(self) -> tuple[Position, ...]:
         try:
@@ -290,3 +261,7 @@ class MacroModel:
     def simulate(self, cycles: int = 16, drive: DriveLike = None, **options: Any) -> Simulation:
         """Return the traces over some cycles, as `rmaat.astrocyte.simulate.simulate` does."""
         return simulate(self, cycles, drive, **options)
+
+
+NUMBER_FIELDS = tuple(name for name, kind in kinds(MacroModel).items() if allows(kind, float))
+"""The real-valued fields, which a sweep may vary."""

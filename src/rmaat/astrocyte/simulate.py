@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from rmaat.astrocyte.drive import DriveLike, Piece, pieces
 from rmaat.astrocyte.nonlinearity import NONLINEARITIES, Array
 from rmaat.errors import UserError
+from rmaat.values import Range, checked
 
 if TYPE_CHECKING:
     from rmaat.astrocyte.model import MacroModel
@@ -208,8 +208,7 @@ def simulate(
             1, tolerances out of range, and a solution that diverges.
     """
     for name, count in (("cycles", cycles), ("samples_per_cycle", samples_per_cycle)):
-        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, not {count!r}")
+        checked(name, count, Annotated[int, Range(1, 100_000)])
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if not 0 < tolerance < 1:
             raise UserError(f"{name} must be above 0 and below 1, not {tolerance!r}")

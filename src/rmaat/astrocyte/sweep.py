@@ -14,6 +14,8 @@ from rmaat.astrocyte.model import NUMBER_FIELDS, LatchWarning, MacroModel
 from rmaat.astrocyte.nonlinearity import Array
 from rmaat.errors import UserError, did_you_mean
 
+MOST_POINTS = 10_000
+
 
 @dataclass(frozen=True)
 class SweepPoint:
@@ -42,8 +44,8 @@ def parse_sweep(text: str) -> tuple[str, Array]:
         first, last, number = float(start), float(stop), int(count)
     except ValueError:
         raise UserError(message) from None
-    if number < 1 or not np.isfinite([first, last]).all():
-        raise UserError(f"{message}; start and stop must be finite, and count at least 1")
+    if not 1 <= number <= MOST_POINTS or not np.isfinite([first, last]).all():
+        raise UserError(f"{message}; start and stop must be finite, and count at least 1 and at most {MOST_POINTS:,}")
     return name, np.linspace(first, last, number)
 
 

@@ -6,11 +6,10 @@ attention of another package needs an `Attention` named by an entry point of the
 """
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
-from rmaat.errors import UserError
-from rmaat.ranges import at_least, odd, positive
 from rmaat.registry import Registry
+from rmaat.values import OddWidth, Range, Width
 
 GROUP = "rmaat.attention"
 """The entry point group through which other packages add attentions."""
@@ -18,10 +17,10 @@ GROUP = "rmaat.attention"
 
 @dataclass(kw_only=True)
 class MixerSettings:
-    """The settings of one token mixer; this one has none."""
+    """The settings of one token mixer; this one has none.
 
-    def check_attention(self) -> None:
-        """Raise `UserError` for a value out of its range."""
+    Ranges are those within which float32 gives finite losses and gradients.
+    """
 
 
 @dataclass(kw_only=True)
@@ -42,25 +41,13 @@ class AstroSettings(MixerSettings):
         presynaptic_plasticity: divide by the calcium response C [P].
     """
 
-    calcium_exponent: float = 0.25
-    hebbian_scale: float | Literal["auto"] | None = "auto"
-    position_decay: float = 0.1
-    basis_stride: int = 1
+    calcium_exponent: Annotated[float, Range(most=4, above=0)] = 0.25
+    hebbian_scale: Annotated[float, Range(1e-6, 1e9)] | Literal["auto"] | None = "auto"
+    position_decay: Annotated[float, Range(0, 1e6)] = 0.1
+    basis_stride: Width = 1
     hebbian_astro: bool = True
     hebbian_sigmoid: bool = False
     presynaptic_plasticity: bool = True
-
-    def check_attention(self) -> None:
-        """Raise `UserError` for a value out of its range."""
-        positive("calcium_exponent", self.calcium_exponent)
-        if isinstance(self.hebbian_scale, str):
-            if self.hebbian_scale != "auto":
-                raise UserError(f"hebbian_scale must be a number, 'auto' or null, not '{self.hebbian_scale}'")
-        elif self.hebbian_scale is not None:
-            positive("hebbian_scale", self.hebbian_scale)
-        if not self.position_decay >= 0:
-            raise UserError(f"position_decay must be >= 0, not {self.position_decay}")
-        at_least("basis_stride", self.basis_stride, 1)
 
 
 @dataclass(kw_only=True)
@@ -72,13 +59,8 @@ class NystromformerSettings(MixerSettings):
         conv_kernel_size: nystromformer: positions that the convolution of values spans, odd.
     """
 
-    num_landmarks: int = 64
-    conv_kernel_size: int = 33
-
-    def check_attention(self) -> None:
-        """Raise `UserError` for a value out of its range."""
-        at_least("num_landmarks", self.num_landmarks, 1)
-        odd("conv_kernel_size", self.conv_kernel_size)
+    num_landmarks: Width = 64
+    conv_kernel_size: OddWidth = 33
 
 
 @dataclass(kw_only=True)
@@ -89,11 +71,7 @@ class LinformerSettings(MixerSettings):
         linformer_size: linformer: learned sums over positions that are attended to.
     """
 
-    linformer_size: int = 64
-
-    def check_attention(self) -> None:
-        """Raise `UserError` for a value out of its range."""
-        at_least("linformer_size", self.linformer_size, 1)
+    linformer_size: Width = 64
 
 
 @dataclass(kw_only=True)
@@ -104,12 +82,7 @@ class PerformerSettings(MixerSettings):
         num_random_features: performer: random features; null means m ln m for heads of width m.
     """
 
-    num_random_features: int | None = None
-
-    def check_attention(self) -> None:
-        """Raise `UserError` for a value out of its range."""
-        if self.num_random_features is not None:
-            at_least("num_random_features", self.num_random_features, 1)
+    num_random_features: Width | None = None
 
 
 @dataclass(kw_only=True)
@@ -120,11 +93,7 @@ class VlaSettings(MixerSettings):
         ridge_penalty: vla: lambda of the least squares [C].
     """
 
-    ridge_penalty: float = 1.0
-
-    def check_attention(self) -> None:
-        """Raise `UserError` for a value out of its range."""
-        positive("ridge_penalty", self.ridge_penalty)
+    ridge_penalty: Annotated[float, Range(1e-4, 1e9)] = 1.0
 
 
 @dataclass(kw_only=True)
@@ -135,13 +104,7 @@ class S4DSettings(MixerSettings):
         state_size: s4d: states of each feature, even.
     """
 
-    state_size: int = 64
-
-    def check_attention(self) -> None:
-        """Raise `UserError` for a value out of its range."""
-        at_least("state_size", self.state_size, 2)
-        if self.state_size % 2:
-            raise UserError(f"state_size must be even: states come in conjugate pairs; not {self.state_size}")
+    state_size: Annotated[int, Range(2, 2**16, parity="even")] = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,8 +214,3 @@ class AttentionSettings(
     S4DSettings,
 ):
     """The settings of all attentions of this package, flat."""
-
-    def check_attention(self) -> None:
-        """Raise `UserError` for a value out of its range, whatever the attention in use."""
-        for attention in BUILT_IN.values():
-            attention.settings.check_attention(self)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.cli.progress import bytes_bar, count_bar
-from rmaat.errors import UserError
+from rmaat.errors import UserError, printable
 from rmaat.tasks import TASKS, Task, data_folder, load, task_of
 from rmaat.tasks.base import Counts, GeneratedTask
 from rmaat.tasks.options import TaskOptions
+from rmaat.terminal import console
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -66,9 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Generate, download or check the data, then print its files and number of examples."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    output = console()
     task = task_of(arguments.task, TaskOptions.of(arguments))
     data_dir = data_folder(arguments.data_dir)
     if arguments.seed is not None and arguments.seed < 0:
@@ -83,7 +82,7 @@ def run(arguments: Namespace) -> None:
     has_settings = arguments.overwrite or any(x is not None for x in (arguments.seed, *counts))
     generated = False
     if arguments.download:
-        _download(console, task, data_dir, arguments.url)
+        _download(output, task, data_dir, arguments.url)
     elif isinstance(task, GeneratedTask):
         if has_settings or not task.is_there(data_dir):
             pairs = zip(counts, task.info.sizes, strict=True)
@@ -96,10 +95,10 @@ def run(arguments: Namespace) -> None:
     # Read all examples before printing anything, because existing files may be damaged.
     dataset = load(task, data_dir, seed, bar=count_bar)
     examples = " / ".join(f"{len(part):,}" for part in dataset.values())
-    console.print(f"{task.info.name}: {examples} examples{_origin(task, data_dir, generated)}")
-    _report_files(console, task.sources(data_dir), data_dir)
+    output.print(f"{task.info.name}: {examples} examples{_origin(task, data_dir, generated)}")
+    _report_files(output, task.sources(data_dir), data_dir)
     if arguments.show:
-        _show(console, task, data_dir, dataset, arguments.show)
+        _show(output, task, data_dir, dataset, arguments.show)
 
 
 def _origin(task: Task, data_dir: Path, generated: bool) -> str:
@@ -125,44 +124,44 @@ def _check_undamaged(task: GeneratedTask, data_dir: Path) -> None:
     check_undamaged(task, data_dir, count_bar)
 
 
-def _download(console: Console, task: Task, data_dir: Path, url: str | None) -> None:
+def _download(output: Console, task: Task, data_dir: Path, url: str | None) -> None:
     from rmaat.tasks.download import fetch
 
     if task.download is None:
         raise UserError(f"{task.info.name} has no published archive; its data: {task.info.source}")
     folder = fetch(task.download, data_dir, bytes_bar, url)
-    console.print(f"{task.info.name}: downloaded and unpacked into {folder}")
+    output.print(f"{task.info.name}: downloaded and unpacked into {folder}")
 
 
-def _report_files(console: Console, sources: tuple[Path, ...], data_dir: Path) -> None:
+def _report_files(output: Console, sources: tuple[Path, ...], data_dir: Path) -> None:
     from rmaat.tasks.cache import cache_folder
     from rmaat.tasks.checksums import combined_checksum, remembered_checksums
 
     checksums = remembered_checksums(sources, cache_folder(data_dir), count_bar)
     if len(sources) > MOST_FILES_LISTED:
         total, combined = sum(path.stat().st_size for path in sources), combined_checksum(checksums)
-        console.print(f"{sources[0]} and {len(sources) - 1:,} more  {total:,} bytes  sha256 of all {combined}")
+        output.print(f"{sources[0]} and {len(sources) - 1:,} more  {total:,} bytes  sha256 of all {combined}")
         return
     for path, checksum in zip(sources, checksums, strict=True):
-        console.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {checksum}")
+        output.print(f"{path}  {path.stat().st_size:,} bytes  sha256 {checksum}")
 
 
-def _show(console: Console, task: Task, data_dir: Path, dataset: DatasetDict, count: int) -> None:
+def _show(output: Console, task: Task, data_dir: Path, dataset: DatasetDict, count: int) -> None:
     from rmaat.tasks.statistics import dataset_statistics, print_statistics
 
-    print_statistics(dataset_statistics(dataset), console)
+    print_statistics(dataset_statistics(dataset), output)
     examples = dataset["train"].select(range(min(count, len(dataset["train"])))).with_format("numpy")[:]
-    labels = [task.info.label_names[label] for label in examples["labels"]]
+    labels = [printable(task.info.label_names[label]) for label in examples["labels"]]
     if task.info.image_shape is not None:
         from rmaat.tasks.cache import cache_folder
         from rmaat.tasks.images import contact_sheet
 
         sheet = cache_folder(data_dir) / f"{task.info.name}-examples.png"
         contact_sheet([levels.reshape(task.info.image_shape) for levels in examples["input_ids"]], sheet)
-        console.print(f"{sheet}  row by row: {', '.join(labels)}")
+        output.print(f"{sheet}  row by row: {', '.join(labels)}")
         return
     for i, label in enumerate(labels):
         for column in task.info.columns:
             ids = examples[column][i]
-            text = " ".join(task.decode(ids).split())
-            console.print(f"{label}  ({len(ids):,} tokens)  {text if len(text) <= 200 else f'{text[:200]}...'}")
+            text = printable(" ".join(task.decode(ids).split()))
+            output.print(f"{label}  ({len(ids):,} tokens)  {text if len(text) <= 200 else f'{text[:200]}...'}")

@@ -11,6 +11,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import FrameType
@@ -23,6 +24,8 @@ from rmaat.errors import (
     TrainingDivergedError,
     UserError,
     did_you_mean,
+    one_line,
+    quoted,
 )
 
 VERBS = {
@@ -39,7 +42,21 @@ VERBS = {
 PURPOSE = "Train transformers on very long sequences in the memory of one short segment."
 
 FAILURE, USER_MISTAKE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
-"""Exit statuses: diverged training or failed cells, mistake of the user, Ctrl-C, closed pipe."""
+"""Exit statuses: diverged training, failed cells or an error of this program, mistake of the user,
+Ctrl-C, closed pipe."""
+
+TRACEBACK = "RMAAT_TRACEBACK"
+"""If this environment variable is not empty, errors print their tracebacks before their lines."""
+
+OUT_OF_MEMORY = "out of memory; take a smaller model, a smaller batch or shorter segments"
+
+ALLOCATION_FAILED = ("can't allocate memory", "out of memory", "Unable to allocate")
+"""Parts of the messages with which torch and numpy report that memory ran out."""
+
+NOT_WRITTEN = "a checkpoint cannot be written; the disk may be full, or its folder may be gone"
+
+UNWRITTEN = ("inline_container", "Error while serializing", "Parent directory")
+"""Parts of the messages with which torch and safetensors report that a file cannot be written."""
 
 
 class _Help(Exception):  # noqa: N818
@@ -97,19 +114,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Help as overview:
         print(overview)
         return 0 if overview.requested else USER_MISTAKE
-    except UserError as error:
-        print(f"{ERROR_PREFIX}{error}", file=sys.stderr)
-        return USER_MISTAKE
-    except TrainingDivergedError as divergence:
-        print(f"{DIVERGENCE_PREFIX}{divergence}", file=sys.stderr)
-        return FAILURE
-    except CellsFailedError as failure:
-        print(f"rmaat: {failure}", file=sys.stderr)
-        return FAILURE
     except KeyboardInterrupt:
         print("rmaat: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        status, line = _described(error)
+        print(one_line(line), file=sys.stderr)
+        return status
     return 0
+
+
+def _described(error: Exception) -> tuple[int, str]:
+    """Return the exit status and the line of an error."""
+    reason = str(error)
+    match error:
+        case UserError():
+            return USER_MISTAKE, f"{ERROR_PREFIX}{reason}"
+        case TrainingDivergedError():
+            return FAILURE, f"{DIVERGENCE_PREFIX}{reason}"
+        case CellsFailedError():
+            return FAILURE, f"rmaat: {reason}"
+        case OSError():
+            place = "" if error.filename is None else f"{quoted(str(error.filename))}: "
+            return USER_MISTAKE, f"{ERROR_PREFIX}{place}{error.strerror or reason}"
+        case MemoryError():
+            return USER_MISTAKE, f"{ERROR_PREFIX}{OUT_OF_MEMORY}"
+    if any(part in reason for part in ALLOCATION_FAILED):
+        return USER_MISTAKE, f"{ERROR_PREFIX}{OUT_OF_MEMORY}"
+    if any(part in reason for part in UNWRITTEN):
+        return USER_MISTAKE, f"{ERROR_PREFIX}{NOT_WRITTEN}"
+    kind = type(error).__name__
+    return FAILURE, f"{ERROR_PREFIX}internal error: {kind}: {reason} (set {TRACEBACK}=1 to see where)"
 
 
 def entry_point() -> NoReturn:

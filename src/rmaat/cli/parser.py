@@ -7,16 +7,14 @@ import re
 from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin
+from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.errors import UserError, did_you_mean
 from rmaat.presets import yaml_word
 from rmaat.training.config import read_settings
-from rmaat.value_errors import NUMBERS, TEXT, WrongValue, allowed_values, wrong_value
+from rmaat.values import allows, flag_mistake
 
 
 class Parser(ArgumentParser):
@@ -24,8 +22,6 @@ class Parser(ArgumentParser):
 
     _fill_defaults = True
     _sections: dict[str, Sequence[str]] = {}  # noqa: RUF012 - replaced, never changed
-    _file: tuple[Path, dict[str, Any]] | None = None
-    """Path and settings of the config file during its parsing, else None."""
 
     def show_sections(self, sections: Mapping[str, Sequence[str]]) -> None:
         """List the flags of the help under headings.
@@ -59,7 +55,7 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `UserError` with a message for users.
 
-        For a value of the wrong type, it names the value, its place and the allowed values. For a
+        For a value of the wrong type, it names the flag, the value and the allowed values. For a
         missing argument, it describes the argument. Otherwise it is jsonargparse's message.
         """
         line = " ".join(str(message).split())
@@ -67,22 +63,10 @@ class Parser(ArgumentParser):
             keys = missing["keys"].split(", ")
             descriptions = [_description(action) for action in self._actions if action.dest in keys]
             raise UserError(f"{self.prog} needs {', and '.join(descriptions)}")
-        wrong = wrong_value(line, self._actions)
-        if wrong is None:
-            raise UserError(line)
-        self._refuse(wrong)
-
-    def _refuse(self, wrong: WrongValue) -> NoReturn:
-        key = wrong.key
-        if self._file is None:
-            raise UserError(f"--{wrong}")
-        path, settings = self._file
-        value = settings[key]
-        kind = f"the {NUMBERS[type(value)]} " if type(value) in NUMBERS else ""
-        # YAML reads an unquoted 2 as a number, so show the quotes if text is allowed.
-        needs_quotes = TEXT in wrong.allowed and not isinstance(value, list | dict | None)
-        example = f", as in {key}: '{yaml_word(value)}'" if needs_quotes else ""
-        raise UserError(f"'{path}': {key} is {kind}{yaml_word(value)}; {wrong.must_be}{example}")
+        if choice := _CHOICE.fullmatch(line):
+            known = next(action.choices for action in self._actions if action.dest == choice["name"])
+            raise UserError(f"{self.prog} has no '{choice['value']}'; {did_you_mean(choice['value'], known)}")
+        raise UserError(flag_mistake(line, self._actions, "--") or line)
 
     def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:
         """Parse the words after checking the names of their flags.
@@ -105,7 +89,7 @@ class Parser(ArgumentParser):
             name, _, value = word.partition("=")
             # Only the entries of a dictionary have dotted names.
             whole = options.get(name.split(".")[0])
-            if name not in options and not (whole and dict in _types(whole)):
+            if name not in options and not (whole and _allows(whole, dict)):
                 raise UserError(f"{self.prog} has no option '{name}'; {did_you_mean(name, options)}")
             following = words[place + 1] if place + 1 < len(words) else "--"
             if name == "--config":
@@ -115,25 +99,16 @@ class Parser(ArgumentParser):
                 if not file_name:
                     raise UserError("--config needs the path of a YAML file, such as the run.yaml of a run")
                 path = Path(file_name)
-            elif not value and following.startswith("--") and name in options and _is_flag(options[name]):
+            elif not value and following.startswith("--") and name in options and _allows(options[name], bool):
                 completed.append("true")
-        parsed = super().parse_args(completed, **{"defaults": self._fill_defaults, **kwargs})
+        try:
+            parsed = super().parse_args(completed, **{"defaults": self._fill_defaults, **kwargs})
+        except (OverflowError, RecursionError) as error:
+            # jsonargparse converts 1 with 400 zeros to `float`, and reads a thousand brackets.
+            raise UserError(f"{max(completed, key=len)} cannot be read: {error}") from error
         if path is not None:
-            parsed["config_settings"] = self._parse_file(path)
+            parsed["config_settings"] = read_settings(path)
         return parsed
-
-    def _parse_file(self, path: Path) -> dict[str, Any]:
-        """Return the settings of a config file after converting each to its type."""
-        settings = read_settings(path)
-        self._file = path, settings
-        for action in self._actions:
-            # jsonargparse accepts null for every type, so check it here.
-            allowed = allowed_values(action)
-            if allowed and "null" not in allowed and settings.get(action.dest, "") is None:
-                self._refuse(WrongValue(action.dest, "None", allowed))
-        typed = self.parse_string(yaml.safe_dump(settings), defaults=False) if settings else Namespace()
-        self._file = None
-        return {name: typed[name] for name in settings}
 
 
 HELP_COLUMN = 32
@@ -158,6 +133,9 @@ def _help_line(name: str, action: Any) -> str:
 _MISSING = re.compile("the following arguments are required: (?P<keys>.+)")
 """jsonargparse's message about missing arguments."""
 
+_CHOICE = re.compile("argument (?P<name>[^:]+): invalid choice: '(?P<value>.*)' \\(choose from .*\\)")
+"""jsonargparse's message about a word that is not among an argument's choices."""
+
 
 def _description(action: Any) -> str:
     """Return the name of a required argument with its help or its choices."""
@@ -168,13 +146,6 @@ def _description(action: Any) -> str:
     return f"its {action.dest}, {action.help}"
 
 
-def _is_flag(action: Any) -> bool:
-    """Whether the action may be true or false."""
-    return bool in _types(action)
-
-
-def _types(action: Any) -> set[Any]:
-    """Return the types that an action's value may have, without their parameters."""
-    kind = getattr(action, "_typehint", None)
-    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return {get_origin(member) or member for member in members}
+def _allows(action: Any, kind: type) -> bool:
+    """Whether the action's value may be of a type."""
+    return allows(getattr(action, "_typehint", None), kind)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rmaat.errors import UserError
+from rmaat.errors import UserError, printable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> None:
             prediction = predict(finished, [read(name) for name in example])
         except UserError as error:
             raise UserError(f"{title}: {error}") from error
-        print(f"{title}\t{prediction.label}\t{prediction.probability:.4f}")
+        print(f"{printable(title)}\t{printable(prediction.label)}\t{prediction.probability:.4f}")
 
 
 def _read_text(name: str) -> str:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rmaat.terminal import console
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn
 
@@ -50,7 +51,7 @@ def named_bar(total: int) -> Iterator[Callable[[str], None]]:
     """
     from rich.progress import MofNCompleteColumn
 
-    if not _console().is_terminal:
+    if not console(stderr=True).is_terminal:
         lines = _PieceLines()
         try:
             yield lines.begin
@@ -85,16 +86,10 @@ class _PieceLines:
             self._started = None
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
 def _progress(amount: ProgressColumn) -> RichProgress:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()
-    console = _console()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeRemainingColumn()
+    output = console(stderr=True)
     # Disable rich if the output is no terminal, because it would still print an empty line.
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=output, transient=True, disable=not output.is_terminal)

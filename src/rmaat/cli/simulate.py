@@ -9,7 +9,7 @@ import sys
 import warnings
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
@@ -17,6 +17,8 @@ from rmaat.astrocyte.model import LatchWarning, MacroModel
 from rmaat.cli.folders import writable_folder
 from rmaat.cli.progress import count_bar
 from rmaat.errors import UserError
+from rmaat.terminal import console
+from rmaat.values import Range, checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,8 +83,7 @@ def run(arguments: Namespace) -> None:
     for warning in model_warnings:
         print(f"rmaat: warning: {warning.message}", file=sys.stderr)
     sweep = parse_sweep(arguments.sweep) if arguments.sweep else None
-    if arguments.sweep_segments < 1:
-        raise UserError(f"--sweep_segments must be at least 1, not {arguments.sweep_segments}")
+    checked("--sweep_segments", arguments.sweep_segments, Annotated[int, Range(1, 100_000)])
     folder = writable_folder(Path(arguments.output))
 
     def save(name: str, figure: "Figure") -> None:
@@ -134,7 +135,6 @@ def _sweep_points(model: MacroModel, name: str, values: "Array") -> "list[SweepP
 
 
 def _summarise(model: MacroModel, increments: "Increments", folder: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from rmaat.astrocyte import figures, retention_factors
@@ -148,7 +148,7 @@ def _summarise(model: MacroModel, increments: "Increments", folder: Path) -> Non
     for index, gain in enumerate(increments.log(rows)):
         cells = [f"{factors[index]:.4f}" if index < len(factors) else "" for factors in columns.values()]
         table.add_row(str(index + 1), f"{math.exp(gain):.3e}", *cells)
-    console = Console()
-    console.print(table)
-    console.print(f"c = {model.decay_per_cycle:.4g}; coupling {model.coupling:g}, bound {model.coupling_bound:.4g}")
-    console.print(f"written to {folder}")
+    output = console()
+    output.print(table)
+    output.print(f"c = {model.decay_per_cycle:.4g}; coupling {model.coupling:g}, bound {model.coupling_bound:.4g}")
+    output.print(f"written to {folder}")

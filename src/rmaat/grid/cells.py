@@ -20,7 +20,7 @@ from rmaat.presets import MODELS, resolve
 from rmaat.tasks import TASKS
 from rmaat.training.config import RunConfig, check_key
 from rmaat.training.data import RunData
-from rmaat.value_errors import wrong_value
+from rmaat.values import flag_mistake
 
 GRAMMAR = re.compile(r"(?P<model>[^\[\]]+)(?:\[(?P<changes>[^\[\]]+)\])?")
 
@@ -33,6 +33,8 @@ WITHOUT_EFFECT = PLACES | {"wandb", "wandb_run_name"}
 
 REFERENCE = "rmaat"
 """The model whose number of parameters the others match by their feed-forward width."""
+
+MOST_SEEDS = 1000
 
 CELLS = "cells"
 """The folder of all cells within the grid's."""
@@ -97,7 +99,7 @@ def _typed(pairs: Mapping[str, str], text: str) -> dict[str, Any]:
         parsed = parser.parse_args([f"--{key}={value}" for key, value in pairs.items()])
     except Exception as error:
         message = " ".join(str(error).split())
-        raise UserError(f"'{text}': {wrong_value(message, parser._actions) or message}") from error
+        raise UserError(f"'{text}': {flag_mistake(message, parser._actions) or message}") from error
     return {key: getattr(parsed, key) for key in pairs}
 
 
@@ -178,6 +180,8 @@ def make_cells(
         if count < 1:
             message = f"a grid with nothing in it: --{name} asks for none; give at least one"
             raise UserError(message)
+    if seeds > MOST_SEEDS:
+        raise UserError(f"--seeds must be at most {MOST_SEEDS:,}, not {seeds:,}")
     if max_steps is not None and max_steps < 1:
         raise UserError(f"--max_steps must be >= 1, not {max_steps}")
     for task in tasks:

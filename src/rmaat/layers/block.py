@@ -4,7 +4,6 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from rmaat.attention.base import build_mixer
-from rmaat.errors import UserError, did_you_mean
 from rmaat.layers.dropout import apply_dropout
 from rmaat.settings import ModelSettings
 
@@ -27,8 +26,6 @@ class EncoderBlock(nn.Module):
         self.expand = nn.Linear(width, settings.intermediate_size)
         self.contract = nn.Linear(settings.intermediate_size, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=settings.layer_norm_eps)
-        if settings.hidden_act not in ACT2FN:
-            raise UserError(f"unknown hidden_act '{settings.hidden_act}'; {did_you_mean(settings.hidden_act, ACT2FN)}")
         self.activation = ACT2FN[settings.hidden_act]
         self.norm_first = settings.norm_first
         self.drop = settings.hidden_dropout_prob

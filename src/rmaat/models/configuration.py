@@ -1,12 +1,14 @@
 """`RmaatConfig`, the configuration that Hugging Face stores with a model."""
 
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 from rmaat.errors import UserError, did_you_mean
 from rmaat.settings import ModelSettings, without_retired
+from rmaat.values import Range, checked
 
 TRANSFORMERS_KEYS = frozenset(
     {"model_type", "name_or_path", "num_labels", "torch_dtype", "transformers_version", "use_cache"}
@@ -15,6 +17,10 @@ TRANSFORMERS_KEYS = frozenset(
 
 The Trainer of transformers writes use_cache into every config.
 """
+
+
+VocabSize = Annotated[int, Range(1, 2**24)]
+NumLabels = Annotated[int, Range(2, 2**20)]
 
 
 class RmaatConfig(ModelSettings, PreTrainedConfig):
@@ -35,7 +41,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
     model_type = "rmaat"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["memory", "readout", "associations"]
 
-    vocab_size: int = 256
+    vocab_size: VocabSize = 256
 
     def __post_init__(self, **kwargs: Any) -> None:
         known = {f.name for f in fields(type(self))} | TRANSFORMERS_KEYS
@@ -43,12 +49,22 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
         for key in kwargs:
             if key not in known and not key.startswith("_") and not hasattr(type(self), key):
                 raise UserError(f"RmaatConfig has no setting '{key}'; {did_you_mean(key, known)}")
-        super().__post_init__(**kwargs)
-        if self.vocab_size < 1:
-            raise UserError(f"vocab_size must be >= 1, not {self.vocab_size}")
-        if self.num_labels is None or self.num_labels < 2:
-            raise UserError(f"num_labels must be >= 2, not {self.num_labels}")
+        # transformers makes a name for each label, so check their number first.
+        if kwargs.get("num_labels") is not None:
+            checked("num_labels", kwargs["num_labels"], NumLabels)
+        try:
+            super().__post_init__(**kwargs)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"a setting that transformers adds, such as id2label, has a wrong value: {error}"
+            ) from error
+        for name in self.id2label.values():
+            checked("a name in id2label", name, str)
+        checked("vocab_size", self.vocab_size, VocabSize)
+        checked("num_labels", self.num_labels, NumLabels)
         self.check_model()
+        if self.hidden_act not in ACT2FN:
+            raise UserError(f"unknown hidden_act '{self.hidden_act}'; {did_you_mean(self.hidden_act, ACT2FN)}")
         # Store every parameter of the macro model, because a later version may have other defaults
         # and a checkpoint must keep its retention factors.
         self.macro_model = self.astrocyte.to_dict()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,26 +27,13 @@ from rmaat.tasks.base import (
     token_dtype,
 )
 from rmaat.tasks.npz import read_arrays
+from rmaat.tasks.options import MemoryOptions
+from rmaat.values import LARGEST_INT, checked, kinds
 
 DRAWN_TOKENS = 2**22
 """Tokens drawn at a time.
 
 Another number gives other data from the same seed, so it needs a new `generator_version`."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """Default and allowed range of a setting whose values are whole numbers."""
-
-    default: int
-    least: int
-    most: int | None = None
-
-    def check(self, name: str, value: int) -> None:
-        """Raise `UserError` unless the value is allowed."""
-        if type(value) is not int or value < self.least or (self.most is not None and value > self.most):
-            allowed = f">= {self.least}" if self.most is None else f"from {self.least} to {self.most}"
-            raise UserError(f"{name} must be a whole number {allowed}, not {value!r}")
 
 
 class MemoryTask(GeneratedTask):
@@ -62,18 +48,22 @@ class MemoryTask(GeneratedTask):
     """
 
     name: ClassVar[str]
-    available: ClassVar[Mapping[str, Option]]
-    """The task's settings, names as in `rmaat.tasks.options.MemoryOptions`."""
+    available: ClassVar[Mapping[str, int]]
+    """Defaults of the task's settings, names and ranges as in `rmaat.tasks.options.MemoryOptions`."""
     file_names = tuple(f"{split}.npz" for split in SPLITS)
     generator_version = 1
 
     def __init__(self, options: Mapping[str, int] | None = None) -> None:
         """Raise `UserError` for a setting out of its range."""
         self.option_names = tuple(self.available)
-        self.options = {name: option.default for name, option in self.available.items()} | dict(options or {})
+        self.options = {**self.available, **(options or {})}
         for name, value in self.options.items():
-            self.available[name].check(name, value)
+            checked(name, value, kinds(MemoryOptions)[name])
         self.info = self.describe()
+        if self.info.max_seq_len > LARGEST_INT:
+            raise UserError(
+                f"these settings make examples of {self.info.max_seq_len:,} tokens; at most {LARGEST_INT:,}"
+            )
         self.bytes_per_example = self.info.max_seq_len * token_dtype(self.info.vocab_size).itemsize + 6
 
     @abstractmethod
@@ -120,9 +110,7 @@ class MemoryTask(GeneratedTask):
         return " ".join([f"rmaat data {self.name}", *(f"--{name} {value}" for name, value in self._changed().items())])
 
     def _changed(self) -> dict[str, int]:
-        return {
-            name: self.options[name] for name, option in self.available.items() if self.options[name] != option.default
-        }
+        return {name: self.options[name] for name, default in self.available.items() if self.options[name] != default}
 
     def with_options(self, options: Mapping[str, Any]) -> MemoryTask:
         """Return the variant of the task with these settings.

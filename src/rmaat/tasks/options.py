@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Annotated, Self
+
+from rmaat.values import Range
+
+Size = Annotated[int, Range(1, 2**20)]
 
 
 @dataclass(kw_only=True)
@@ -53,15 +57,15 @@ class MemoryOptions:
         story_facts: stories: facts that the answer needs, 1 or 2 (1).
     """
 
-    pairs: int | None = None
-    key_size: int | None = None
-    value_size: int | None = None
-    filler: int | None = None
-    distance: int | None = None
-    symbol_segments: int | None = None
-    segment_tokens: int | None = None
-    story_tokens: int | None = None
-    story_facts: int | None = None
+    pairs: Size | None = None
+    key_size: Annotated[int, Range(1, 8)] | None = None
+    value_size: Annotated[int, Range(1, 3)] | None = None
+    filler: Annotated[int, Range(0, 2**20)] | None = None
+    distance: Annotated[int, Range(0, 2**20)] | None = None
+    symbol_segments: Size | None = None
+    segment_tokens: Size | None = None
+    story_tokens: Size | None = None
+    story_facts: Annotated[int, Range(1, 2)] | None = None
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rmaat.errors import UserError
 from rmaat.tasks.base import TaskInfo
-from rmaat.tasks.memory import LetterTask, Option
+from rmaat.tasks.memory import LetterTask
 
 ORDINARY, MARKED = "abcdefghijklmnop", "01234567"
 
@@ -30,9 +30,9 @@ class Recall(LetterTask):
     letters = ORDINARY + MARKED
     allowed = "a-p and 0-7"
     available: ClassVar = {
-        "distance": Option(15, least=0),
-        "segment_tokens": Option(32, least=1),
-        "symbol_segments": Option(1, least=1),
+        "distance": 15,
+        "segment_tokens": 32,
+        "symbol_segments": 1,
     }
 
     def describe(self) -> TaskInfo:

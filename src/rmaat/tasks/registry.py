@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rmaat.errors import UserError
 from rmaat.registry import Registry
 from rmaat.tasks.base import Task
+from rmaat.values import check_values
 
 if TYPE_CHECKING:
     from rmaat.tasks.options import FilesOptions, MemoryOptions
@@ -45,6 +46,8 @@ def task_of(name: str, options: FilesOptions | MemoryOptions | None = None) -> T
         UserError: if the name is unknown, the task lacks one of the options, or a value is not
             allowed.
     """
+    if options is not None:
+        check_values(options, type(options))
     task = TASKS[name]
     values = {key: value for key, value in asdict(options).items() if value is not None} if options else {}
     if foreign := sorted(values.keys() - set(task.option_names)):

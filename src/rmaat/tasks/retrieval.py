@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rmaat.errors import UserError
 from rmaat.tasks.base import TaskInfo
-from rmaat.tasks.memory import LetterTask, Option
+from rmaat.tasks.memory import LetterTask
 
 SYMBOLS = "abcdefghijklmnop"
 SEPARATOR, END, GENERATE = (np.uint8(len(SYMBOLS) + i) for i in range(3))
@@ -35,10 +35,10 @@ class Retrieval(LetterTask):
     letters = SYMBOLS + ":;?" + "ABCDEFGHIJKLMNOP"
     allowed = "a-p, : ; ? and A-P"
     available: ClassVar = {
-        "pairs": Option(10, least=1),
-        "key_size": Option(1, least=1, most=8),
-        "value_size": Option(1, least=1, most=3),
-        "filler": Option(0, least=0),
+        "pairs": 10,
+        "key_size": 1,
+        "value_size": 1,
+        "filler": 0,
     }
     summary: str
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rmaat.errors import printable
+
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from rich.console import Console
@@ -127,7 +129,7 @@ def print_statistics(parts: Mapping[str, PartStatistics], console: Console) -> N
         listing.add_row(*row)
     console.print(listing)
     for line in remarks(parts):
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line))
 
 
 def _class_balance(classes: Mapping[str, int]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rmaat.errors import UserError
 from rmaat.tasks.base import TaskInfo, TokenIds, token_dtype
-from rmaat.tasks.memory import MemoryTask, Option
+from rmaat.tasks.memory import MemoryTask
 
 Sentences = NDArray[np.int64]
 """Indices (S,) of sentences in the `Phrasebook`."""
@@ -361,9 +361,9 @@ class Stories(MemoryTask):
 
     name = "stories"
     available: ClassVar = {
-        "story_tokens": Option(512, least=1),
-        "story_facts": Option(1, least=1, most=2),
-        "segment_tokens": Option(64, least=1),
+        "story_tokens": 512,
+        "story_facts": 1,
+        "segment_tokens": 64,
     }
 
     def describe(self) -> TaskInfo:

@@ -7,21 +7,25 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
-from rmaat.errors import UserError, did_you_mean
+from rmaat.errors import UserError, did_you_mean, quoted
 from rmaat.presets import resolve
 from rmaat.recipes import recipe_layers
-from rmaat.settings import ModelSettings, one_of, without_retired
-from rmaat.settings_file import parse_settings
+from rmaat.settings import ModelSettings, without_retired
+from rmaat.settings_file import read_settings_file
 from rmaat.tasks.options import TaskOptions
+from rmaat.values import TEXT, Count, Length, OneOf, Range, check_values, checked, descriptions, kinds
 
 AUTO: Literal["auto"] = "auto"
 
 BEST_METRICS = ("accuracy", "loss")
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
+
+BatchSize = Annotated[int, Range(1, 2**20)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 @dataclass(kw_only=True)
@@ -80,83 +84,53 @@ class RunConfig(ModelSettings, TaskOptions):
 
     recipe: str | None = None
     model: str | None = None
-    match_parameters: int | None = None
+    match_parameters: Annotated[int, Range(1, 2**50)] | None = None
     dataset: str = "listops"
     data_dir: str | None = None
-    data_seed: int = 0
+    data_seed: Seed = 0
     output_dir: str = "runs/run"
     overwrite: bool = False
     resume: bool = False
     init_from: str | None = None
-    seed: int = 0
-    max_steps: int = 0
-    num_train_epochs: float = 1.0
-    per_device_train_batch_size: int = 32
-    per_device_eval_batch_size: int = 64
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 1e-3
-    lr_scheduler_type: str = "linear"
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
+    seed: Seed = 0
+    max_steps: Count = 0
+    num_train_epochs: Annotated[float, Range(0, 1e6)] = 1.0
+    per_device_train_batch_size: BatchSize = 32
+    per_device_eval_batch_size: BatchSize = 64
+    gradient_accumulation_steps: BatchSize = 1
+    learning_rate: Annotated[float, Range(most=10, above=0)] = 1e-3
+    lr_scheduler_type: Annotated[str, OneOf(LR_SCHEDULES)] = "linear"
+    warmup_steps: Count = 100
+    weight_decay: Annotated[float, Range(0, 100)] = 0.01
+    max_grad_norm: Annotated[float, Range(0, 1e9)] = 1.0
     bf16: bool | Literal["auto"] = False
     fp16: bool = False
     torch_compile: bool = False
-    eval_steps: int = 500
-    eval_examples: int = 0
-    test_examples: int = 0
-    logging_steps: int = 25
-    save_total_limit: int = 2
-    metric_for_best_model: str = "accuracy"
+    eval_steps: Length = 500
+    eval_examples: Count = 0
+    test_examples: Count = 0
+    logging_steps: Length = 25
+    save_total_limit: Length = 2
+    metric_for_best_model: Annotated[str, OneOf(BEST_METRICS)] = "accuracy"
     curriculum: bool = False
-    curriculum_threshold: float = 0.95
-    dataloader_num_workers: int = 0
+    curriculum_threshold: Annotated[float, Range(most=1, above=0)] = 0.95
+    dataloader_num_workers: Annotated[int, Range(0, 256)] = 0
     wandb: bool = False
     wandb_run_name: str | None = None
 
     def check(self) -> None:
         """Raise `UserError` if settings contradict each other or leave their ranges."""
+        check_values(self, RunConfig)
         resolve(asdict(self))
         self.check_model()
-        if self.match_parameters is not None and self.match_parameters < 1:
-            raise UserError(f"match_parameters must be >= 1, not {self.match_parameters}")
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be >= 1, not {getattr(self, name)}")
-        for name in ("eval_steps", "logging_steps", "save_total_limit"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be >= 1, not {getattr(self, name)}")
-        for name in (
-            "max_steps",
-            "warmup_steps",
-            "weight_decay",
-            "max_grad_norm",
-            "eval_examples",
-            "test_examples",
-            "dataloader_num_workers",
-            "seed",
-            "data_seed",
-        ):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name} must be >= 0, not {getattr(self, name)}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise UserError(f"learning_rate must be positive and finite, not {self.learning_rate}")
         if self.max_steps == 0 and not self.num_train_epochs > 0:
             raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
         if self.bf16 and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
-        if not 0 < self.curriculum_threshold <= 1:
-            raise UserError(f"curriculum_threshold must be above 0 and at most 1, not {self.curriculum_threshold}")
-        if self.seed >= 2**32:
-            raise UserError(f"seed must be below 2^32, not {self.seed}")
         if self.wandb and importlib.util.find_spec("wandb") is None:
             raise UserError("wandb: true needs the package wandb; install it with `pip install 'rmaat[wandb]'`")
-        if not self.output_dir:
-            raise UserError("output_dir must name a folder, not ''")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: one continues the run, the other deletes it")
-        one_of("metric_for_best_model", self.metric_for_best_model, BEST_METRICS)
-        one_of("lr_scheduler_type", self.lr_scheduler_type, LR_SCHEDULES)
 
     def model_settings(self) -> dict[str, Any]:
         """Return the settings of the model, for `RmaatConfig`."""
@@ -183,8 +157,10 @@ class RunConfig(ModelSettings, TaskOptions):
             layers: lowest first, such as the settings of a file and those of the command line.
 
         Raises:
-            UserError: for an unknown recipe or model, or a layer that contradicts its own model.
+            UserError: for an unknown recipe or model, a wrong value, or a layer that contradicts its
+                own model.
         """
+        layers = tuple(map(check_layer, layers))
         merged: dict[str, Any] = {}
         for layer in layers:
             merged |= layer
@@ -210,25 +186,43 @@ class RunConfig(ModelSettings, TaskOptions):
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return the keys and values of a run config file.
+    """Return the keys and values of a run config file, each value checked by itself.
 
     Raises:
-        UserError: if the file cannot be read, is not YAML, or holds an unknown key.
+        UserError: if the file cannot be read, is not YAML, or holds an unknown key, or a value of
+            another type or outside its range.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the run config '{path}': {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    settings = without_retired(parse_settings(text, f"'{path}'"), f"'{path}'")
-    for key in settings:
-        check_key(str(key), f"'{path}'")
-    return settings
+    where = quoted(str(path))
+    settings = without_retired(read_settings_file(path), where)
+    return check_layer(settings, where)
+
+
+def check_layer(settings: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return some settings of a run config, each checked by itself.
+
+    Args:
+        settings: names and values.
+        where: the file that they are from, for messages; empty for flags and Python.
+
+    Raises:
+        UserError: for an unknown name, and for a value of another type or outside its range.
+    """
+    values = {}
+    for key, value in settings.items():
+        check_key(str(key), where or "the run config")
+        try:
+            values[key] = checked(key, value, kinds(RunConfig)[key])
+        except UserError as error:
+            # YAML reads an unquoted 2 as a number, so show the quotes if text is allowed.
+            text = where and descriptions(kinds(RunConfig)[key])[0] == TEXT
+            quotes = text and not isinstance(value, str | list | dict | None)
+            example = f", as in {key}: '{quoted(value)}'" if quotes else ""
+            raise UserError(f"{where}{': ' if where else ''}{error}{example}") from error
+    return values
 
 
 def check_key(key: str, where: str) -> None:
     """Raise `UserError`, naming the nearest setting, if `key` is not a setting."""
     known = [f.name for f in fields(RunConfig)]
     if key not in known:
-        raise UserError(f"{where} has no setting '{key}'; {did_you_mean(key, known)}")
+        raise UserError(f"{where} has no setting {quoted(key)}; {did_you_mean(key, known)}")

@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
+from rmaat.models import RmaatConfig
 from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
 from rmaat.tasks import Task, TaskInfo, data_folder, load, task_of
@@ -74,6 +75,7 @@ class RunData:
 
     def _checked(self) -> "RunData":
         """Return this object; raise `UserError` if the run's settings do not suit the task."""
+        RmaatConfig(**self.model_settings())
         run, info = self.run, self.info
         if run.input_type == "values" and info.value_mean is None:
             raise UserError(

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction
@@ -22,6 +21,7 @@ from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import PartStatistics, print_statistics
+from rmaat.terminal import console
 from rmaat.training import checkpoints, run_folder
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
@@ -84,7 +84,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
             initialise(source, model)
         trainer = build_trainer(source, model, data, curriculum)
         if trainer.is_world_process_zero():
-            print_statistics(statistics, Console(stderr=True, soft_wrap=True))
+            print_statistics(statistics, console(stderr=True))
         trainer.train_from(checkpoint)
         return finish(source, trainer, data, statistics)
 

@@ -28,7 +28,7 @@ def read_config(folder: Path) -> RmaatConfig:
     """
     try:
         stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"'{folder / CONFIG}' is not JSON: {error}") from error
     kind = stored.get("model_type") if isinstance(stored, dict) else None
     if kind != RmaatConfig.model_type:

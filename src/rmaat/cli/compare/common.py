@@ -11,7 +11,8 @@ from jsonargparse import ArgumentParser, Namespace
 from rmaat.bench.methods import COMPARED, chosen
 from rmaat.bench.shape import Shape
 from rmaat.errors import UserError
-from rmaat.settings import one_of
+from rmaat.terminal import console
+from rmaat.values import OneOf
 
 if TYPE_CHECKING:
     from rmaat.bench.memory import MemoryComparison
@@ -54,7 +55,7 @@ def device_of(name: str | None) -> str:
     available = torch.cuda.is_available()
     if name is None:
         return "cuda" if available else "cpu"
-    one_of("device", name, DEVICES)
+    OneOf(DEVICES).check("device", name)
     if name == "cuda" and not available:
         raise UserError("device cuda: PyTorch sees no CUDA device here; leave out --device")
     return name
@@ -108,22 +109,21 @@ def run_comparison(comparison: MemoryComparison | SpeedComparison, output: Path,
 
 def print_tables(listings: list[Listing], remarks: list[str]) -> None:
     """Print tables, then one line per remark."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    output = console()
     # rich truncates cells to fit the terminal, which would hide numbers. Widen the console instead.
-    console.width = max(console.width, *(_width(listing) for listing in listings))
+    output.width = max(output.width, *(_width(listing) for listing in listings))
     for listing in listings:
         table = Table(title=listing.title, box=None, title_justify="left", pad_edge=False)
         for place, heading in enumerate(listing.headings):
             table.add_column(heading, justify="right" if place else "left", no_wrap=True)
         for row in listing.rows:
             table.add_row(*row)
-        console.print(table)
-        console.print()
+        output.print(table)
+        output.print()
     for remark in remarks:
-        console.print(remark)
+        output.print(remark)
 
 
 def _width(listing: Listing) -> int:
