@@ -9,12 +9,8 @@ from rmaat.grid.board import Board
 from rmaat.grid.process import LOG
 
 
-def fields(board):
-    return [list(column.cells) for column in board.table().columns]
-
-
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_field_shows_its_seeds_as_they_go_on(cells, outcome, tmp_path, terminal):
+def test_events_are_lines_and_a_terminal_has_bars(cells, outcome, tmp_path, terminal):
     console = Console(
         file=io.StringIO(),
         force_terminal=terminal,
@@ -23,19 +19,20 @@ def test_a_field_shows_its_seeds_as_they_go_on(cells, outcome, tmp_path, termina
         markup=False,
         soft_wrap=True,
     )
-    folder = cells[1].folder(tmp_path)
-    with Board(cells, tmp_path, [outcome(cells[0], test_accuracy=0.375)], console) as board:
-        assert fields(board) == [["rmaat", "rmt"], ["37.50 | ·", "· | ·"]]
-        board.started(cells[1])
-        assert fields(board)[1] == ["37.50 | ·", "starting | ·"]
-        folder.mkdir(parents=True)
+    folder = tmp_path / "cell"
+    with Board(4, 1, console) as board:
+        board.started(cells[1], folder)
+        folder.mkdir()
         (folder / LOG).write_text("\r 50%|####    | 1200/2400 [00:02<00:02]")
-        assert fields(board)[1] == ["37.50 | ·", "1,200 of 2,400 | ·"]
         board.tick()
+        board._bars.refresh()
         board.ended(outcome(cells[1], "diverged", "the loss is not finite"))
-        assert fields(board)[1] == ["37.50 | ·", "diverged | ·"]
+        board.started(cells[0], folder)
+        board.ended(outcome(cells[0], test_accuracy=0.375))
     printed = console.file.getvalue()
-    line = "[2/4] listops_short rmt seed 0: diverged: the loss is not finite, after"
-    assert ("1,200 of 2,400" in printed) == terminal
-    assert (line in printed) != terminal
-    assert ("listops_short rmt seed 0 started" in printed) != terminal
+    assert ("1200/2400" in printed) == terminal
+    assert ("all cells" in printed) == terminal
+    assert "listops_short rmt seed 0 started" in printed
+    line = "[2/4] listops_short rmt seed 0: diverged: the loss is not finite, after 0.0 min"
+    assert line in printed
+    assert "[3/4] listops_short rmaat seed 0: test accuracy 37.50%, after" in printed

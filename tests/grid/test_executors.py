@@ -21,7 +21,7 @@ class Watcher:
     def __exit__(self, *error):
         pass
 
-    def started(self, cell):
+    def started(self, cell, folder):
         self.begun.append(cell.key)
 
     def ended(self, outcome):

@@ -1,14 +1,15 @@
 """Time of a training step, and its share of the machine's matrix-product rate."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from statistics import median
 from typing import Any
 
-from rmaat.bench.comparison import Begin, Comparison, Save
+from rmaat.bench.comparison import Begin, Comparison, Row, Save
 from rmaat.bench.measure import matrix_product_rate, measure, model_operations
 from rmaat.bench.methods import METHODS
 from rmaat.errors import UserError
+from rmaat.machine.tables import Table
 
 BASES = ("full", "rmt")
 """The methods that times are relative to."""
@@ -16,47 +17,35 @@ LEAST_STEPS = 5
 """The fewest timed steps for a median."""
 
 
-@dataclass
-class SpeedRow:
-    """One method's times; None stands for figures that could not be measured.
+@dataclass(kw_only=True)
+class SpeedRow(Row):
+    """One method's times.
 
     Attributes:
-        method: its name.
-        tokens: in one step, all sequences of the batch together.
-        parameters: of the model.
-        step_seconds: of each timed step, one tuple a round.
         operations: of the matrix products of a step, nothing counted twice.
-        seconds: the median of all timed steps.
-        tokens_per_second: from that median.
+        tokens_per_second: from the median.
         share: of the matrix-product rate of the same run.
         relative_to: its seconds over those of each base.
-        failure: why there are no figures, or None.
     """
 
-    method: str
-    tokens: int
-    parameters: int | None = None
-    step_seconds: list[tuple[float, ...]] = field(default_factory=list)
     operations: int | None = None
-    seconds: float | None = None
     tokens_per_second: float | None = None
     share: float | None = None
     relative_to: dict[str, float] = field(default_factory=dict)
-    failure: str | None = None
 
 
 @dataclass(kw_only=True)
 class SpeedComparison(Comparison):
-    """A comparison of times. Methods take turns, so a slow minute of the machine affects all.
+    """A comparison of times, with a `SpeedRow` for each method whose gradients are right.
+
+    Methods take turns, so a slow minute of the machine affects all.
 
     Attributes:
         repeats: rounds. In each, every method runs once, in a process of its own on a CPU.
-        rows: one for each method whose gradients are right.
         rates: operations a second of a large matrix product, one for each round.
     """
 
     repeats: int
-    rows: list[SpeedRow] = field(default_factory=list, init=False)
     rates: list[float] = field(default_factory=list, init=False)
 
     def check(self) -> None:
@@ -93,32 +82,44 @@ class SpeedComparison(Comparison):
 
     def to_json(self) -> dict[str, Any]:
         """Return all results as they are stored."""
-        rows = [asdict(row) for row in self.rows]
-        return {**super().to_json(), "matrix_product_rates": list(self.rates), "rows": rows}
+        return {**super().to_json(), "matrix_product_rates": list(self.rates)}
 
     def _counted(self, name: str) -> SpeedRow:
         tokens = self.shape.batch * METHODS[name].tokens(self.shape)
         operations, failure = self.attempt(model_operations, name, self.shape, self.device)
-        return SpeedRow(name, tokens, operations=operations, failure=failure)
+        return SpeedRow(method=name, tokens=tokens, operations=operations, failure=failure)
 
     def _time(self, row: SpeedRow) -> None:
         arguments = (row.method, self.shape, self.device, self.warm_up, self.steps)
-        found, row.failure = self.attempt(measure, *arguments)
-        if found is not None:
-            row.parameters = found.parameters
-            row.step_seconds.append(found.step_seconds)
+        measured, row.failure = self.attempt(measure, *arguments)
+        if measured is not None:
+            row.parameters = measured.parameters
+            row.step_seconds = [*row.step_seconds, measured.step_seconds]
 
     def _summarise(self) -> None:
         """Set the medians of all rows so far, and what follows from them."""
-        rate = median(self.rates)
         for row in self.rows:
-            seconds = [] if row.failure is not None else list(chain(*row.step_seconds))
-            row.seconds = median(seconds) if seconds else None
+            failed = row.failure is not None
+            row.seconds = None if failed else median(chain(*row.step_seconds))
         bases = {row.method: row.seconds for row in self.rows if row.method in BASES}
         for row in self.rows:
             row.tokens_per_second, row.share, row.relative_to = None, None, {}
             if row.seconds is not None:
-                assert row.operations is not None
                 row.tokens_per_second = row.tokens / row.seconds
-                row.share = row.operations / row.seconds / rate
+                row.share = row.operations / row.seconds / median(self.rates)
                 row.relative_to = {name: row.seconds / base for name, base in bases.items() if base}
+
+    def tables(self) -> list[Table]:
+        """Return time, rate and share of the machine's matrix-product rate of each method."""
+        rows = []
+        for row in self.rows:
+            if row.seconds is None:
+                rows.append([row.method, row.failure, *[""] * (3 + len(BASES))])
+                continue
+            times = (f"{row.seconds:.3f}", f"{row.tokens_per_second:,.0f}")
+            ratios = (f"{row.relative_to[b]:.2f}" if b in row.relative_to else "" for b in BASES)
+            work = (f"{100 * row.share:.1f}", f"{row.parameters:,}")
+            rows.append([row.method, *times, *ratios, *work])
+        ratios = (f"time over {base}" for base in BASES)
+        headings = ("method", "s a step", "tokens/s", *ratios, "% of matmul rate", "parameters")
+        return [Table("Time of a training step, medians", headings, rows)]

@@ -52,12 +52,9 @@ class Variant:
     changes: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        changes = ",".join(f"{key}={_text(value)}" for key, value in self.changes)
+        texts = ((key, v if isinstance(v, str) else json.dumps(v)) for key, v in self.changes)
+        changes = ",".join(f"{key}={text}" for key, text in texts)
         return f"{self.model}[{changes}]" if changes else self.model
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def parse_variant(text: str) -> Variant:
@@ -99,6 +96,12 @@ def _typed(pairs: Mapping[str, str], text: str) -> dict[str, Any]:
         message = " ".join(str(error).split())
         raise UserError(f"'{text}': {wrong_value(message, parser._actions) or message}") from error
     return {key: getattr(parsed, key) for key in pairs}
+
+
+def expand(texts: Iterable[str]) -> list[Variant]:
+    """Return the variants that the texts name, groups expanded, each once; see `parse_variant`."""
+    members = [member for text in texts for member in MODEL_GROUPS.get(text, (text,))]
+    return list({str(variant): variant for variant in map(parse_variant, members)}.values())
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,7 @@ def make_cells(
     if max_steps is not None and max_steps < 1:
         raise UserError(f"--max_steps must be >= 1, not {max_steps}")
     for task in tasks:
-        if task not in TASKS:
-            raise UserError(f"unknown task '{task}'; {did_you_mean(task, TASKS.names())}")
+        TASKS[task]
         if task not in grid.tasks:
             nearest = did_you_mean(task, grid.tasks)
             raise UserError(f"the preset '{grid.name}' has no settings for {task}; {nearest}")
@@ -200,12 +202,6 @@ def make_cells(
         for seed in range(seeds)
         for cell in first_seed
     ]
-
-
-def expand(texts: Iterable[str]) -> list[Variant]:
-    """Return the variants that the texts name, groups expanded, each once; see `parse_variant`."""
-    members = [member for text in texts for member in MODEL_GROUPS.get(text, (text,))]
-    return list({str(variant): variant for variant in map(parse_variant, members)}.values())
 
 
 def _sized(task: Settings, variants: Iterable[Variant]) -> Iterator[tuple[Variant, Settings]]:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from rmaat.errors import CellsFailedError, UserError
 from rmaat.grid.board import Board
 from rmaat.grid.cells import Cell, effective
-from rmaat.grid.executors import Executor, make_executor
+from rmaat.grid.executors import Executor, LocalExecutor, RayExecutor
 from rmaat.grid.outcomes import FAILED, FINISHED, Outcome, read_outcomes
 from rmaat.grid.process import remove_checkpoints
 from rmaat.machine.locks import LockHeldError, locked
@@ -54,17 +55,18 @@ def run_grid(
         for cell in cells:
             _check_settings(cell, stored, output)
         wanted = {cell.key for cell in cells}
-        final = [outcome for outcome in stored if outcome.final and outcome.cell.key in wanted]
-        for outcome in final:
+        final = (outcome for outcome in stored if outcome.final)
+        done = {o.cell.key: o for o in final if o.cell.key in wanted}
+        for outcome in done.values():
             if outcome.status == FINISHED:
                 # The grid may have been killed before it removed them.
                 remove_checkpoints(outcome.cell.folder(output))
-        done = {outcome.cell.key: outcome for outcome in final}
         waiting = [cell for cell in cells if cell.key not in done]
         console.print(f"{len(cells)} cells, {len(done)} of them finished before")
         if waiting:
-            executor = make_executor(workers, threads, ray_address)
-            board = Board(cells, output, final, console)
+            size = workers, threads
+            executor = RayExecutor(ray_address, *size) if ray_address else LocalExecutor(*size)
+            board = Board(len(cells), len(done), console)
             outcomes = run_cells(waiting, output.resolve(), executor, board)
             done |= {outcome.cell.key: outcome for outcome in outcomes}
     return [done[cell.key] for cell in cells]
@@ -80,18 +82,19 @@ def run_cells(
 
     The running cells are stopped if anything is raised, such as by Ctrl-C.
     """
-    waiting, outcomes = deque(cells), list[Outcome]()
+    waiting, running, outcomes = deque(cells), set[Future[Outcome]](), list[Outcome]()
     try:
         with board:
-            while len(outcomes) < len(cells):
-                running = len(cells) - len(waiting) - len(outcomes)
-                for _ in range(min(executor.slots - running, len(waiting))):
+            while waiting or running:
+                for _ in range(min(executor.slots - len(running), len(waiting))):
                     cell = waiting.popleft()
-                    board.started(cell)
-                    executor.submit(cell, cell.folder(output))
-                for outcome in executor.ended(TICK_SECONDS):
-                    outcomes.append(outcome)
-                    board.ended(outcome)
+                    folder = cell.folder(output)
+                    board.started(cell, folder)
+                    running.add(executor.submit(cell, folder))
+                ended, running = wait(running, TICK_SECONDS, FIRST_COMPLETED)
+                for future in ended:
+                    outcomes.append(future.result())
+                    board.ended(outcomes[-1])
                 board.tick()
     finally:
         executor.stop()

@@ -7,26 +7,20 @@ from typing import Any
 
 from rmaat.grid.outcomes import FINISHED, Outcome
 from rmaat.grid.published import TASKS
+from rmaat.machine.tables import MISSING
 from rmaat.presets import MODELS
-
-Measure = Callable[[Mapping[str, Any]], float]
-"""A figure from the metrics of a finished cell."""
 
 BASELINE = "rmt"
 """The model by whose throughput the others' are divided."""
 
-NOTHING = "–"
-
-
-MEASURES: dict[str, Measure] = {
+MEASURES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "accuracy": lambda metrics: 100 * metrics["test_accuracy"],
     "memory": lambda metrics: metrics["training_memory_bytes"] / 1e9,
     "speed": lambda metrics: metrics["train_tokens_per_second"],
     "minutes": lambda metrics: metrics["train_seconds"] / 60,
-    "parameters": lambda metrics: metrics["num_parameters"],
 }
 """Percent of the test part; GB (10^9 bytes) at the peak of a training step; tokens per second and
-minutes in training steps; number of parameters."""
+minutes in training steps."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Spread:
         """Return mean ± deviation, each formatted by `digits`, and the numbers of seeds."""
         failed = f"{self.failed} failed" if self.failed else ""
         if self.mean is None:
-            return failed or NOTHING
+            return failed or MISSING
         deviation = "" if self.deviation is None else f" ± {self.deviation:{digits}}"
         counts = ", ".join(filter(None, (f"n={len(self.values)}", failed)))
         return f"{self.mean:{digits}}{deviation} ({counts})"
@@ -80,12 +74,16 @@ class Summary:
         tasks = {outcome.cell.task for outcome in outcomes}
         self.tasks = sorted(tasks, key=lambda task: (_place(task, TASKS), task))
 
+    def metrics(self, model: str, task: str) -> list[Mapping[str, Any]]:
+        """Return the metrics of the finished seeds of a model on a task."""
+        return [o.metrics for o in self.finished if (o.cell.model, o.cell.task) == (model, task)]
+
     def spread(self, measure: str, model: str, task: str) -> Spread:
         """Return one of `MEASURES` for a model on a task, without values if it was not run."""
-        ran = [o for o in self.outcomes if (o.cell.model, o.cell.task) == (model, task)]
-        finished = [outcome for outcome in ran if outcome.status == FINISHED]
-        values = tuple(MEASURES[measure](outcome.metrics) for outcome in finished)
-        return Spread(values, len(ran) - len(values))
+        cells = [outcome.cell for outcome in self.outcomes]
+        ran = sum((cell.model, cell.task) == (model, task) for cell in cells)
+        values = tuple(MEASURES[measure](metrics) for metrics in self.metrics(model, task))
+        return Spread(values, ran - len(values))
 
     def throughput(self, model: str, task: str) -> Spread:
         """Return tokens per second over the mean of `BASELINE`; no values if that has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from rmaat.settings import one_of
 if TYPE_CHECKING:
     from rmaat.bench.memory import MemoryComparison
     from rmaat.bench.speed import SpeedComparison
-    from rmaat.bench.tables import Listing
+    from rmaat.machine.tables import Table
 
 DEVICES = ("cpu", "cuda")
 
@@ -63,12 +64,14 @@ def device_of(name: str | None) -> str:
 def common_settings(arguments: Namespace) -> dict[str, Any]:
     """Return the settings of a `rmaat.bench.comparison.Comparison`.
 
-    If the flags name several lengths, the shape has the first one.
+    On a CPU each measurement has a fresh process. On CUDA none has: the allocator counts each
+    measurement by itself, and a new process takes 10 s. If the flags name several lengths, the
+    shape has the first one.
 
     Raises:
         UserError: for a wrong flag.
     """
-    from rmaat.bench.processes import in_fresh_process, in_this_process
+    from rmaat.machine.processes import in_fresh_process
     from rmaat.training.compiler import check_compiler
     from rmaat.training.precision import warn_of_slow_bf16
 
@@ -87,7 +90,7 @@ def common_settings(arguments: Namespace) -> dict[str, Any]:
         "methods": methods,
         "absent": absent,
         "device": device,
-        "call": in_this_process if device == "cuda" else in_fresh_process,
+        "call": in_fresh_process if device == "cpu" else operator.call,
         "warm_up": arguments.warm_up,
         "steps": arguments.steps,
     }
@@ -106,26 +109,9 @@ def run_comparison(comparison: MemoryComparison | SpeedComparison, output: Path,
     return folder
 
 
-def print_tables(listings: list[Listing], remarks: list[str]) -> None:
-    """Print tables, then one line per remark."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    # rich truncates cells to fit the terminal, which would hide numbers. Widen the console instead.
-    console.width = max(console.width, *(_width(listing) for listing in listings))
-    for listing in listings:
-        table = Table(title=listing.title, box=None, title_justify="left", pad_edge=False)
-        for place, heading in enumerate(listing.headings):
-            table.add_column(heading, justify="right" if place else "left", no_wrap=True)
-        for row in listing.rows:
-            table.add_row(*row)
-        console.print(table)
-        console.print()
+def print_tables(tables: list[Table], remarks: list[str]) -> None:
+    """Print tables as Markdown, then one line per remark."""
+    for table in tables:
+        print(f"{table.markdown()}\n")
     for remark in remarks:
-        console.print(remark)
-
-
-def _width(listing: Listing) -> int:
-    columns = zip(listing.headings, *listing.rows, strict=True)
-    return sum(2 + max(map(len, column)) for column in columns)
+        print(remark)

@@ -61,10 +61,6 @@ def run(arguments: Namespace) -> None:
     )
     folder = run_comparison(comparison, arguments.output, "memory")
     from rmaat.bench.figures import draw_memory
-    from rmaat.bench.tables import largest_listing, memory_listing, unreported
 
     draw_memory(comparison, folder / "memory.png")
-    listings = [memory_listing(comparison)]
-    if comparison.largest:
-        listings.append(largest_listing(comparison))
-    print_tables(listings, [*unreported(comparison), f"written to {folder}"])
+    print_tables(comparison.tables(), [*comparison.unreported(), f"written to {folder}"])

@@ -30,14 +30,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Time, print the table, and write speed.json (after each method and round) and speed.png."""
+    """Time, print the table, and write speed.json after each method and round."""
     settings = common_settings(arguments)
     from rmaat.bench.speed import SpeedComparison
 
     comparison = SpeedComparison(**settings, repeats=arguments.repeats)
     folder = run_comparison(comparison, arguments.output, "speed")
-    from rmaat.bench.figures import draw_speed
-    from rmaat.bench.tables import speed_listing, unreported
-
-    draw_speed(comparison, folder / "speed.png")
-    print_tables([speed_listing(comparison)], [*unreported(comparison), f"written to {folder}"])
+    print_tables(comparison.tables(), [*comparison.unreported(), f"written to {folder}"])
