@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rmaat.grid.outcomes import CELL_CONFIG, STATUS, read_outcomes
-from rmaat.grid.process import LOG, run_cell, steps_of
+from rmaat.grid.process import run_cell
 
 FAKE = f"""#!{sys.executable}
 import json, os, signal, sys
@@ -128,7 +128,6 @@ def test_a_stopped_run_is_ended_and_resumed(attempt, folder, tmp_path):
     ready = folder / "checkpoint-4" / "trainer_state.json"
     assert attempt("hangs", stopped=ready.exists).status == "begun"
     assert read_outcomes(tmp_path) == []
-    assert steps_of(folder) == (7, 40)
     assert attempt("finishes").status == "finished"
     assert attempt.calls() == [["--overwrite", "3"], ["--resume", "3"]]
 
@@ -153,9 +152,3 @@ def test_a_stopped_run_goes_on_with_data_that_has_moved(attempt, cell, folder):
     assert attempt("finishes", cell=changed(cell, data_dir="moved")).status == "finished"
     assert yaml.safe_load((folder / CELL_CONFIG).read_text())["data_dir"] == "moved"
     assert [how for how, _ in attempt.calls()] == ["--overwrite", "--resume"]
-
-
-def test_a_run_that_has_not_begun_has_no_steps(tmp_path):
-    assert steps_of(tmp_path) is None
-    (tmp_path / LOG).write_text("reading data\n")
-    assert steps_of(tmp_path) is None

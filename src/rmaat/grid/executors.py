@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import queue
 import re
 import socket
 import threading
@@ -39,11 +38,9 @@ class LocalExecutor:
     """Processes of this machine; see `local_environments`."""
 
     def __init__(self, workers: int | None, threads: int | None) -> None:
-        environments = local_environments(workers, threads)
-        self.slots = len(environments)
-        self._free: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-        for environment in environments:
-            self._free.put(environment)
+        # Each thread of the pool takes one and puts it back.
+        self._free = local_environments(workers, threads)
+        self.slots = len(self._free)
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(self.slots)
 
@@ -57,11 +54,11 @@ class LocalExecutor:
         self._pool.shutdown(cancel_futures=True)
 
     def _run(self, cell: Cell, folder: Path) -> Outcome:
-        environment = self._free.get()
+        environment = self._free.pop()
         try:
             return run_cell(cell, folder, environment, self._stop.is_set)
         finally:
-            self._free.put(environment)
+            self._free.append(environment)
 
 
 class RayExecutor:

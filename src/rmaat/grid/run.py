@@ -1,5 +1,6 @@
 """Running a grid into a folder: what is finished there is not run again."""
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -8,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 
 from rmaat.errors import CellsFailedError, UserError
-from rmaat.grid.board import Board
 from rmaat.grid.cells import Cell, effective
 from rmaat.grid.executors import Executor, LocalExecutor, RayExecutor
 from rmaat.grid.outcomes import FAILED, FINISHED, Outcome, read_outcomes
@@ -66,8 +67,7 @@ def run_grid(
         if waiting:
             size = workers, threads
             executor = RayExecutor(ray_address, *size) if ray_address else LocalExecutor(*size)
-            board = Board(len(cells), len(done), console)
-            outcomes = run_cells(waiting, output.resolve(), executor, board)
+            outcomes = run_cells(waiting, output.resolve(), executor, console, len(done))
             done |= {outcome.cell.key: outcome for outcome in outcomes}
     return [done[cell.key] for cell in cells]
 
@@ -76,29 +76,39 @@ def run_cells(
     cells: Sequence[Cell],
     output: Path,
     executor: Executor,
-    board: Board,
+    console: Console,
+    before: int = 0,
 ) -> list[Outcome]:
-    """Run cells in their order, as many at a time as the executor has slots, and show them.
+    """Run cells in their order, as many at a time as the executor has slots.
 
-    The running cells are stopped if anything is raised, such as by Ctrl-C.
+    Print a line as each begins and ends, and in a terminal a bar of all. The running cells are
+    stopped if anything is raised, such as by Ctrl-C. `before` cells of the grid have ended before.
     """
-    waiting, running, outcomes = deque(cells), set[Future[Outcome]](), list[Outcome]()
+    waiting, running, outcomes = deque(cells), dict[Future[Outcome], float](), list[Outcome]()
+    bars = Progress(console=console, disable=not console.is_terminal)
+    bar = bars.add_task("cells", completed=before, total=before + len(cells))
     try:
-        with board:
+        with bars:
             while waiting or running:
                 for _ in range(min(executor.slots - len(running), len(waiting))):
                     cell = waiting.popleft()
-                    folder = cell.folder(output)
-                    board.started(cell, folder)
-                    running.add(executor.submit(cell, folder))
-                ended, running = wait(running, TICK_SECONDS, FIRST_COMPLETED)
-                for future in ended:
+                    running[executor.submit(cell, cell.folder(output))] = time.monotonic()
+                    console.print(f"{cell} started")
+                for future in wait(running, TICK_SECONDS, FIRST_COMPLETED).done:
                     outcomes.append(future.result())
-                    board.ended(outcomes[-1])
-                board.tick()
+                    minutes = (time.monotonic() - running.pop(future)) / 60
+                    count = f"[{before + len(outcomes)}/{before + len(cells)}]"
+                    console.print(f"{count} {_line(outcomes[-1])}, after {minutes:.1f} min")
+                    bars.advance(bar)
     finally:
         executor.stop()
     return outcomes
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.status == FINISHED:
+        return f"{outcome.cell}: test accuracy {100 * outcome.metrics['test_accuracy']:.2f}%"
+    return f"{outcome.cell}: {outcome.status}: {outcome.reason}"
 
 
 @contextmanager

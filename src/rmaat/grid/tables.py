@@ -1,7 +1,6 @@
 """The tables of a grid in Markdown, each measured figure beside the published one."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from rmaat.errors import UserError
@@ -14,9 +13,21 @@ from rmaat.machine.files import write_text
 from rmaat.machine.tables import MISSING, Table
 
 TABLES, MEMORY_FIGURE, TIME_FIGURE = "tables.md", "accuracy_memory.png", "accuracy_time.png"
-
-Field = Callable[[str, str], str]
-"""(model, task) -> the content of a table's field."""
+BY_MODEL = (
+    ("Test accuracy (%)", "accuracy", ".2f", "published", ".1f", ""),
+    (
+        *("Peak memory of a training step (GB)", "memory", ".3f", "published", ".1f"),
+        "Weights, gradients, the optimiser's moments and activations; published: peak GPU memory.",
+    ),
+    (
+        *(f"Training throughput over that of `{BASELINE}`", "throughput", ".2f", "published", ".2f"),
+        "Tokens per second in training steps, compilation included, divided by the mean of "
+        f"`{BASELINE}` on the task. Cells that ran side by side on one machine shared it.",
+    ),
+    ("Tokens per second in training, and parameters", "speed", ",.0f", "parameters", ",", ""),
+)
+"""Of each table with two columns a task: the title, one of `MEASURES`, the form of its figures, the
+heading and the form of the figures beside them, a note."""
 
 
 def write_tables(folder: Path) -> tuple[str, list[Path]]:
@@ -32,8 +43,8 @@ def write_tables(folder: Path) -> tuple[str, list[Path]]:
     if not summary.outcomes:
         remedy = "give the --output of `rmaat compare accuracy`"
         raise UserError(f"'{folder}' holds no cell that has ended; {remedy}")
-    sections = ["# Models side by side", _preamble(summary)]
-    text = "\n\n".join([*sections, *(table.markdown() for table in tables(summary))]) + "\n"
+    sections = [_preamble(summary), *(table.markdown() for table in tables(summary))]
+    text = "\n\n".join(sections) + "\n"
     files = [folder / name for name in (TABLES, MEMORY_FIGURE, TIME_FIGURE)]
     try:
         write_text(files[0], text)
@@ -49,6 +60,7 @@ def _preamble(summary: Summary) -> str:
     machines = "; ".join(dict.fromkeys(of_cell["machine"] for of_cell in metrics)) or MISSING
     commits = ", ".join(dict.fromkeys(of_cell["commit"] for of_cell in metrics)) or MISSING
     return (
+        "# Models side by side\n\n"
         f"{len(metrics)} of {len(summary.outcomes)} cells finished. Mean ± standard deviation "
         "over n seeds (over n - 1); seeds that diverged or failed are counted apart and have no "
         "share in the mean. In a task's column every model has the same data and training "
@@ -61,55 +73,24 @@ def _preamble(summary: Summary) -> str:
 
 def tables(summary: Summary) -> list[Table]:
     """Return all tables."""
-
-    def parameters(model: str, task: str) -> str:
-        metrics = summary.metrics(model, task)
-        return f"{metrics[0]['num_parameters']:,}" if metrics else MISSING
-
-    def measured(measure: str, digits: str) -> Field:
-        return lambda model, task: summary.spread(measure, model, task).text(digits)
-
-    def beside(figures: published.Figures, digits: str) -> Field:
-        return lambda *key: f"{figures[key]:{digits}}" if key in figures else MISSING
-
-    def by_model(title: str, note: str, *columns: tuple[str, Field]) -> Table:
-        """Return a table with a row a model; each task has these columns: headings, fields."""
-        headings = [name.format(task) for task in summary.tasks for name, _ in columns]
-        rows = [
-            [f"`{model}`", *(field(model, task) for task in summary.tasks for _, field in columns)]
-            for model in summary.models
-        ]
-        return Table(title, ["model", *headings], rows, note)
-
-    accuracy = by_model(
-        "Test accuracy (%)",
-        "",
-        ("{}", measured("accuracy", ".2f")),
-        ("published", beside(published.ACCURACY, ".1f")),
-    )
-    memory = by_model(
-        "Peak memory of a training step (GB)",
-        "Weights, gradients, the optimiser's moments and activations; published: peak GPU memory.",
-        ("{}", measured("memory", ".3f")),
-        ("published", beside(published.MEMORY, ".1f")),
-    )
-    throughput = by_model(
-        f"Training throughput over that of `{BASELINE}`",
-        "Tokens per second in training steps, compilation included, divided by the mean of "
-        f"`{BASELINE}` on the task. Cells that ran side by side on one machine shared it.",
-        ("{}", lambda model, task: summary.throughput(model, task).text(".2f")),
-        ("published", beside(published.THROUGHPUT, ".2f")),
-    )
-    sizes = by_model(
-        "Tokens per second in training, and parameters",
-        "",
-        ("{}: tokens/s", measured("speed", ",.0f")),
-        ("parameters", parameters),
-    )
-    accuracy = replace(accuracy, rows=[*accuracy.rows, _commonest_class(summary)])
+    finished = [(outcome.cell, outcome.metrics) for outcome in summary.finished]
+    sizes = {(cell.model, cell.task): metrics["num_parameters"] for cell, metrics in finished}
+    beside = {**published.FIGURES, "speed": sizes}
+    by_model = []
+    for title, measure, digits, heading, beside_digits, note in BY_MODEL:
+        rows = []
+        for model in summary.models:
+            rows.append([f"`{model}`"])
+            for task in summary.tasks:
+                figure = beside[measure].get((model, task), None)
+                rows[-1].append(summary.spread(measure, model, task).text(digits))
+                rows[-1].append(MISSING if figure is None else f"{figure:{beside_digits}}")
+        if measure == "accuracy":
+            rows.append(_commonest_class(summary))
+        headings = [name for task in summary.tasks for name in (task, heading)]
+        by_model.append(Table(title, ["model", *headings], rows, note))
     failures = [outcome for outcome in summary.outcomes if outcome.status != FINISHED]
-    more = [_settings(summary), *([_failures(failures)] if failures else [])]
-    return [accuracy, memory, throughput, sizes, *more]
+    return [*by_model, _settings(summary), *([_failures(failures)] if failures else [])]
 
 
 def _commonest_class(summary: Summary) -> list[str]:
