@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from rmaat.bench.memory import FLOOR, MemoryComparison, MemoryRow
+from rmaat.bench.comparison import Comparison, Row
 from rmaat.bench.methods import METHODS
+from rmaat.bench.tables import FLOOR
 from rmaat.machine.files import write_figure
 
 STYLE: dict[Any, Any] = {
@@ -45,7 +46,7 @@ def mark(index: int) -> dict[str, Any]:
     return {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
 
 
-def draw_memory(comparison: MemoryComparison, path: Path) -> None:
+def draw_memory(comparison: Comparison, path: Path) -> None:
     """Write a PNG of peak memory and time against tokens, log-log, the floor as a level line."""
     rows, shape = comparison.rows, comparison.shape
     steps = [row for row in rows if row.method != FLOOR]
@@ -74,7 +75,7 @@ def draw_memory(comparison: MemoryComparison, path: Path) -> None:
             figure.legend(handles, labels, loc="outside lower left", ncols=3)
 
 
-def _lines(axes: Axes, rows: list[MemoryRow], value: Callable[[MemoryRow], float | None]) -> None:
+def _lines(axes: Axes, rows: list[Row], value: Callable[[Row], float | None]) -> None:
     for method in dict.fromkeys(row.method for row in rows):
         points = [(row.tokens, value(row)) for row in rows if row.method == method]
         x, y = zip(*points, strict=True)
