@@ -56,13 +56,13 @@ def test_what_is_no_variant_is_refused(text, said):
 
 
 @pytest.mark.parametrize("name", GRIDS.names())
-def test_every_preset_is_valid_for_all_models_and_ablations(name, tmp_path):
+def test_every_preset_is_valid_for_all_models_and_ablations(name):
     grid = GRIDS[name]
     cells = make_cells(grid, models=["models", *grid.models], seeds=1)
     assert {cell.task for cell in cells} == set(grid.tasks)
     assert {cell.model for cell in cells} >= set(MODELS.names())
     for cell in cells:
-        run = cell.run_config(tmp_path)
+        run = cell.run_config()
         assert run.dataset == cell.task
         assert run.max_steps % run.eval_steps == 0, "a run ends with an evaluation"
     make_cells(grid, models=["ablations"], seeds=1)

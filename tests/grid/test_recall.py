@@ -72,7 +72,7 @@ def trained(monkeypatch) -> list[str]:
 
     def write(cell, folder, environment, stopped):
         models.append(cell.model)
-        run = cell.run_config(folder)
+        run = replace(cell.run_config(), output_dir=str(folder))
         torch.manual_seed(cell.seed)
         config = RmaatConfig(**RunData.of(run).model_settings())
         RmaatForSequenceClassification(config).save_pretrained(folder)

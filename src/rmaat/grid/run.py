@@ -56,8 +56,7 @@ def run_grid(
         for cell in cells:
             _check_settings(cell, stored, output)
         wanted = {cell.key for cell in cells}
-        final = (outcome for outcome in stored if outcome.final)
-        done = {o.cell.key: o for o in final if o.cell.key in wanted}
+        done = {o.cell.key: o for o in stored if o.final and o.cell.key in wanted}
         for outcome in done.values():
             if outcome.status == FINISHED:
                 # The grid may have been killed before it removed them.
@@ -123,17 +122,17 @@ def claimed(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder / ".lock", wait=False))
         except LockHeldError:
-            remedy = "wait for it, or give another --output"
-            raise UserError(f"another grid is writing to '{folder}'; {remedy}") from None
+            busy = f"another grid is writing to '{folder}'"
+            raise UserError(f"{busy}; wait for it, or give another --output") from None
         except OSError as error:
-            reason = f"cannot be written: {error.strerror}"
-            raise UserError(f"--output '{folder}' {reason}; give another folder") from error
+            reason = f"--output '{folder}' cannot be written: {error.strerror}"
+            raise UserError(f"{reason}; give another folder") from error
         yield
 
 
 def _check_data(cells: Sequence[Cell]) -> None:
     for cell in {cell.task: cell for cell in cells}.values():
-        run = cell.run_config(Path())
+        run = cell.run_config()
         task_of(run.dataset, TaskOptions.of(run)).sources(data_folder(run.data_dir))
 
 
