@@ -1,6 +1,7 @@
 """Executors of this machine with cells that compute nothing, and the loop that feeds them."""
 
 import io
+import re
 import threading
 
 import pytest
@@ -11,9 +12,10 @@ from rmaat.grid.executors import LocalExecutor, available_cores, local_environme
 from rmaat.grid.run import run_cells, run_grid
 
 
-@pytest.fixture
-def console():
-    return Console(file=io.StringIO(), soft_wrap=True)
+@pytest.fixture(params=[False, True])
+def console(request):
+    """Not a terminal, and one."""
+    return Console(file=io.StringIO(), soft_wrap=True, force_terminal=request.param, color_system=None)
 
 
 @pytest.fixture
@@ -57,12 +59,15 @@ def test_one_worker_keeps_the_order_and_says_what_it_does(cells, outcome, run, c
 
     run(run_cell, 1)
     assert folders == [cell.folder(tmp_path) for cell in cells]
-    assert console.file.getvalue().splitlines()[:4] == [
+    # Without the control sequences that draw the bar anew.
+    lines = re.sub(r"\x1b\[\??\d*[A-Za-z]", "", console.file.getvalue()).splitlines()
+    assert [line for line in lines if "listops_short" in line][:4] == [
         "listops_short rmaat seed 0 started",
         "[4/7] listops_short rmaat seed 0: test accuracy 37.50%, after 0.0 min",
         "listops_short rmt seed 0 started",
         "[5/7] listops_short rmt seed 0: failed: no, after 0.0 min",
     ]
+    assert any(line.startswith("cells ") for line in lines) == console.is_terminal
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

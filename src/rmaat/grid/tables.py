@@ -13,21 +13,19 @@ from rmaat.machine.files import write_text
 from rmaat.machine.tables import MISSING, Table
 
 TABLES, MEMORY_FIGURE, TIME_FIGURE = "tables.md", "accuracy_memory.png", "accuracy_time.png"
+MEMORY_NOTE = "Weights, gradients, the optimiser's moments and activations; published: peak GPU memory."
+THROUGHPUT_NOTE = (
+    "Tokens per second in training steps, compilation included, divided by the mean of "
+    f"`{BASELINE}` on the task. Cells that ran side by side on one machine shared it."
+)
 BY_MODEL = (
-    ("Test accuracy (%)", "accuracy", ".2f", "published", ".1f", ""),
-    (
-        *("Peak memory of a training step (GB)", "memory", ".3f", "published", ".1f"),
-        "Weights, gradients, the optimiser's moments and activations; published: peak GPU memory.",
-    ),
-    (
-        *(f"Training throughput over that of `{BASELINE}`", "throughput", ".2f", "published", ".2f"),
-        "Tokens per second in training steps, compilation included, divided by the mean of "
-        f"`{BASELINE}` on the task. Cells that ran side by side on one machine shared it.",
-    ),
-    ("Tokens per second in training, and parameters", "speed", ",.0f", "parameters", ",", ""),
+    ("Test accuracy (%)", "accuracy", ".2f", ".1f", ""),
+    ("Peak memory of a training step (GB)", "memory", ".3f", ".1f", MEMORY_NOTE),
+    (f"Training throughput over that of `{BASELINE}`", "throughput", ".2f", ".2f", THROUGHPUT_NOTE),
+    ("Tokens per second in training, and parameters", "speed", ",.0f", ",", ""),
 )
 """Of each table with two columns a task: the title, one of `MEASURES`, the form of its figures, the
-heading and the form of the figures beside them, a note."""
+form of the figures beside them, a note."""
 
 
 def write_tables(folder: Path) -> tuple[str, list[Path]]:
@@ -75,14 +73,16 @@ def tables(summary: Summary) -> list[Table]:
     """Return all tables."""
     finished = [(outcome.cell, outcome.metrics) for outcome in summary.finished]
     sizes = {(cell.model, cell.task): metrics["num_parameters"] for cell, metrics in finished}
-    beside = {**published.FIGURES, "speed": sizes}
+    beside = {measure: ("published", figures) for measure, figures in published.FIGURES.items()}
+    beside["speed"] = "parameters", sizes
     by_model = []
-    for title, measure, digits, heading, beside_digits, note in BY_MODEL:
+    for title, measure, digits, beside_digits, note in BY_MODEL:
         rows = []
+        heading, figures = beside[measure]
         for model in summary.models:
             rows.append([f"`{model}`"])
             for task in summary.tasks:
-                figure = beside[measure].get((model, task), None)
+                figure = figures.get((model, task))
                 rows[-1].append(summary.spread(measure, model, task).text(digits))
                 rows[-1].append(MISSING if figure is None else f"{figure:{beside_digits}}")
         if measure == "accuracy":

@@ -31,7 +31,7 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for JSON and figure; made if missing",
+        help="folder of the results; made if missing",
     )
     parser.add_argument(
         "--methods",
