@@ -15,7 +15,8 @@ from rmaat.grid.run import run_cells, run_grid
 @pytest.fixture(params=[False, True])
 def console(request):
     """Not a terminal, and one."""
-    return Console(file=io.StringIO(), soft_wrap=True, force_terminal=request.param, color_system=None)
+    screen = {"force_terminal": request.param, "color_system": None}
+    return Console(file=io.StringIO(), soft_wrap=True, **screen)
 
 
 @pytest.fixture
@@ -55,7 +56,9 @@ def test_one_worker_keeps_the_order_and_says_what_it_does(cells, outcome, run, c
 
     def run_cell(cell, folder, environment, stopped):
         folders.append(folder)
-        return outcome(cell, test_accuracy=0.375) if cell == cells[0] else outcome(cell, "failed", "no")
+        if cell == cells[0]:
+            return outcome(cell, test_accuracy=0.375)
+        return outcome(cell, "failed", "no")
 
     run(run_cell, 1)
     assert folders == [cell.folder(tmp_path) for cell in cells]
@@ -71,7 +74,7 @@ def test_one_worker_keeps_the_order_and_says_what_it_does(cells, outcome, run, c
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupt_stops_what_runs_and_begins_nothing_more(cells, outcome, run, monkeypatch, error):
+def test_an_interrupt_begins_nothing_more(cells, outcome, run, monkeypatch, error):
     running, ended = threading.Event(), []
 
     def run_cell(cell, folder, environment, stopped):

@@ -5,6 +5,7 @@ import socket
 import sys
 import types
 from concurrent.futures import Future
+from functools import partial
 
 import pytest
 
@@ -19,7 +20,7 @@ from rmaat.grid.run import run_grid
 class Task:
     """A task that ended at once, or one that never ends."""
 
-    def __init__(self, answers, function, arguments):
+    def __init__(self, answers, function, *arguments):
         self.arguments, self.ended = arguments, Future()
         if answers:
             self.ended.set_result(function(*arguments))
@@ -47,7 +48,7 @@ class StandIn(types.ModuleType):
 
     def remote(self, **options):
         self.options = options
-        return lambda function: types.SimpleNamespace(remote=lambda *arguments: Task(self.answers, function, arguments))
+        return lambda function: types.SimpleNamespace(remote=partial(Task, self.answers, function))
 
     def get(self, task):
         if not task.ended.done():

@@ -1,4 +1,4 @@
-"""Calls in fresh processes: their memory is their own, their failures arrive, none outlives its parent."""
+"""Fresh processes: their memory is their own, failures arrive, none outlives its parent."""
 
 import gc
 import os

@@ -159,8 +159,7 @@ class Comparison:
                     if row.failure is not None:
                         # A longer sequence would need more memory still.
                         break
-        searched = () if self.limit is None else self.methods
-        for name in searched:
+        for name in self.methods if self.limit is not None else ():
             if self.passes(name, begin) and not METHODS[name].first_segment:
                 begin(f"longest sequence of {name}")
                 self.largest.append(self._longest(Largest(name, self.limit or 0)))

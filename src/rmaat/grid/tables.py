@@ -13,15 +13,15 @@ from rmaat.machine.files import write_text
 from rmaat.machine.tables import MISSING, Table
 
 TABLES, MEMORY_FIGURE, TIME_FIGURE = "tables.md", "accuracy_memory.png", "accuracy_time.png"
-MEMORY_NOTE = "Weights, gradients, the optimiser's moments and activations; published: peak GPU memory."
-THROUGHPUT_NOTE = (
+PARTS = "Weights, gradients, the optimiser's moments and activations; published: peak GPU memory."
+DIVISOR = (
     "Tokens per second in training steps, compilation included, divided by the mean of "
     f"`{BASELINE}` on the task. Cells that ran side by side on one machine shared it."
 )
 BY_MODEL = (
     ("Test accuracy (%)", "accuracy", ".2f", ".1f", ""),
-    ("Peak memory of a training step (GB)", "memory", ".3f", ".1f", MEMORY_NOTE),
-    (f"Training throughput over that of `{BASELINE}`", "throughput", ".2f", ".2f", THROUGHPUT_NOTE),
+    ("Peak memory of a training step (GB)", "memory", ".3f", ".1f", PARTS),
+    (f"Training throughput over that of `{BASELINE}`", "throughput", ".2f", ".2f", DIVISOR),
     ("Tokens per second in training, and parameters", "speed", ",.0f", ",", ""),
 )
 """Of each table with two columns a task: the title, one of `MEASURES`, the form of its figures, the

@@ -191,7 +191,8 @@ def report(recall: Recall, folder: Path) -> None:
 
     write_json(folder / JSON, recall.to_json())
     draw_recall(recall, folder / FIGURE)
-    print_tables([accuracy_table(recall), memory_table(recall)], [*failures(recall), f"written to {folder}"])
+    remarks = [*failures(recall), f"written to {folder}"]
+    print_tables([accuracy_table(recall), memory_table(recall)], remarks)
 
 
 def make_data(task: MemoryTask, data_dir: Path) -> None:
