@@ -76,7 +76,11 @@ def test_a_result_that_cannot_be_pickled_is_an_error():
         in_fresh_process(_not_picklable)
 
 
-def test_the_process_ends_with_the_one_that_asked():
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_the_process_ends_with_the_one_that_asked(number, status):
     """Whoever is alive holds the pipe's other end: reading to its end is waiting for both.
 
     What the call prints goes to standard error.
@@ -90,9 +94,9 @@ def test_the_process_ends_with_the_one_that_asked():
     asking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert asking.stdout is not None
     assert asking.stdout.readline() == "ready\n"
-    asking.terminate()
+    asking.send_signal(number)
     assert asking.stdout.read() == ""
-    assert asking.wait() == 128 + signal.SIGTERM
+    assert asking.wait() == status
 
 
 def test_a_process_ends_with_a_parent_that_is_killed_outright():
