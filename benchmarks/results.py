@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from rmaat.grid.published import ACCURACY
+from rmaat.grid.published import FIGURES
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 HEADINGS = (
@@ -20,13 +20,14 @@ def row(path: Path) -> str:
     """Return the row of the run with this metrics.json."""
     metrics = json.loads(path.read_text(encoding="utf-8"))
     run, task = path.parent.name, metrics.get("dataset", path.parent.name)
+    published = FIGURES["accuracy"].get(("rmaat", run), "")
     cells = (
         f"[{run}]({run}/metrics.json)",
         task,
         f"{100 * metrics['test_accuracy']:.2f}",
         f"{100 * metrics['test_majority_accuracy']:.2f}",
         # The published accuracy is that of one pixel per position.
-        str(ACCURACY.get(("rmaat", run), "")) if metrics.get("patch_size", 1) == 1 else "",
+        str(published) if metrics.get("patch_size", 1) == 1 else "",
         f"{metrics['steps']:,}",
         f"{metrics['train_tokens'] / 1e6:,.0f} M",
         f"{metrics['train_seconds'] / 60:.0f}",

@@ -5,14 +5,14 @@ import json
 import pytest
 from PIL import Image
 
-from rmaat.bench import figures, tables
+from rmaat.bench.comparison import Comparison
+from rmaat.bench.figures import draw_memory
 from rmaat.bench.gradient_check import GradientCheck, check_gradients
 from rmaat.bench.measure import Measurement, matrix_product_rate, measure, model_operations
-from rmaat.bench.memory import MemoryComparison
-from rmaat.bench.processes import OutOfMemoryError
-from rmaat.bench.speed import SpeedComparison
+from rmaat.bench.tables import longest_table, memory_table, speed_table
 from rmaat.errors import UserError
 from rmaat.machine.files import write_json
+from rmaat.machine.processes import OutOfMemoryError
 
 METHODS = ("replay", "full", "one_segment", "rmt", "memformer")
 WRONG = "gradients wrong by 0.3 in memory_slots, by 0.1 over all (bound 0.0001)"
@@ -70,7 +70,7 @@ def memory(tiny, calls):
             "limit": None,
             "longest": 1024,
         }
-        return MemoryComparison(**settings | changes)
+        return Comparison(**settings | changes)
 
     return make
 
@@ -88,9 +88,12 @@ def speed(tiny, calls):
             "call": calls,
             "warm_up": 1,
             "steps": 3,
+            "tokens": (64,),
             "repeats": 3,
+            "least_steps": 5,
+            "rated": True,
         }
-        return SpeedComparison(**settings | changes)
+        return Comparison(**settings | changes)
 
     return make
 
@@ -122,18 +125,18 @@ def test_memory_reports_what_passed_and_stops_where_memory_ends(memory, tmp_path
     stored = json.loads((tmp_path / "memory.json").read_text())
     assert set(stored) == {
         *("command", "commit", "machine", "threads", "environment", "device", "shape"),
-        *("gradients", "absent", "rows", "largest"),
+        *("gradients", "absent", "matrix_product_rates", "rows", "largest"),
     }
     assert stored["shape"]["segment_length"] == 16
     assert stored["rows"][0]["step_seconds"] == [0.5, 1.0, 1.5]
-    figures.draw_memory(found, tmp_path / "memory.png")
+    draw_memory(found, tmp_path / "memory.png")
     with Image.open(tmp_path / "memory.png") as image:
         assert min(image.size) > 300
 
-    listing = tables.memory_listing(found)
-    assert all(len(row) == len(listing.headings) for row in listing.rows)
-    assert listing.rows[0][3] == "1.10"
-    assert tables.unreported(found) == [
+    table = memory_table(found)
+    assert all(len(row) == len(table.headings) for row in table.rows)
+    assert table.rows[0][3] == "1.10"
+    assert found.unreported() == [
         f"memformer: not reported, {WRONG}",
         "other: not run, package not installed: pip install 'other'",
     ]
@@ -151,7 +154,7 @@ def test_the_longest_sequence_is_found_by_doubling(memory, calls):
         *(128, 256, 512, 1024),
         1040,
     ]
-    assert [row[1] for row in tables.largest_listing(found).rows] == ["1,040", "256", "128"]
+    assert [row[1] for row in longest_table(found).rows] == ["1,040", "256", "128"]
     none = memory(tokens=(64,), limit=105, longest=128)
     ran(none)
     assert [(row.tokens, row.exceeded_at) for row in none.largest] == [(None, 128)] * 3
@@ -167,17 +170,16 @@ def test_speed_takes_turns_and_sets_medians_in_relation(speed, calls, tmp_path):
     assert rows["replay"].seconds == 1.0
     assert rows["replay"].relative_to == {"full": 2.0, "rmt": 0.5}
     assert rows["replay"].tokens_per_second == 128
-    assert rows["one_segment"].tokens == 32
+    assert rows["one_segment"].tokens == 16
     assert rows["replay"].share == pytest.approx(0.1)
 
     write_json(tmp_path / "speed.json", found.to_json())
     stored = json.loads((tmp_path / "speed.json").read_text())
     assert stored["matrix_product_rates"] == [1e9] * 3
-    assert stored["rows"][0]["step_seconds"] == [[0.5, 1.0, 1.5]] * 3
-    figures.draw_speed(found, tmp_path / "speed.png")
-    assert (tmp_path / "speed.png").stat().st_size > 1000
-    listing = tables.speed_listing(found)
-    assert all(len(row) == len(listing.headings) for row in listing.rows)
+    assert stored["rows"][0]["step_seconds"] == [0.5, 1.0, 1.5] * 3
+    table = speed_table(found)
+    assert all(len(row) == len(table.headings) for row in table.rows)
+    assert table.rows[0] == ["replay", "64", "1.000", "128", "2.00", "0.50", "10.0", "1,000"]
 
 
 def test_gradients_are_checked_just_before_a_methods_first_figures(memory, speed):
@@ -215,7 +217,7 @@ def test_an_interrupted_comparison_has_saved_its_measurements(memory, speed, cal
     medians = [[row["seconds"] for row in found["rows"]] for found in saved]
     assert medians == [[1.0], *[[1.0, 0.5]] * 4]
     assert [len(found["matrix_product_rates"]) for found in saved] == [1, 1, 2, 2, 3]
-    assert [len(row["step_seconds"]) for row in saved[3]["rows"]] == [2, 2]
+    assert [len(row["step_seconds"]) for row in saved[3]["rows"]] == [6, 6]
     assert saved[-1]["rows"][0]["relative_to"] == {"full": 2.0}
 
 
@@ -248,5 +250,5 @@ def test_impossible_comparisons(memory, changes, message):
 
 
 def test_too_few_steps_make_no_median(speed):
-    with pytest.raises(UserError, match="at least 5"):
+    with pytest.raises(UserError, match="steps must be >= 5"):
         speed(repeats=2, steps=2).check()

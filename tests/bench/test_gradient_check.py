@@ -138,8 +138,8 @@ def test_a_failing_package_is_refused_and_a_failure_of_this_project_is_raised(bu
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_packages(name):
-    if not METHODS[name].package.is_installed():
-        pytest.skip(f"needs {METHODS[name].package.requirement}")
+    if not METHODS[name].is_installed():
+        pytest.skip(f"needs {METHODS[name].package}")
     refusal = check_gradients(name, Shape(), "cpu").refusal
     if name == "recurrent_memory_transformer_pytorch":
         assert "gradients wrong" in refusal

@@ -15,9 +15,9 @@ from rmaat.bench.measure import (
 )
 from rmaat.bench.methods import METHODS
 from rmaat.bench.models import build
-from rmaat.bench.processes import OutOfMemoryError
 from rmaat.bench.shape import Shape
 from rmaat.machine.memory import ResidentMemory
+from rmaat.machine.processes import OutOfMemoryError
 
 
 def test_a_step_past_its_allowance_fails_instead_of_the_machine(monkeypatch):

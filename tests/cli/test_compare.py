@@ -25,7 +25,7 @@ TINY = [
 @pytest.fixture
 def in_process(monkeypatch):
     """No processes are started and no limit is set on this one."""
-    monkeypatch.setattr("rmaat.bench.processes.in_fresh_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr("rmaat.machine.processes.in_fresh_process", lambda function, *arguments: function(*arguments))
     peaks = itertools.count(2**20, 2**20)
     monkeypatch.setattr(ResidentMemory, "limit_growth", lambda self, allowance=None: None)
     monkeypatch.setattr(ResidentMemory, "used", lambda self: 0)
@@ -80,8 +80,7 @@ def test_speed_from_flags_to_files(in_process, tmp_path, capsys):
     assert "transformer" in capsys.readouterr().out
     found = json.loads((tmp_path / "speed.json").read_text())
     assert [row["relative_to"]["full"] > 0 for row in found["rows"]] == [True, True]
-    assert [len(row["step_seconds"]) for row in found["rows"]] == [5, 5]
-    assert (tmp_path / "speed.png").stat().st_size > 1000
+    assert [len(row["step_seconds"]) for row in found["rows"]] == [10, 10]
 
 
 @pytest.mark.parametrize("verb", ["memory", "speed"])
@@ -94,7 +93,7 @@ def test_a_killed_comparison_leaves_its_first_row_and_says_what_it_did(in_proces
         measured.append(measure(*arguments))
         return measured[0]
 
-    monkeypatch.setattr(f"rmaat.bench.{verb}.measure", interrupted)
+    monkeypatch.setattr("rmaat.bench.comparison.measure", interrupted)
     methods = ["--methods", "one_segment", "replay", "--tokens", "64"]
     assert main(["compare", verb, *TINY, *methods, "--output", str(tmp_path)]) != 0
     assert [path.name for path in tmp_path.iterdir()] == [f"{verb}.json"]
@@ -165,7 +164,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, flags, said):
 
 
 def test_a_package_asked_for_by_name_must_be_there(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("rmaat.bench.methods.Package.is_installed", lambda self: False)
+    monkeypatch.setattr("rmaat.bench.methods.Method.is_installed", lambda self: False)
     assert main(["compare", "memory", *TINY, "--methods", "memformer", "--output", str(tmp_path)]) == 2
     assert "pip install 'memformer==" in capsys.readouterr().err
 

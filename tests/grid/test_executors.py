@@ -1,43 +1,31 @@
 """Executors of this machine with cells that compute nothing, and the loop that feeds them."""
 
+import io
+import re
 import threading
 
 import pytest
+from rich.console import Console
 
 from rmaat.errors import UserError
 from rmaat.grid.executors import LocalExecutor, available_cores, local_environments
 from rmaat.grid.run import run_cells, run_grid
 
 
-class Watcher:
-    """A board that remembers."""
-
-    def __init__(self):
-        self.begun, self.done, self.ticks = [], [], 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def started(self, cell):
-        self.begun.append(cell.key)
-
-    def ended(self, outcome):
-        self.done.append((outcome.cell.key, outcome.status))
-
-    def tick(self):
-        self.ticks += 1
+@pytest.fixture(params=[False, True])
+def console(request):
+    """Not a terminal, and one."""
+    screen = {"force_terminal": request.param, "color_system": None}
+    return Console(file=io.StringIO(), soft_wrap=True, **screen)
 
 
 @pytest.fixture
-def run(monkeypatch, cells, tmp_path):
+def run(monkeypatch, cells, tmp_path, console):
     """Run the cells on so many workers by a function in place of `run_cell`."""
 
-    def run(run_cell, workers, watcher):
+    def run(run_cell, workers):
         monkeypatch.setattr("rmaat.grid.executors.run_cell", run_cell)
-        return run_cells(cells, tmp_path, LocalExecutor(workers, None), watcher)
+        return run_cells(cells, tmp_path, LocalExecutor(workers, None), console, before=3)
 
     return run
 
@@ -59,30 +47,34 @@ def test_every_cell_runs_once_and_each_worker_has_one_at_a_time(cells, outcome, 
         meeting.wait()
         return outcome(cell)
 
-    watcher = Watcher()
-    ends = run(run_cell, 2, watcher)
+    ends = run(run_cell, 2)
     assert sorted(end.cell.key for end in ends) == sorted(cell.key for cell in cells)
-    assert sorted(watcher.begun) == sorted(cell.key for cell in cells)
-    assert sorted(watcher.done) == sorted((cell.key, "finished") for cell in cells)
-    assert watcher.ticks
 
 
-def test_one_worker_keeps_the_order_and_has_the_cells_folder(cells, outcome, run, tmp_path):
+def test_one_worker_keeps_the_order_and_says_what_it_does(cells, outcome, run, console, tmp_path):
     folders = []
 
     def run_cell(cell, folder, environment, stopped):
         folders.append(folder)
+        if cell == cells[0]:
+            return outcome(cell, test_accuracy=0.375)
         return outcome(cell, "failed", "no")
 
-    watcher = Watcher()
-    run(run_cell, 1, watcher)
-    assert watcher.begun == [cell.key for cell in cells]
-    assert watcher.done == [(cell.key, "failed") for cell in cells]
+    run(run_cell, 1)
     assert folders == [cell.folder(tmp_path) for cell in cells]
+    # Without the control sequences that draw the bar anew.
+    lines = re.sub(r"\x1b\[\??\d*[A-Za-z]", "", console.file.getvalue()).splitlines()
+    assert [line for line in lines if "listops_short" in line][:4] == [
+        "listops_short rmaat seed 0 started",
+        "[4/7] listops_short rmaat seed 0: test accuracy 37.50%, after 0.0 min",
+        "listops_short rmt seed 0 started",
+        "[5/7] listops_short rmt seed 0: failed: no, after 0.0 min",
+    ]
+    assert any(line.startswith("cells ") for line in lines) == console.is_terminal
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupt_stops_what_runs_and_begins_nothing_more(cells, outcome, run, error):
+def test_an_interrupt_begins_nothing_more(cells, outcome, run, monkeypatch, error):
     running, ended = threading.Event(), []
 
     def run_cell(cell, folder, environment, stopped):
@@ -93,16 +85,14 @@ def test_an_interrupt_stops_what_runs_and_begins_nothing_more(cells, outcome, ru
         ended.append(cell.key)
         return outcome(cell, "begun")
 
-    class Interrupted(Watcher):
-        def tick(self):
-            if running.is_set():
-                raise error
+    def interrupted(*arguments):
+        running.wait()
+        raise error
 
-    watcher = Interrupted()
+    monkeypatch.setattr("rmaat.grid.run.wait", interrupted)
     with pytest.raises(error):
-        run(run_cell, 1, watcher)
-    assert ended == watcher.begun == [cells[0].key]
-    assert watcher.done == []
+        run(run_cell, 1)
+    assert ended == [cells[0].key]
 
 
 def test_an_error_of_a_worker_is_not_lost(run):
@@ -110,7 +100,7 @@ def test_an_error_of_a_worker_is_not_lost(run):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run(run_cell, 2, Watcher())
+        run(run_cell, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,15 @@
 """One cell as a process, with a program in place of `rmaat train` that leaves what a run leaves."""
 
 import json
-import os
 import stat
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
 
 from rmaat.grid.outcomes import CELL_CONFIG, STATUS, read_outcomes
-from rmaat.grid.process import LOG, run_cell, steps_of
+from rmaat.grid.process import run_cell
 
 FAKE = f"""#!{sys.executable}
 import json, os, signal, sys
@@ -131,7 +128,6 @@ def test_a_stopped_run_is_ended_and_resumed(attempt, folder, tmp_path):
     ready = folder / "checkpoint-4" / "trainer_state.json"
     assert attempt("hangs", stopped=ready.exists).status == "begun"
     assert read_outcomes(tmp_path) == []
-    assert steps_of(folder) == (7, 40)
     assert attempt("finishes").status == "finished"
     assert attempt.calls() == [["--overwrite", "3"], ["--resume", "3"]]
 
@@ -156,27 +152,3 @@ def test_a_stopped_run_goes_on_with_data_that_has_moved(attempt, cell, folder):
     assert attempt("finishes", cell=changed(cell, data_dir="moved")).status == "finished"
     assert yaml.safe_load((folder / CELL_CONFIG).read_text())["data_dir"] == "moved"
     assert [how for how, _ in attempt.calls()] == ["--overwrite", "--resume"]
-
-
-def test_a_run_that_has_not_begun_has_no_steps(tmp_path):
-    assert steps_of(tmp_path) is None
-    (tmp_path / LOG).write_text("reading data\n")
-    assert steps_of(tmp_path) is None
-
-
-def test_a_cell_ends_with_the_grid_that_started_it(tmp_path):
-    """The parent is killed outright; the child, which would wait for ever, must be gone."""
-    waits = "from rmaat.grid.child import end_with; import os, signal; end_with(os.getppid()); "
-    waits += "print(os.getpid(), flush=True); signal.pause()"
-    parent = (
-        "import subprocess, sys, signal; "
-        f"subprocess.Popen([sys.executable, '-c', {waits!r}], start_new_session=True); "
-        "signal.pause()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
-    child = int(process.stdout.readline())
-    assert Path(f"/proc/{child}").exists() or os.name != "posix"
-    process.kill()
-    process.wait()
-    assert process.stdout.read() == b"", "the pipe closes once the child has ended too"
-    process.stdout.close()

@@ -4,6 +4,8 @@ import importlib.util
 import socket
 import sys
 import types
+from concurrent.futures import Future
+from functools import partial
 
 import pytest
 
@@ -13,6 +15,18 @@ from rmaat.grid.cells import make_cells
 from rmaat.grid.executors import RayExecutor
 from rmaat.grid.presets import GRIDS
 from rmaat.grid.run import run_grid
+
+
+class Task:
+    """A task that ended at once, or one that never ends."""
+
+    def __init__(self, answers, function, *arguments):
+        self.arguments, self.ended = arguments, Future()
+        if answers:
+            self.ended.set_result(function(*arguments))
+
+    def future(self):
+        return self.ended
 
 
 class StandIn(types.ModuleType):
@@ -34,16 +48,13 @@ class StandIn(types.ModuleType):
 
     def remote(self, **options):
         self.options = options
-        return lambda function: types.SimpleNamespace(remote=lambda *given: (function, given))
-
-    def wait(self, tasks, timeout):
-        return (tasks, []) if self.answers else ([], tasks)
+        return lambda function: types.SimpleNamespace(remote=partial(Task, self.answers, function))
 
     def get(self, task):
-        if task in self.cancelled:
+        if not task.ended.done():
+            assert task in self.cancelled
             raise LookupError
-        function, given = task
-        return function(*given)
+        return task.ended.result()
 
     def cancel(self, task):
         self.cancelled.append(task)
@@ -126,11 +137,10 @@ def test_a_grid_runs_on_a_cluster(install, monkeypatch, cells, tmp_path, outcome
 def test_stopped_cells_are_cancelled(install, cells, tmp_path):
     ray = install(StandIn({"CPU": 2.0}, answers=False))
     executor = RayExecutor("auto", None, None)
-    for cell in cells[:2]:
-        executor.submit(cell, cell.folder(tmp_path))
-    assert executor.ended(0.0) == []
+    futures = [executor.submit(cell, cell.folder(tmp_path)) for cell in cells[:2]]
+    assert not any(future.done() for future in futures)
     executor.stop()
-    assert [given[0] for _, given in ray.cancelled] == cells[:2]
+    assert [task.arguments[0] for task in ray.cancelled] == cells[:2]
     assert ray.closed
 
 

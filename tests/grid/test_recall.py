@@ -1,6 +1,7 @@
 """How far a memory reaches: counted again example by example; what is trained and tested once only; tables from made-up tests."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def trained(monkeypatch) -> list[str]:
 
     def write(cell, folder, environment, stopped):
         models.append(cell.model)
-        run = cell.run_config(folder)
+        run = replace(cell.run_config(), output_dir=str(folder))
         torch.manual_seed(cell.seed)
         config = RmaatConfig(**RunData.of(run).model_settings())
         RmaatForSequenceClassification(config).save_pretrained(folder)
@@ -179,11 +180,11 @@ def made_up() -> recall.Recall:
 
 
 def test_tables_have_mean_and_range_over_seeds_and_the_median_of_memory():
-    listing = recall.accuracy_listing(made_up())
-    assert listing.headings == ("model", "1", "4")
-    assert listing.rows == [("rmaat", "65.0 (50.0 to 75.0)", "25.0"), ("transformer", "100.0 (100.0 to 100.0)", "–")]
-    assert "trained on at most 2" in listing.title
-    assert recall.memory_listing(made_up()).rows == [("rmaat", "2.0", "1.0"), ("transformer", "1.0", "–")]
+    table = recall.accuracy_table(made_up())
+    assert table.headings == ("model", "1", "4")
+    assert table.rows == [("rmaat", "65.0 (50.0 to 75.0)", "25.0"), ("transformer", "100.0 (100.0 to 100.0)", "–")]
+    assert "trained on at most 2" in table.title
+    assert recall.memory_table(made_up()).rows == [("rmaat", "2.0", "1.0"), ("transformer", "1.0", "–")]
     assert recall.failures(made_up()) == [
         "rmaat: no accuracy from 4 segments on: no factors",
         "transformer: no accuracy from 4 segments on: no memory",
@@ -197,8 +198,15 @@ def test_tables_have_mean_and_range_over_seeds_and_the_median_of_memory():
 
 
 def test_the_figure_has_a_line_for_each_model(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(recall, "FigureCanvasAgg", lambda figure: figures.append(figure))
+    figures, figure_file = [], recall.figure_file
+
+    @contextmanager
+    def remembered(*arguments):
+        with figure_file(*arguments) as figure:
+            figures.append(figure)
+            yield figure
+
+    monkeypatch.setattr(recall, "figure_file", remembered)
     recall.draw_recall(made_up(), tmp_path / "recall.png")
     accuracy, memory = figures[0].axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in accuracy.lines}
@@ -285,4 +293,4 @@ def test_a_training_that_diverged_is_named_and_the_others_are_tested(command, tr
     assert command("--segments", "1", "--models", "rmaat", "rmaat[learning_rate=2.0]") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "rmaat[learning_rate=2.0] seed 0: not tested, because its training diverged" in lines
-    assert any(line.startswith("rmaat ") for line in lines)
+    assert any(line.startswith("| rmaat ") for line in lines)

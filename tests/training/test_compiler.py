@@ -28,7 +28,9 @@ def compiler(path):
 )
 def test_a_missing_compiler_is_one_line_and_leaves_no_folder(monkeypatch, tmp_path, capsys, verb, flag):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("rmaat.bench.processes.in_fresh_process", lambda function, *arguments: pytest.fail("measured"))
+    monkeypatch.setattr(
+        "rmaat.machine.processes.in_fresh_process", lambda function, *arguments: pytest.fail("measured")
+    )
     folder = tmp_path / "made"
     with compiler(tmp_path / "absent"):
         assert main([*verb.split(), "--torch_compile", "true", flag, str(folder)]) == 2

@@ -65,32 +65,30 @@ def check_gradients(name: str, shape: Shape, device: str) -> GradientCheck:
     Raises:
         Exception: a failure of this project's own models. A package that fails is refused.
     """
-    method, small = METHODS[name], shape.small()
-    bound = BOUND_BF16 if shape.bf16 else BOUND_FLOAT32
-    reference = method.reference
+    method, reference, small = METHODS[name], METHODS[name].reference, shape.small()
+    check = GradientCheck(name, None, bound=BOUND_BF16 if shape.bf16 else BOUND_FLOAT32)
     if reference is None and method.package is not None:
-        return GradientCheck(name, None, bound=bound)
-    described = DIFFERENCES if reference is None else _name(reference)
+        return check
+    check = replace(check, reference=DIFFERENCES if reference is None else _name(reference))
     try:
-        if reference is None:
+        if reference is not None:
+            result = error_to(reference, method, small, device)
+        else:
             result = error_to_differences(method, small, device)
             # The condition is false for NaN.
-            if shape.torch_compile and result.error <= bound:
+            if shape.torch_compile and result.error <= check.bound:
                 result = error_to(method, method, small, device)
-        else:
-            result = error_to(reference, method, small, device)
     except Exception as failure:
         if method.package is None:
             raise
         message = f"failed: {type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
-        return GradientCheck(name, described, bound=bound, refusal=message)
-    refusal = None
-    if not result.error <= bound:
-        refusal = (
-            f"gradients wrong by {result.error:.2g} in {result.tensor}, "
-            f"by {result.error_of_all:.2g} over all (bound {bound:g})"
-        )
-    return GradientCheck(name, described, *result, bound=bound, refusal=refusal)
+        return replace(check, refusal=message)
+    check = replace(check, **result._asdict())
+    if result.error <= check.bound:
+        return check
+    wrong = f"gradients wrong by {result.error:.2g} in {result.tensor}"
+    over_all = f"by {result.error_of_all:.2g} over all (bound {check.bound:g})"
+    return replace(check, refusal=f"{wrong}, {over_all}")
 
 
 def error_to(reference: Method, method: Method, shape: Shape, device: str) -> GradientError:
@@ -122,13 +120,14 @@ def error_to_differences(method: Method, shape: Shape, device: str) -> GradientE
     for name, parameter in model.named_parameters():
         direction = torch.randn(parameter.shape, dtype=torch.float64, generator=generator)
         direction = (direction / direction.norm()).to(device)
-        losses = []
-        for sign in (1, -1):
-            with torch.no_grad():
+        slope = 0.0
+        with torch.no_grad():
+            for sign in (1, -1):
                 parameter.add_(direction, alpha=sign * STEP)
-                losses.append(step.loss(shape.tokens))
+                loss = step.loss(shape.tokens)
                 parameter.sub_(direction, alpha=sign * STEP)
-        slope = (losses[0] - losses[1]) / (2 * STEP)
+                assert loss is not None, "only a package has no loss"
+                slope += sign * loss.item() / (2 * STEP)
         gradient = gradients.setdefault(name, torch.zeros_like(parameter))
         missing = slope - (gradient * direction).sum()
         right[name] = gradient + missing * math.sqrt(parameter.numel()) * direction

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -12,16 +13,23 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from rmaat.bench.methods import METHODS
 from rmaat.bench.models import build
-from rmaat.bench.processes import OutOfMemoryError
 from rmaat.bench.shape import Shape
-from rmaat.bench.training_step import TrainingStep
 from rmaat.errors import UserError
 from rmaat.machine.memory import ResidentMemory, memory_of
+from rmaat.machine.processes import OutOfMemoryError
 
 SIGNS = ("can't allocate memory", "bad_alloc", "not enough memory")
 """Parts of the messages with which a CPU's allocators refuse."""
 MATRIX_PRODUCTS = 10
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
+
+# PyTorch's counter knows only the CUDA kernels; the CPU's have the same shapes and products.
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_CPU_ATTENTION: dict[Any, Callable[..., int]] = {
+    _FLASH: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    _FLASH_BACKWARD: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def measure(
             device.
 
     Raises:
-        OutOfMemoryError: if a step wanted more.
+        OutOfMemoryError: if a step needed more.
         UserError: if the peak cannot be distinguished from that of starting up.
     """
     method, small = METHODS[name], shape.small()
@@ -79,7 +87,7 @@ def measure(
     baseline, earlier_peak = memory.begin_peak(), memory.peak()
     memory.limit_growth(allowance)
     with raising_out_of_memory():
-        seconds = [_timed(step, shape.tokens, device) for _ in range(warm_up + steps)]
+        seconds = [_timed(device, step, shape.tokens) for _ in range(warm_up + steps)]
     peak = memory.peak()
     if isinstance(memory, ResidentMemory) and peak <= earlier_peak:
         raise UserError(
@@ -102,9 +110,9 @@ def raising_out_of_memory() -> Iterator[None]:
         raise OutOfMemoryError("a step wanted more memory than it was allowed") from None
 
 
-def _timed(step: TrainingStep, tokens: int, device: str) -> float:
+def _timed(device: str, function: Callable[..., object], *arguments: Any) -> float:
     started = time.perf_counter()
-    step(tokens)
+    function(*arguments)
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -118,14 +126,8 @@ def matrix_product_rate(device: str, bf16: bool) -> float:
     size = MATRIX_SIZE[device]
     dtype = torch.bfloat16 if bf16 else torch.float32
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    out = torch.empty_like(a)
-    seconds = []
-    for _ in range(MATRIX_PRODUCTS + 2):
-        started = time.perf_counter()
-        torch.mm(a, b, out=out)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+    product = partial(torch.mm, a, b, out=torch.empty_like(a))
+    seconds = [_timed(device, product) for _ in range(MATRIX_PRODUCTS + 2)]
     return 2 * size**3 / median(seconds[2:])
 
 
@@ -136,7 +138,7 @@ def model_operations(name: str, shape: Shape, device: str) -> int:
     the memory that the process may take from then on.
 
     Raises:
-        OutOfMemoryError: if the counted steps want more than most of what is free.
+        OutOfMemoryError: if the counted steps need more than most of what is free.
     """
     method = METHODS[name]
 
@@ -162,12 +164,3 @@ def model_operations(name: str, shape: Shape, device: str) -> int:
     if linear:
         total += shape.batch * (shape.segments - least) * (count(least + 1, 1) - one)
     return total
-
-
-# PyTorch's counter knows only the CUDA kernels; the CPU's have the same shapes and products.
-_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-_CPU_ATTENTION: dict[Any, Callable[..., int]] = {
-    _FLASH: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    _FLASH_BACKWARD: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v),
-}

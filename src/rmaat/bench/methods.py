@@ -12,18 +12,6 @@ from rmaat.registry import Registry
 
 
 @dataclass(frozen=True)
-class Package:
-    """Another project's package: the module to import, and the requirement for pip."""
-
-    module: str
-    requirement: str
-
-    def is_installed(self) -> bool:
-        """Return whether it can be imported here."""
-        return importlib.util.find_spec(self.module) is not None
-
-
-@dataclass(frozen=True)
 class Method:
     """One way to take a training step.
 
@@ -31,7 +19,7 @@ class Method:
         model: one of `rmaat.presets.MODELS`, or of `rmaat.bench.models.PACKAGED` with a package.
         backprop: 'full', 'replay', 'checkpoint' (each segment) or 'checkpoint_layers'.
         summary: one line, for help texts.
-        package: the package that the model is from; None for this project's.
+        package: pip's requirement of the package with the model; None for this project's models.
         settings: changes to the settings of this project's model.
         first_segment: read the first segment of a sequence and nothing else.
     """
@@ -39,7 +27,7 @@ class Method:
     model: str
     backprop: str
     summary: str = field(compare=False)
-    package: Package | None = None
+    package: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     first_segment: bool = False
 
@@ -53,13 +41,14 @@ class Method:
         """The method whose gradients this one must have; None for full backpropagation itself."""
         return None if self.backprop == "full" else replace(self, backprop="full")
 
+    def is_installed(self) -> bool:
+        """Return whether the model's package can be imported here."""
+        module = (self.package or "rmaat").partition("==")[0].replace("-", "_")
+        return importlib.util.find_spec(module) is not None
+
     def tokens(self, shape: Shape) -> int:
         """Return how many tokens of one sequence a step reads."""
         return shape.segment_length if self.first_segment else shape.tokens
-
-
-RMT = Package("recurrent_memory_transformer_pytorch", "recurrent-memory-transformer-pytorch==0.7.0")
-MEMFORMER = Package("memformer", "memformer==0.3.1")
 
 
 def _astro(backprop: str, summary: str, first_segment: bool = False) -> Method:
@@ -69,11 +58,15 @@ def _astro(backprop: str, summary: str, first_segment: bool = False) -> Method:
     return Method("rmaat", backprop, summary, None, settings, first_segment)
 
 
-def _packaged(model: str, package: Package, summary: str) -> dict[str, Method]:
+def _packaged(model: str, package: str, summary: str) -> dict[str, Method]:
     replay = Method(model, "replay", f"{summary}, its memory_replay_backprop", package)
     full = Method(model, "full", f"{summary}, full backpropagation", package)
     return {model: replay, f"{model}_full": full}
 
+
+RMT = "recurrent_memory_transformer_pytorch"
+RMT_PACKAGE = "recurrent-memory-transformer-pytorch==0.7.0"
+LAYERS = "the same, torch.utils.checkpoint on each layer"
 
 COMPARED = {
     "replay": _astro("replay", ", replay (AMRB)"),
@@ -83,16 +76,10 @@ COMPARED = {
     "rmt": Method("rmt", "full", "softmax attention, full backpropagation: the paper's baseline"),
     "rmt_replay": Method("rmt", "replay", "softmax attention, replay"),
     "transformer": Method("transformer", "full", "softmax attention over the whole sequence"),
-    "transformer_checkpoint": Method(
-        "transformer", "checkpoint_layers", "the same, torch.utils.checkpoint on each layer"
-    ),
-    **_packaged("recurrent_memory_transformer_pytorch", RMT, "that package as it is, no dropout"),
-    **_packaged(
-        "recurrent_memory_transformer_pytorch_plain",
-        RMT,
-        "the same without XL memories and residual streams",
-    ),
-    **_packaged("memformer", MEMFORMER, "that package, no dropout"),
+    "transformer_checkpoint": Method("transformer", "checkpoint_layers", LAYERS),
+    **_packaged(RMT, RMT_PACKAGE, "that package as it is, no dropout"),
+    **_packaged(f"{RMT}_plain", RMT_PACKAGE, "the same without XL memories and residual streams"),
+    **_packaged("memformer", "memformer==0.3.1", "that package, no dropout"),
 }
 """The methods that run by default, in the order of tables and figures."""
 
@@ -103,10 +90,8 @@ def _of_model(name: str) -> Method:
     return Method(name, backprop, preset.summary)
 
 
-METHODS: Registry[Method] = Registry(
-    "method",
-    {**COMPARED, **{name: _of_model(name) for name in MODELS.names() if name not in COMPARED}},
-)
+OTHERS = {name: _of_model(name) for name in MODELS.names() if name not in COMPARED}
+METHODS: Registry[Method] = Registry("method", {**COMPARED, **OTHERS})
 """Those, and the other models of `rmaat list models` by their names."""
 
 
@@ -117,20 +102,21 @@ def chosen(names: list[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
         names: those asked for; None means all of `COMPARED` whose packages are installed.
 
     Raises:
-        UserError: for an unknown name, one given twice, or one whose package is asked for and not
-            installed.
+        UserError: for an unknown name, one given twice, one whose package is asked for and not
+            installed, or none.
     """
-    if names is not None and len(set(names)) < len(names):
+    if names is None:
+        run = tuple(name for name, method in COMPARED.items() if method.is_installed())
+        return run, {name: _install(name) for name in COMPARED if name not in run}
+    if len(set(names)) < len(names):
         raise UserError(f"--methods names one twice: {' '.join(names)}")
-    run, absent = [], {}
-    for name in COMPARED if names is None else names:
-        package = METHODS[name].package
-        if package is None or package.is_installed():
-            run.append(name)
-            continue
-        absent[name] = f"package not installed: pip install '{package.requirement}'"
-        if names is not None:
-            raise UserError(f"method '{name}': {absent[name]}")
-    if not run:
+    for name in names:
+        if not METHODS[name].is_installed():
+            raise UserError(f"method '{name}': {_install(name)}")
+    if not names:
         raise UserError("--methods names no method")
-    return tuple(run), absent
+    return tuple(names), {}
+
+
+def _install(name: str) -> str:
+    return f"package not installed: pip install '{METHODS[name].package}'"

@@ -4,41 +4,72 @@ Axes: B batch, N tokens.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rmaat.backprop import Backprop, Checkpoint, Full, Replay
-from rmaat.bench.methods import Method
+from rmaat.backprop import Checkpoint, Full, Replay
+from rmaat.bench.methods import RMT, Method
 from rmaat.bench.shape import NUM_LABELS, VOCAB_SIZE, Shape
-from rmaat.bench.training_step import TrainingStep
 from rmaat.models import RmaatConfig, RmaatForSequenceClassification
 from rmaat.presets import resolve
 
-BACKPROPS: dict[str, Callable[[], Backprop]] = {
-    "full": Full,
-    "replay": Replay,
-    "checkpoint": Checkpoint,
-    "checkpoint_layers": Full,
-}
+SEED = 2
+"""Seed of dropout in every step, so that two methods drop the same values."""
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A model, and a step that leaves fresh gradients in its parameters.
+
+    Attributes:
+        model: in training mode, on the device.
+        shape: batch and precision.
+        device: 'cpu' or 'cuda'.
+        forward: (ids (B, tokens + extra), labels (B,) int64) -> the loss, or None from a package
+            that runs the backward pass itself.
+        extra: ids beyond the tokens, for a model that predicts the next token.
+        id_type: of the ids, the smallest that the model reads.
+    """
+
+    model: nn.Module
+    shape: Shape
+    device: str
+    forward: Callable[[Tensor, Tensor], Tensor | None]
+    extra: int = 0
+    id_type: torch.dtype = torch.int64
+
+    def __call__(self, tokens: int) -> None:
+        """Run the forward and the backward pass of sequences of so many tokens."""
+        self.model.zero_grad(set_to_none=True)
+        loss = self.loss(tokens)
+        if loss is not None:
+            loss.backward()
+
+    def loss(self, tokens: int) -> Tensor | None:
+        """Return the loss that a step differentiates; see `forward`."""
+        size = (self.shape.batch, tokens + self.extra)
+        generator = torch.Generator().manual_seed(1)
+        ids_BN = torch.randint(VOCAB_SIZE, size, generator=generator, dtype=self.id_type)
+        labels_B = torch.arange(self.shape.batch) % NUM_LABELS
+        ids_BN, labels_B = ids_BN.to(self.device), labels_B.to(self.device)
+        torch.manual_seed(SEED)
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.shape.bf16):
+            return self.forward(ids_BN, labels_B)
 
 
 def build(method: Method, shape: Shape, device: str) -> TrainingStep:
     """Build a method's model, with weights from seed 0, and its training step.
 
-    Args:
-        method: of this project, or of a package that is installed.
-        shape: size and precision.
-        device: 'cpu' or 'cuda'.
+    The method's package must be installed; `device` is 'cpu' or 'cuda'.
     """
     torch.manual_seed(0)
-    if method.package is None:
-        step = _project_model(method, shape, device)
-    else:
-        step = PACKAGED[method.model](shape, device, method.backprop == "replay")
+    make = _project_model if method.package is None else PACKAGED[method.model]
+    step = make(method, shape, device)
     step.model.to(device).train()
     return step
 
@@ -47,9 +78,8 @@ def _project_model(method: Method, shape: Shape, device: str) -> TrainingStep:
     settings = resolve(shape.settings(), {"model": method.model}, method.settings)
     del settings["model"]
     settings |= {"vocab_size": VOCAB_SIZE, "num_labels": NUM_LABELS}
-    config = RmaatConfig(**settings)
-    model = RmaatForSequenceClassification(config)
-    model.backprop = BACKPROPS[method.backprop]()
+    model = RmaatForSequenceClassification(RmaatConfig(**settings))
+    model.backprop = {"replay": Replay, "checkpoint": Checkpoint}.get(method.backprop, Full)()
     for block in model.rmaat.encoder.layers() if method.backprop == "checkpoint_layers" else ():
         # Dropout masks are arguments of a block, so there is no generator's state to restore.
         block.forward = partial(  # type: ignore[method-assign]
@@ -57,7 +87,6 @@ def _project_model(method: Method, shape: Shape, device: str) -> TrainingStep:
         )
     if shape.torch_compile:
         model.rmaat.encoder.compile(dynamic=False)
-
     read = shape.segment_length if method.first_segment else None
 
     def forward(ids_BN: Tensor, labels_B: Tensor) -> Tensor:
@@ -66,18 +95,15 @@ def _project_model(method: Method, shape: Shape, device: str) -> TrainingStep:
     return TrainingStep(model, shape, device, forward, id_type=torch.uint8)
 
 
-def _rmt(shape: Shape, device: str, replay: bool, **options: Any) -> TrainingStep:
+def _rmt(method: Method, shape: Shape, device: str, **options: Any) -> TrainingStep:
     """Build recurrent-memory-transformer-pytorch: a causal language model, its loss of all tokens.
 
     By default it has XL memories of a segment and four residual streams; `options` are further
     arguments. Its gated feed-forward part has as many weights as the shape's.
     """
-    from recurrent_memory_transformer_pytorch import (
-        RecurrentMemoryTransformer,
-        RecurrentMemoryTransformerWrapper,
-    )
+    import recurrent_memory_transformer_pytorch as package
 
-    inner = RecurrentMemoryTransformer(
+    inner = package.RecurrentMemoryTransformer(
         shape.hidden_size,
         num_tokens=VOCAB_SIZE,
         depth=shape.num_hidden_layers,
@@ -88,10 +114,10 @@ def _rmt(shape: Shape, device: str, replay: bool, **options: Any) -> TrainingSte
         ff_mult=shape.intermediate_size / shape.hidden_size,
         **options,
     )
-    model = RecurrentMemoryTransformerWrapper(inner)
+    model = package.RecurrentMemoryTransformerWrapper(inner)
 
     def forward(ids_BN: Tensor, labels_B: Tensor) -> Tensor | None:
-        if replay:
+        if method.backprop == "replay":
             model(ids_BN, memory_replay_backprop=True)
             return None
         return model(ids_BN, return_loss=True)[0]
@@ -99,7 +125,7 @@ def _rmt(shape: Shape, device: str, replay: bool, **options: Any) -> TrainingSte
     return TrainingStep(model, shape, device, forward, extra=1)
 
 
-def _memformer(shape: Shape, device: str, replay: bool) -> TrainingStep:
+def _memformer(method: Method, shape: Shape, device: str) -> TrainingStep:
     """Build memformer: an encoder over segments, and one decoder layer that predicts the label.
 
     Its replay needs the decoder. Each layer of its encoder has cross-attention to the memory beside
@@ -123,7 +149,7 @@ def _memformer(shape: Shape, device: str, replay: bool) -> TrainingStep:
 
     def forward(ids_BN: Tensor, labels_B: Tensor) -> Tensor | None:
         target_B2 = torch.stack([torch.zeros_like(labels_B), labels_B], dim=1)
-        if replay:
+        if method.backprop == "replay":
             memory_replay_backprop(model, ids_BN, target_B2)
             return None
         *earlier, last = ids_BN.split(shape.segment_length, dim=1)
@@ -136,12 +162,12 @@ def _memformer(shape: Shape, device: str, replay: bool) -> TrainingStep:
 
 
 PLAIN: dict[str, Any] = {"use_xl_memories": False, "num_residual_streams": 1}
-PACKAGED: dict[str, Callable[[Shape, str, bool], TrainingStep]] = {
-    "recurrent_memory_transformer_pytorch": _rmt,
-    "recurrent_memory_transformer_pytorch_plain": partial(_rmt, **PLAIN),
+PACKAGED: dict[str, Callable[[Method, Shape, str], TrainingStep]] = {
+    RMT: _rmt,
+    f"{RMT}_plain": partial(_rmt, **PLAIN),
     "memformer": _memformer,
 }
-"""Other packages' models: (shape, device, whether to use the package's replay) -> the step.
+"""Other packages' models: (method, shape, device) -> the step.
 
 None replays dropout, so all run without it, at the settings that come nearest to the shape.
 """

@@ -50,11 +50,6 @@ class Shape:
         """T of one sequence."""
         return self.tokens // self.segment_length
 
-    @property
-    def precision(self) -> str:
-        """The type of the matrix products and whether they are compiled, for titles."""
-        return f"{'bf16' if self.bf16 else 'float32'}{', compiled' if self.torch_compile else ''}"
-
     def check(self) -> None:
         """Raise `UserError` if the shape contradicts itself or leaves its ranges."""
         for name in ("tokens", "segment_length", "batch", "num_memory_tokens"):
@@ -73,21 +68,13 @@ class Shape:
 
         The readout is over all segments, so that each has a gradient large enough to compare.
         """
-        return {name: getattr(self, name) for name in SHARED_SETTINGS} | {
-            "max_seq_len": self.tokens,
-            "num_segments": self.segments,
-            "readout": "running_mean",
-        }
+        settings = {name: getattr(self, name) for name in SHARED_SETTINGS}
+        lengths = {"max_seq_len": self.tokens, "num_segments": self.segments}
+        return settings | lengths | {"readout": "running_mean"}
 
     def small(self) -> "Shape":
         """Return a shape of the same kind whose four segments take milliseconds."""
         width = 8 * self.num_attention_heads
-        return replace(
-            self,
-            tokens=128,
-            segment_length=32,
-            batch=2,
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=min(self.num_hidden_layers, 2),
-        )
+        layers = min(self.num_hidden_layers, 2)
+        small = replace(self, tokens=128, segment_length=32, batch=2, num_hidden_layers=layers)
+        return replace(small, hidden_size=width, intermediate_size=2 * width)

@@ -7,6 +7,7 @@ Sources of settings: [P] the RMAAT paper (arXiv 2601.00426), [A] its astromorphi
 2312.10925), [C] this project's choice.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -17,6 +18,7 @@ from jsonargparse import Namespace
 
 from rmaat.cli.parser import Parser
 from rmaat.errors import UserError
+from rmaat.machine.processes import end_with_parent
 from rmaat.presets import resolve
 from rmaat.recipes import recipe_layers
 from rmaat.settings import ModelSettings
@@ -97,6 +99,10 @@ def run(arguments: Namespace) -> None:
     if arguments.get("print_config"):
         print(prepare_data(config).run.to_yaml(), end="")
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # A torchrun that is killed outright cannot end its processes. They would train on, and keep
+        # the folder locked.
+        end_with_parent(os.getppid())
     hide_progress_of_transformers()
     result = train(config, count_bar if is_first_process() else no_bar)
     if not is_first_process():

@@ -6,7 +6,7 @@ A variant is a model, or a model with some settings changed: `name` or `name[key
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 
 from rmaat.errors import UserError, did_you_mean
 from rmaat.grid.presets import MODEL_GROUPS, Grid, Settings, shortened
-from rmaat.models.size import count_parameters
+from rmaat.models.size import count_parameters, match_parameters
 from rmaat.presets import MODELS, resolve
 from rmaat.tasks import TASKS
 from rmaat.training.config import RunConfig, check_key
@@ -54,12 +54,9 @@ class Variant:
     changes: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        changes = ",".join(f"{key}={_text(value)}" for key, value in self.changes)
+        texts = ((key, v if isinstance(v, str) else json.dumps(v)) for key, v in self.changes)
+        changes = ",".join(f"{key}={text}" for key, text in texts)
         return f"{self.model}[{changes}]" if changes else self.model
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def parse_variant(text: str) -> Variant:
@@ -103,6 +100,12 @@ def _typed(pairs: Mapping[str, str], text: str) -> dict[str, Any]:
     return {key: getattr(parsed, key) for key in pairs}
 
 
+def expand(texts: Iterable[str]) -> list[Variant]:
+    """Return the variants that the texts name, groups expanded, each once; see `parse_variant`."""
+    members = [member for text in texts for member in MODEL_GROUPS.get(text, (text,))]
+    return list({str(variant): variant for variant in map(parse_variant, members)}.values())
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run.
@@ -136,10 +139,10 @@ class Cell:
         model = quote(self.model.replace("[", "-").replace("]", ""), safe="=,")
         return output / CELLS / self.task / model / f"seed-{self.seed}"
 
-    def run_config(self, folder: Path) -> RunConfig:
+    def run_config(self) -> RunConfig:
         """Return the run config; raises `UserError` naming the cell if settings contradict."""
         try:
-            run = RunConfig(**self.settings, output_dir=str(folder))
+            run = RunConfig(**self.settings)
             run.check()
         except UserError as mistake:
             raise UserError(f"{self.model} on {self.task}: {mistake}") from mistake
@@ -178,15 +181,13 @@ def make_cells(
     seeds = grid.seeds if seeds is None else seeds
     for name, count in (("tasks", len(tasks)), ("models", len(variants)), ("seeds", seeds)):
         if count < 1:
-            message = f"a grid with nothing in it: --{name} asks for none; give at least one"
-            raise UserError(message)
+            raise UserError(f"a grid with nothing in it: --{name} asks for none; give at least one")
     if seeds > MOST_SEEDS:
         raise UserError(f"--seeds must be at most {MOST_SEEDS:,}, not {seeds:,}")
     if max_steps is not None and max_steps < 1:
         raise UserError(f"--max_steps must be >= 1, not {max_steps}")
     for task in tasks:
-        if task not in TASKS:
-            raise UserError(f"unknown task '{task}'; {did_you_mean(task, TASKS.names())}")
+        TASKS[task]
         if task not in grid.tasks:
             nearest = did_you_mean(task, grid.tasks)
             raise UserError(f"the preset '{grid.name}' has no settings for {task}; {nearest}")
@@ -196,20 +197,13 @@ def make_cells(
     for task in tasks:
         base = shortened(grid.tasks[task], max_steps)
         for variant, settings in _sized(base | {"dataset": task, "data_dir": data_dir}, variants):
-            cell = Cell(task, str(variant), 0, grid.name, base, settings | {"seed": 0})
-            cell.run_config(Path())
-            first_seed.append(cell)
+            first_seed.append(Cell(task, str(variant), 0, grid.name, base, settings | {"seed": 0}))
+            first_seed[-1].run_config()
     return [
         replace(cell, seed=seed, settings=cell.settings | {"seed": seed})
         for seed in range(seeds)
         for cell in first_seed
     ]
-
-
-def expand(texts: Iterable[str]) -> list[Variant]:
-    """Return the variants that the texts name, groups expanded, each once; see `parse_variant`."""
-    members = [member for text in texts for member in MODEL_GROUPS.get(text, (text,))]
-    return list({str(variant): variant for variant in map(parse_variant, members)}.values())
 
 
 def _sized(task: Settings, variants: Iterable[Variant]) -> Iterator[tuple[Variant, Settings]]:
@@ -221,13 +215,11 @@ def _sized(task: Settings, variants: Iterable[Variant]) -> Iterator[tuple[Varian
     parameters = count_parameters(RunData.of(RunConfig(**reference)).model_settings())
     models = {REFERENCE: reference}
     for variant in variants:
-        if variant.model not in models:
-            models[variant.model] = _matched(resolve(task, {"model": variant.model}), parameters)
-        yield variant, models[variant.model] | dict(variant.changes)
-
-
-def _matched(settings: Settings, parameters: int) -> Settings:
-    run = RunConfig(**settings, match_parameters=parameters)
-    matched = asdict(RunData.of(run).with_matched_parameters().run)
-    changes = {key: value for key, value in matched.items() if value != getattr(run, key)}
-    return settings | changes
+        model = variant.model
+        if model not in models:
+            settings = resolve(task, {"model": model})
+            of_model = RunData.of(RunConfig(**settings)).model_settings()
+            matched = match_parameters(of_model, parameters, MODELS[model].lighter)
+            changed = {name: v for name, v in matched.items() if v != of_model[name]}
+            models[model] = settings | changed
+        yield variant, models[model] | dict(variant.changes)

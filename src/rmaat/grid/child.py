@@ -1,32 +1,14 @@
-"""`python -m rmaat.grid.child PID VERB ...`: the command line, ended if its parent PID dies.
+"""`python -m rmaat.grid.child PID VERB ...`: the command line, ended if its parent PID dies."""
 
-A grid that is killed outright cannot end its cells. They would go on writing into folders that the
-next grid resumes.
-"""
-
-import os
 import sys
-import threading
-import time
 
-CHECK_SECONDS = 0.5
-
-
-def end_with(parent: int) -> None:
-    """Watch the parent from a thread; exit at once if this process has another parent."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(CHECK_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
+from rmaat.machine.processes import end_with_parent
 
 if __name__ == "__main__":
-    parent, *words = sys.argv[1:]
-    end_with(int(parent))
+    parent_pid, *words = sys.argv[1:]
+    end_with_parent(int(parent_pid))
     from rmaat.cli.main import main
 
+    # A run records this as its command.
     sys.argv = ["rmaat", *words]
     sys.exit(main(words))

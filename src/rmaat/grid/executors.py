@@ -2,11 +2,10 @@
 
 import contextlib
 import os
-import queue
 import re
 import socket
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,44 +27,26 @@ class Executor(Protocol):
 
     slots: int
 
-    def submit(self, cell: Cell, folder: Path) -> None:
+    def submit(self, cell: Cell, folder: Path) -> "Future[Outcome]":
         """Run a cell in its folder."""
-
-    def ended(self, timeout: float) -> list[Outcome]:
-        """Wait up to `timeout` seconds for a cell to end; return those that did since last time."""
 
     def stop(self) -> None:
         """Stop the running cells, and wait until they have stopped."""
-
-
-def make_executor(workers: int | None, threads: int | None, ray_address: str | None) -> Executor:
-    """Return the executor for a Ray cluster if there is an address, else for this machine."""
-    if ray_address is None:
-        return LocalExecutor(workers, threads)
-    return RayExecutor(ray_address, workers, threads)
 
 
 class LocalExecutor:
     """Processes of this machine; see `local_environments`."""
 
     def __init__(self, workers: int | None, threads: int | None) -> None:
-        environments = local_environments(workers, threads)
-        self.slots = len(environments)
-        self._free: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-        for environment in environments:
-            self._free.put(environment)
+        # Each thread of the pool takes one and puts it back.
+        self._free = local_environments(workers, threads)
+        self.slots = len(self._free)
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(self.slots)
-        self._running: set[Future[Outcome]] = set()
 
-    def submit(self, cell: Cell, folder: Path) -> None:
+    def submit(self, cell: Cell, folder: Path) -> "Future[Outcome]":
         """Start a process, or queue the cell if all workers are busy."""
-        self._running.add(self._pool.submit(self._run, cell, folder))
-
-    def ended(self, timeout: float) -> list[Outcome]:
-        """Wait for a process; raise what its thread raised."""
-        done, self._running = wait(self._running, timeout, FIRST_COMPLETED)
-        return [future.result() for future in done]
+        return self._pool.submit(self._run, cell, folder)
 
     def stop(self) -> None:
         """End the processes."""
@@ -73,11 +54,11 @@ class LocalExecutor:
         self._pool.shutdown(cancel_futures=True)
 
     def _run(self, cell: Cell, folder: Path) -> Outcome:
-        environment = self._free.get()
+        environment = self._free.pop()
         try:
             return run_cell(cell, folder, environment, self._stop.is_set)
         finally:
-            self._free.put(environment)
+            self._free.append(environment)
 
 
 class RayExecutor:
@@ -97,7 +78,10 @@ class RayExecutor:
             install = "install it with `pip install 'rmaat[ray]'`"
             raise UserError(f"--ray_address needs the package ray; {install}") from error
         try:
-            _check_port(address)
+            if place := HOST_AND_PORT.fullmatch(address):
+                # Ray itself would try for minutes if nothing listens there.
+                host_and_port = place["host"].strip("[]"), int(place["port"])
+                socket.create_connection(host_and_port, CONNECT_SECONDS).close()
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())
@@ -109,33 +93,22 @@ class RayExecutor:
         # Without retries: a task that Ray repeats could meet the process of the first attempt.
         remote = ray.remote(num_cpus=self._threads, num_gpus=int(gpus > 0), max_retries=0)
         self._run_cell = remote(run_cell)
-        self._running: list[Any] = []
+        self._tasks: list[Any] = []
 
-    def submit(self, cell: Cell, folder: Path) -> None:
+    def submit(self, cell: Cell, folder: Path) -> "Future[Outcome]":
         """Start a task."""
         task = self._run_cell.remote(cell, folder, thread_limits(self._threads))
-        self._running.append(task)
-
-    def ended(self, timeout: float) -> list[Outcome]:
-        """Wait for a task; raise what it raised."""
-        done, self._running = self._ray.wait(self._running, timeout=timeout)
-        return [self._ray.get(task) for task in done]
+        self._tasks.append(task)
+        return task.future()
 
     def stop(self) -> None:
-        """Cancel the tasks, and leave the cluster."""
-        for task in self._running:
+        """Cancel the tasks that have not ended, and leave the cluster."""
+        for task in self._tasks:
             self._ray.cancel(task)
-        for task in self._running:
+        for task in self._tasks:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.get(task)
         self._ray.shutdown()
-
-
-def _check_port(address: str) -> None:
-    """Raise OSError if nothing listens at a host and port: Ray itself would try for minutes."""
-    if place := HOST_AND_PORT.fullmatch(address):
-        host_and_port = place["host"].strip("[]"), int(place["port"])
-        socket.create_connection(host_and_port, CONNECT_SECONDS).close()
 
 
 def local_environments(workers: int | None, threads: int | None) -> list[dict[str, str]]:
@@ -146,14 +119,13 @@ def local_environments(workers: int | None, threads: int | None) -> list[dict[st
         threads: CPU threads of each; None means its share of the cores with GPUs, else 1.
     """
     devices, cores = visible_gpus(), available_cores()
-    if devices:
-        workers = workers or len(devices)
-        threads = threads or max(1, cores // workers)
-        gpus = [{"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} for i in range(workers)]
-    else:
+    if not devices:
         threads = threads or 1
-        gpus = [{} for _ in range(workers or max(1, cores // threads))]
-    return [gpu | thread_limits(threads) for gpu in gpus]
+        return [thread_limits(threads) for _ in range(workers or max(1, cores // threads))]
+    workers = workers or len(devices)
+    limits = thread_limits(threads or max(1, cores // workers))
+    places = [devices[index % len(devices)] for index in range(workers)]
+    return [limits | {"CUDA_VISIBLE_DEVICES": place} for place in places]
 
 
 def thread_limits(threads: int) -> dict[str, str]:

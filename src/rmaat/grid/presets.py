@@ -21,13 +21,8 @@ from rmaat.training.config import RunConfig
 Settings = dict[str, Any]
 
 DESCRIBED = (
-    "max_seq_len",
-    "num_segments",
-    "hidden_size",
-    "num_hidden_layers",
-    "max_steps",
-    "per_device_train_batch_size",
-    "learning_rate",
+    *("max_seq_len", "num_segments", "hidden_size", "num_hidden_layers"),
+    *("max_steps", "per_device_train_batch_size", "learning_rate"),
 )
 """Settings of a task that the tables show."""
 
@@ -86,26 +81,20 @@ class Grid:
         return tasks
 
 
-def _of_folder(name: str, seeds: int) -> Grid:
-    return Grid(name, recipe_names(name), ("models", WITHOUT_RETENTION), seeds)
-
+_MODELS = ("models", WITHOUT_RETENTION)
+_SEEDS = {"smoke": 1, "cpu": 1, "paper": 3}
 
 GRIDS: Registry[Grid] = Registry(
     "preset",
-    {name: _of_folder(name, seeds) for name, seeds in (("smoke", 1), ("cpu", 1), ("paper", 3))},
+    {name: Grid(name, recipe_names(name), _MODELS, seeds) for name, seeds in _SEEDS.items()},
 )
+
+_SCHEDULED = tuple(f"rmaat[retention_schedule={name}]" for name in SCHEDULES)
 
 RECALL = Grid(
     name="recall",
     recipes=("recall", "remember", "rewrite", "stories"),
-    models=(
-        "rmaat",
-        *(f"rmaat[retention_schedule={name}]" for name in SCHEDULES),
-        "rmaat_long",
-        "rmt",
-        "rlt",
-        "transformer",
-    ),
+    models=("rmaat", *_SCHEDULED, "rmaat_long", "rmt", "rlt", "transformer"),
     seeds=3,
 )
 """The preset of `rmaat compare recall`."""

@@ -29,11 +29,10 @@ from rmaat.training.checkpoints import last_usable_checkpoint, numbered_checkpoi
 from rmaat.training.run_folder import METRICS
 
 LOG = "log.txt"
-TAIL_BYTES = 4000
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 10.0
-BAR = re.compile(rb"(\d+)/(\d+) \[")
-"""Steps done and steps in all, in the progress bar of `rmaat train`."""
+BAR = re.compile(r"\d+/\d+ \[")
+"""The progress bar of `rmaat train`."""
 
 
 def run_cell(
@@ -60,7 +59,11 @@ def run_cell(
         code = 0 if read_file(folder / METRICS) else _train(folder, environment, stopped)
         if code is None:
             return Outcome(cell, BEGUN)
-        outcome = _outcome(cell, folder, code)
+        if metrics := read_file(folder / METRICS):
+            remove_checkpoints(folder)
+            outcome = Outcome(cell, FINISHED, metrics=metrics)
+        else:
+            outcome = Outcome(cell, *_failure(folder / LOG, code))
         write_status(folder, outcome, round(time.monotonic() - started, 1))
     except OSError as error:
         outcome = Outcome(cell, FAILED, f"cannot be run: {error}")
@@ -75,15 +78,6 @@ def remove_checkpoints(folder: Path) -> None:
         # Without metrics and checkpoints, a power cut would undo the whole run.
         sync_to_disk(folder / METRICS)
         remove(checkpoint)
-
-
-def steps_of(folder: Path) -> tuple[int, int] | None:
-    """Return steps done and steps in all by the bar in a run's log, or None before there is one."""
-    try:
-        bars = BAR.findall(_tail(folder / LOG))
-    except OSError:
-        return None
-    return (int(bars[-1][0]), int(bars[-1][1])) if bars else None
 
 
 def _prepare(cell: Cell, folder: Path) -> None:
@@ -123,11 +117,6 @@ def _train(folder: Path, environment: Mapping[str, str], stopped: Callable[[], b
                 return process.wait(POLL_SECONDS)
         return None
     finally:
-        _end(process)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
         process.terminate()
         try:
             process.wait(PATIENCE_SECONDS)
@@ -136,28 +125,15 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.wait()
 
 
-def _outcome(cell: Cell, folder: Path, code: int) -> Outcome:
-    """Return the outcome of a process that ended with exit status `code`."""
-    if metrics := read_file(folder / METRICS):
-        remove_checkpoints(folder)
-        return Outcome(cell, FINISHED, metrics=metrics)
-    log = folder / LOG
-    tail = _tail(log)
-    # The command's last line may follow a progress bar that is redrawn as the process ends.
+def _failure(log: Path, code: int) -> tuple[str, str]:
+    """Return status and reason of a process that ended with exit status `code` and no metrics."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     for beginning, status in ((DIVERGENCE_PREFIX, DIVERGED), (ERROR_PREFIX, FAILED)):
-        _, separator, rest = tail.rpartition(beginning.encode())
-        if separator:
-            return Outcome(cell, status, re.split(rb"[\r\n]", rest)[0].decode(errors="replace"))
+        # The message may follow a progress bar, which is drawn once more as the process ends.
+        if reasons := [line.partition(beginning)[2] for line in lines if beginning in line]:
+            return status, reasons[-1]
     if code < 0:
-        reason = f"killed by signal {-code}, perhaps because memory ran out; see {log}"
-        return Outcome(cell, FAILED, reason)
-    lines = [line.strip() for line in re.split(rb"[\r\n]+", tail) if not BAR.search(line)]
-    last = next((line for line in reversed(lines) if line), b"no output")
-    reason = f"{last.decode(errors='replace')} (exit status {code}; see {log})"
-    return Outcome(cell, FAILED, reason)
-
-
-def _tail(log: Path) -> bytes:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        return file.read()
+        return FAILED, f"killed by signal {-code}, perhaps because memory ran out; see {log}"
+    last = next((line for line in reversed(lines) if not BAR.search(line)), "no output")
+    return FAILED, f"{last} (exit status {code}; see {log})"

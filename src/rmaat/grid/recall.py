@@ -12,17 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from rmaat.bench.figures import DPI, MARKERS, STYLE
-from rmaat.bench.tables import Listing
+from rmaat.bench.figures import figure_file, mark
 from rmaat.errors import UserError
 from rmaat.grid.cells import Cell
-from rmaat.machine.files import write_figure, write_json
+from rmaat.machine.files import write_json
 from rmaat.machine.memory import memory_of
 from rmaat.machine.provenance import provenance
+from rmaat.machine.tables import MISSING, Table
 from rmaat.machine.units import mebibytes
 from rmaat.tasks.memory import MemoryTask
 from rmaat.training.finished_run import FinishedRun, open_run
@@ -186,18 +183,18 @@ def _same(test: Test, most: int) -> bool:
     return test.failure is not None or test.examples == examples_of(test.tokens, most)
 
 
-def accuracy_listing(recall: Recall) -> Listing:
+def accuracy_table(recall: Recall) -> Table:
     """Accuracy of each model at each number of segments: the mean over seeds, and the spread from lowest to highest."""
     rows = [(model, *(_accuracy(recall.tests(model)[count]) for count in recall.counts)) for model in recall.models]
     title = f"Accuracy (%) on {recall.task} by segments, trained on at most {recall.trained}"
-    return Listing(title, ("model", *(f"{count:,}" for count in recall.counts)), rows)
+    return Table(title, ("model", *(f"{count:,}" for count in recall.counts)), rows)
 
 
-def memory_listing(recall: Recall) -> Listing:
+def memory_table(recall: Recall) -> Table:
     """Peak memory of a test of each model at each number of segments: the median over seeds."""
     rows = [(model, *(_memory(recall.tests(model)[count]) for count in recall.counts)) for model in recall.models]
     title = f"Peak memory of a test, batch {BATCH} (MiB)"
-    return Listing(title, ("model", *(f"{count:,}" for count in recall.counts)), rows)
+    return Table(title, ("model", *(f"{count:,}" for count in recall.counts)), rows)
 
 
 def failures(recall: Recall) -> list[str]:
@@ -214,25 +211,23 @@ def failures(recall: Recall) -> list[str]:
 def _accuracy(tests: Iterable[Test]) -> str:
     values = [100 * test.accuracy for test in tests if test.accuracy is not None]
     if not values:
-        return "–"
+        return MISSING
     spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
     return f"{np.mean(values):.1f}{spread}"
 
 
 def _memory(tests: Iterable[Test]) -> str:
     values = [test.peak_bytes for test in tests if test.peak_bytes is not None]
-    return mebibytes(int(np.median(values))) if values else "–"
+    return mebibytes(int(np.median(values))) if values else MISSING
 
 
 def draw_recall(recall: Recall, path: Path) -> None:
     """Write a PNG of accuracy against segments, a line a model, and of the test's peak memory; seeds are a band."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(11, 5.2), layout="constrained")
-        FigureCanvasAgg(figure)
+    with figure_file(path, 11, 5.2) as figure:
         accuracy, memory = figure.subplots(1, 2, width_ratios=(3, 2))
         for index, model in enumerate(recall.models):
             tests = recall.tests(model)
-            style = {"color": f"C{index % 10}", "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
+            style = {**mark(index), "markersize": 5}
             answered = {
                 count: [100 * test.accuracy for test in of_count if test.accuracy is not None]
                 for count, of_count in tests.items()
@@ -256,4 +251,3 @@ def draw_recall(recall: Recall, path: Path) -> None:
         memory.set(title=f"Peak memory of a test, batch {BATCH} (MiB)")
         memory.set_ylim(bottom=0)
         figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower left", ncols=3)
-        write_figure(path, figure, DPI)

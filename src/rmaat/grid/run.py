@@ -1,22 +1,25 @@
 """Running a grid into a folder: what is finished there is not run again."""
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 
 from rmaat.errors import CellsFailedError, UserError
-from rmaat.grid.board import Board
 from rmaat.grid.cells import Cell, effective
-from rmaat.grid.executors import Executor, make_executor
+from rmaat.grid.executors import Executor, LocalExecutor, RayExecutor
 from rmaat.grid.outcomes import FAILED, FINISHED, Outcome, read_outcomes
 from rmaat.grid.process import remove_checkpoints
 from rmaat.machine.locks import LockHeldError, locked
 from rmaat.tasks import data_folder, task_of
 from rmaat.tasks.options import TaskOptions
+from rmaat.terminal import console
 
 TICK_SECONDS = 0.5
 
@@ -48,24 +51,23 @@ def run_grid(
         if count is not None and count < 1:
             raise UserError(f"--{name} must be >= 1, not {count}")
     _check_data(cells)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    screen = console(stderr=True)
     with claimed(output):
         stored = read_outcomes(output)
         for cell in cells:
             _check_settings(cell, stored, output)
         wanted = {cell.key for cell in cells}
-        final = [outcome for outcome in stored if outcome.final and outcome.cell.key in wanted]
-        for outcome in final:
+        done = {o.cell.key: o for o in stored if o.final and o.cell.key in wanted}
+        for outcome in done.values():
             if outcome.status == FINISHED:
                 # The grid may have been killed before it removed them.
                 remove_checkpoints(outcome.cell.folder(output))
-        done = {outcome.cell.key: outcome for outcome in final}
         waiting = [cell for cell in cells if cell.key not in done]
-        console.print(f"{len(cells)} cells, {len(done)} of them finished before")
+        screen.print(f"{len(cells)} cells, {len(done)} of them finished before")
         if waiting:
-            executor = make_executor(workers, threads, ray_address)
-            board = Board(cells, output, final, console)
-            outcomes = run_cells(waiting, output.resolve(), executor, board)
+            size = workers, threads
+            executor = RayExecutor(ray_address, *size) if ray_address else LocalExecutor(*size)
+            outcomes = run_cells(waiting, output.resolve(), executor, screen, len(done))
             done |= {outcome.cell.key: outcome for outcome in outcomes}
     return [done[cell.key] for cell in cells]
 
@@ -74,28 +76,39 @@ def run_cells(
     cells: Sequence[Cell],
     output: Path,
     executor: Executor,
-    board: Board,
+    screen: Console,
+    before: int = 0,
 ) -> list[Outcome]:
-    """Run cells in their order, as many at a time as the executor has slots, and show them.
+    """Run cells in their order, as many at a time as the executor has slots.
 
-    The running cells are stopped if anything is raised, such as by Ctrl-C.
+    Print a line as each begins and ends, and in a terminal a bar of all. The running cells are
+    stopped if anything is raised, such as by Ctrl-C. `before` cells of the grid have ended before.
     """
-    waiting, outcomes = deque(cells), list[Outcome]()
+    waiting, running, outcomes = deque(cells), dict[Future[Outcome], float](), list[Outcome]()
+    bars = Progress(console=screen, disable=not screen.is_terminal)
+    bar = bars.add_task("cells", completed=before, total=before + len(cells))
     try:
-        with board:
-            while len(outcomes) < len(cells):
-                running = len(cells) - len(waiting) - len(outcomes)
-                for _ in range(min(executor.slots - running, len(waiting))):
+        with bars:
+            while waiting or running:
+                for _ in range(min(executor.slots - len(running), len(waiting))):
                     cell = waiting.popleft()
-                    board.started(cell)
-                    executor.submit(cell, cell.folder(output))
-                for outcome in executor.ended(TICK_SECONDS):
-                    outcomes.append(outcome)
-                    board.ended(outcome)
-                board.tick()
+                    running[executor.submit(cell, cell.folder(output))] = time.monotonic()
+                    screen.print(f"{cell} started")
+                for future in wait(running, TICK_SECONDS, FIRST_COMPLETED).done:
+                    outcomes.append(future.result())
+                    minutes = (time.monotonic() - running.pop(future)) / 60
+                    count = f"[{before + len(outcomes)}/{before + len(cells)}]"
+                    screen.print(f"{count} {_line(outcomes[-1])}, after {minutes:.1f} min")
+                    bars.advance(bar)
     finally:
         executor.stop()
     return outcomes
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.status == FINISHED:
+        return f"{outcome.cell}: test accuracy {100 * outcome.metrics['test_accuracy']:.2f}%"
+    return f"{outcome.cell}: {outcome.status}: {outcome.reason}"
 
 
 @contextmanager
@@ -110,17 +123,17 @@ def claimed(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder / ".lock", 0))
         except LockHeldError:
-            remedy = "wait for it, or give another --output"
-            raise UserError(f"another grid is writing to '{folder}'; {remedy}") from None
+            busy = f"another grid is writing to '{folder}'"
+            raise UserError(f"{busy}; wait for it, or give another --output") from None
         except OSError as error:
-            reason = f"cannot be written: {error.strerror}"
-            raise UserError(f"--output '{folder}' {reason}; give another folder") from error
+            reason = f"--output '{folder}' cannot be written: {error.strerror}"
+            raise UserError(f"{reason}; give another folder") from error
         yield
 
 
 def _check_data(cells: Sequence[Cell]) -> None:
     for cell in {cell.task: cell for cell in cells}.values():
-        run = cell.run_config(Path())
+        run = cell.run_config()
         task_of(run.dataset, TaskOptions.of(run)).sources(data_folder(run.data_dir))
 
 

@@ -7,26 +7,21 @@ from typing import Any
 
 from rmaat.grid.outcomes import FINISHED, Outcome
 from rmaat.grid.published import TASKS
+from rmaat.machine.tables import MISSING
 from rmaat.presets import MODELS
 
-Measure = Callable[[Mapping[str, Any]], float]
-"""A figure from the metrics of a finished cell."""
-
-BASELINE = "rmt"
-"""The model by whose throughput the others' are divided."""
-
-NOTHING = "–"
-
-
-MEASURES: dict[str, Measure] = {
+MEASURES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "accuracy": lambda metrics: 100 * metrics["test_accuracy"],
     "memory": lambda metrics: metrics["training_memory_bytes"] / 1e9,
     "speed": lambda metrics: metrics["train_tokens_per_second"],
+    "throughput": lambda metrics: metrics["train_tokens_per_second"],
     "minutes": lambda metrics: metrics["train_seconds"] / 60,
-    "parameters": lambda metrics: metrics["num_parameters"],
 }
-"""Percent of the test part; GB (10^9 bytes) at the peak of a training step; tokens per second and
-minutes in training steps; number of parameters."""
+"""Percent of the test part; GB (10^9 bytes) at the peak of a training step; tokens per second,
+the same over the mean of `BASELINE`, and minutes, in training steps."""
+
+BASELINE = "rmt"
+"""The model by whose throughput the others' are divided."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +48,11 @@ class Spread:
 
     def text(self, digits: str) -> str:
         """Return mean ± deviation, each formatted by `digits`, and the numbers of seeds."""
-        failed = f"{self.failed} failed" if self.failed else ""
+        failed = [f"{self.failed} failed"] if self.failed else []
         if self.mean is None:
-            return failed or NOTHING
+            return failed[0] if failed else MISSING
         deviation = "" if self.deviation is None else f" ± {self.deviation:{digits}}"
-        counts = ", ".join(filter(None, (f"n={len(self.values)}", failed)))
+        counts = ", ".join([f"n={len(self.values)}", *failed])
         return f"{self.mean:{digits}}{deviation} ({counts})"
 
 
@@ -72,28 +67,25 @@ class Summary:
     """
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
-        self.outcomes = list(outcomes)
+        self.outcomes = outcomes
         self.finished = [outcome for outcome in outcomes if outcome.status == FINISHED]
-        models = {outcome.cell.model for outcome in outcomes}
-        order = MODELS.names()
-        self.models = sorted(models, key=lambda m: (_place(m.partition("[")[0], order), m))
-        tasks = {outcome.cell.task for outcome in outcomes}
-        self.tasks = sorted(tasks, key=lambda task: (_place(task, TASKS), task))
+        order = [*MODELS.names(), *TASKS]
+        models, tasks = ({o.cell.model for o in outcomes}, {o.cell.task for o in outcomes})
+        places = {name: place for place, name in enumerate(order)}
+
+        def place(name: str) -> tuple[int, str]:
+            return places.get(name.partition("[")[0], len(order)), name
+
+        self.models, self.tasks = sorted(models, key=place), sorted(tasks, key=place)
 
     def spread(self, measure: str, model: str, task: str) -> Spread:
-        """Return one of `MEASURES` for a model on a task, without values if it was not run."""
+        """Return one of `MEASURES` for a model on a task, without values if there is none."""
         ran = [o for o in self.outcomes if (o.cell.model, o.cell.task) == (model, task)]
-        finished = [outcome for outcome in ran if outcome.status == FINISHED]
-        values = tuple(MEASURES[measure](outcome.metrics) for outcome in finished)
-        return Spread(values, len(ran) - len(values))
-
-    def throughput(self, model: str, task: str) -> Spread:
-        """Return tokens per second over the mean of `BASELINE`; no values if that has none."""
-        speed, baseline = (self.spread("speed", name, task) for name in (model, BASELINE))
-        if baseline.mean is None:
-            return Spread()
-        return Spread(tuple(value / baseline.mean for value in speed.values), speed.failed)
-
-
-def _place(name: str, names: Sequence[str]) -> int:
-    return names.index(name) if name in names else len(names)
+        metrics = [outcome.metrics for outcome in ran if outcome.status == FINISHED]
+        values, failed = tuple(map(MEASURES[measure], metrics)), len(ran) - len(metrics)
+        if measure == "throughput":
+            baseline = self.spread("speed", BASELINE, task).mean
+            if baseline is None:
+                return Spread()
+            values = tuple(value / baseline for value in values)
+        return Spread(values, failed)

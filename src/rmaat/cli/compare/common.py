@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,11 @@ from jsonargparse import ArgumentParser, Namespace
 from rmaat.bench.methods import COMPARED, chosen
 from rmaat.bench.shape import Shape
 from rmaat.errors import UserError
-from rmaat.terminal import console
 from rmaat.values import OneOf
 
 if TYPE_CHECKING:
-    from rmaat.bench.memory import MemoryComparison
-    from rmaat.bench.speed import SpeedComparison
-    from rmaat.bench.tables import Listing
+    from rmaat.bench.comparison import Comparison
+    from rmaat.machine.tables import Table
 
 DEVICES = ("cpu", "cuda")
 
@@ -32,7 +31,7 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for JSON and figure; made if missing",
+        help="folder of the results; made if missing",
     )
     parser.add_argument(
         "--methods",
@@ -61,71 +60,59 @@ def device_of(name: str | None) -> str:
     return name
 
 
-def common_settings(arguments: Namespace) -> dict[str, Any]:
-    """Return the settings of a `rmaat.bench.comparison.Comparison`.
+def run_comparison(arguments: Namespace, name: str, **settings: Any) -> Comparison:
+    """Run a comparison, and write `name`.json to the output folder after every row.
 
-    If the flags name several lengths, the shape has the first one.
+    On a CPU each measurement has a fresh process. On CUDA none has: the allocator counts each
+    measurement by itself, and a new process takes 10 s.
+
+    Args:
+        arguments: the parsed flags.
+        name: name of the JSON file.
+        settings: further settings of the comparison.
 
     Raises:
         UserError: for a wrong flag.
     """
-    from rmaat.bench.processes import in_fresh_process, in_this_process
+    methods, absent = chosen(arguments.methods)
+    device = device_of(arguments.device)
+    from rmaat.bench.comparison import Comparison
+    from rmaat.cli.folders import writable_folder
+    from rmaat.cli.progress import named_bar
+    from rmaat.machine.files import write_json
+    from rmaat.machine.processes import in_fresh_process
     from rmaat.training.compiler import check_compiler
     from rmaat.training.precision import warn_of_slow_bf16
 
-    methods, absent = chosen(arguments.methods)
-    device = device_of(arguments.device)
-    sizes = {f.name: arguments[f.name] for f in fields(Shape)}
-    if isinstance(sizes["tokens"], list):
-        sizes["tokens"] = sizes["tokens"][0]
-    shape = Shape(**sizes)
+    tokens = arguments.tokens
+    tokens = tuple(sorted(set(tokens))) if isinstance(tokens, list) else (tokens,)
+    sizes = {f.name: arguments[f.name] for f in fields(Shape) if f.name != "tokens"}
+    shape = Shape(**sizes, tokens=tokens[0] if tokens else Shape.tokens)
     if shape.torch_compile:
         check_compiler(device)
     if shape.bf16:
         warn_of_slow_bf16(device)
-    return {
-        "shape": shape,
-        "methods": methods,
-        "absent": absent,
-        "device": device,
-        "call": in_this_process if device == "cuda" else in_fresh_process,
-        "warm_up": arguments.warm_up,
-        "steps": arguments.steps,
-    }
-
-
-def run_comparison(comparison: MemoryComparison | SpeedComparison, output: Path, name: str) -> Path:
-    """Run a comparison, write `name`.json after every row, and return the folder."""
-    from rmaat.cli.folders import writable_folder
-    from rmaat.cli.progress import named_bar
-    from rmaat.machine.files import write_json
-
+    comparison = Comparison(
+        shape=shape,
+        tokens=tokens,
+        methods=methods,
+        absent=absent,
+        device=device,
+        call=in_fresh_process if device == "cpu" else operator.call,
+        warm_up=arguments.warm_up,
+        steps=arguments.steps,
+        **settings,
+    )
     comparison.check()
-    folder = writable_folder(output)
+    file = writable_folder(arguments.output) / f"{name}.json"
     with named_bar(comparison.pieces) as begin:
-        comparison.run(begin, lambda results: write_json(folder / f"{name}.json", results))
-    return folder
+        comparison.run(begin, lambda results: write_json(file, results))
+    return comparison
 
 
-def print_tables(listings: list[Listing], remarks: list[str]) -> None:
-    """Print tables, then one line per remark."""
-    from rich.table import Table
-
-    output = console()
-    # rich truncates cells to fit the terminal, which would hide numbers. Widen the console instead.
-    output.width = max(output.width, *(_width(listing) for listing in listings))
-    for listing in listings:
-        table = Table(title=listing.title, box=None, title_justify="left", pad_edge=False)
-        for place, heading in enumerate(listing.headings):
-            table.add_column(heading, justify="right" if place else "left", no_wrap=True)
-        for row in listing.rows:
-            table.add_row(*row)
-        output.print(table)
-        output.print()
+def print_tables(tables: list[Table], remarks: list[str]) -> None:
+    """Print tables as Markdown, then one line per remark."""
+    for table in tables:
+        print(f"{table.markdown()}\n")
     for remark in remarks:
-        output.print(remark)
-
-
-def _width(listing: Listing) -> int:
-    columns = zip(listing.headings, *listing.rows, strict=True)
-    return sum(2 + max(map(len, column)) for column in columns)
+        print(remark)

@@ -6,12 +6,7 @@ On a CPU each measurement has a fresh process. A method with wrong gradients is 
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.bench.shape import Shape
-from rmaat.cli.compare.common import (
-    add_common_arguments,
-    common_settings,
-    print_tables,
-    run_comparison,
-)
+from rmaat.cli.compare.common import add_common_arguments, print_tables, run_comparison
 from rmaat.machine.units import parse_bytes
 
 LONGEST = 1024 * 1024
@@ -50,21 +45,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Measure, print the tables, and write memory.json (after every row) and memory.png."""
-    settings = common_settings(arguments)
-    from rmaat.bench.memory import MemoryComparison
-
-    comparison = MemoryComparison(
-        **settings,
-        tokens=tuple(sorted(set(arguments.tokens))),
-        limit=None if arguments.limit is None else parse_bytes("--limit", arguments.limit),
-        longest=arguments.longest,
-    )
-    folder = run_comparison(comparison, arguments.output, "memory")
+    limit = None if arguments.limit is None else parse_bytes("--limit", arguments.limit)
+    comparison = run_comparison(arguments, "memory", limit=limit, longest=arguments.longest)
     from rmaat.bench.figures import draw_memory
-    from rmaat.bench.tables import largest_listing, memory_listing, unreported
+    from rmaat.bench.tables import longest_table, memory_table
 
-    draw_memory(comparison, folder / "memory.png")
-    listings = [memory_listing(comparison)]
+    draw_memory(comparison, arguments.output / "memory.png")
+    tables = [memory_table(comparison)]
     if comparison.largest:
-        listings.append(largest_listing(comparison))
-    print_tables(listings, [*unreported(comparison), f"written to {folder}"])
+        tables.append(longest_table(comparison))
+    print_tables(tables, [*comparison.unreported(), f"written to {arguments.output}"])

@@ -186,12 +186,13 @@ def _refusal(task: MemoryTask, segments: int) -> UserError | None:
 def report(recall: Recall, folder: Path) -> None:
     """Print the tables and write recall.json and recall.png."""
     from rmaat.cli.compare.common import print_tables
-    from rmaat.grid.recall import accuracy_listing, draw_recall, failures, memory_listing
+    from rmaat.grid.recall import accuracy_table, draw_recall, failures, memory_table
     from rmaat.machine.files import write_json
 
     write_json(folder / JSON, recall.to_json())
     draw_recall(recall, folder / FIGURE)
-    print_tables([accuracy_listing(recall), memory_listing(recall)], [*failures(recall), f"written to {folder}"])
+    remarks = [*failures(recall), f"written to {folder}"]
+    print_tables([accuracy_table(recall), memory_table(recall)], remarks)
 
 
 def make_data(task: MemoryTask, data_dir: Path) -> None:

@@ -7,12 +7,10 @@ is not reported.
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.bench.shape import Shape
-from rmaat.cli.compare.common import (
-    add_common_arguments,
-    common_settings,
-    print_tables,
-    run_comparison,
-)
+from rmaat.cli.compare.common import add_common_arguments, print_tables, run_comparison
+
+LEAST_STEPS = 5
+"""The fewest timed steps for a median."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,14 +28,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Time, print the table, and write speed.json (after each method and round) and speed.png."""
-    settings = common_settings(arguments)
-    from rmaat.bench.speed import SpeedComparison
+    """Time, print the table, and write speed.json after each method and round."""
+    settings = {"repeats": arguments.repeats, "least_steps": LEAST_STEPS, "rated": True}
+    comparison = run_comparison(arguments, "speed", **settings)
+    from rmaat.bench.tables import speed_table
 
-    comparison = SpeedComparison(**settings, repeats=arguments.repeats)
-    folder = run_comparison(comparison, arguments.output, "speed")
-    from rmaat.bench.figures import draw_speed
-    from rmaat.bench.tables import speed_listing, unreported
-
-    draw_speed(comparison, folder / "speed.png")
-    print_tables([speed_listing(comparison)], [*unreported(comparison), f"written to {folder}"])
+    remarks = [*comparison.unreported(), f"written to {arguments.output}"]
+    print_tables([speed_table(comparison)], remarks)

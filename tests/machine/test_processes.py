@@ -1,16 +1,17 @@
-"""Calls in fresh processes: their memory is their own, and their failures arrive."""
+"""Fresh processes: their memory is their own, failures arrive, none outlives its parent."""
 
 import gc
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from rmaat.bench.processes import OutOfMemoryError, in_fresh_process
 from rmaat.machine.memory import ResidentMemory
+from rmaat.machine.processes import OutOfMemoryError, in_fresh_process
 
 MEBIBYTE = 2**20
 
@@ -75,16 +76,43 @@ def test_a_result_that_cannot_be_pickled_is_an_error():
         in_fresh_process(_not_picklable)
 
 
-def test_the_process_ends_with_the_one_that_asked():
-    """Whoever is alive holds the pipe's other end: reading to its end is waiting for both."""
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_the_process_ends_with_the_one_that_asked(number, status):
+    """Whoever is alive holds the pipe's other end: reading to its end is waiting for both.
+
+    What the call prints goes to standard error.
+    """
     body = "import signal; print('ready', flush=True); signal.pause()"
     program = (
-        "import signal; from rmaat.cli.main import _unwind; from rmaat.bench.processes import in_fresh_process\n"
+        "import signal; from rmaat.cli.main import _unwind; from rmaat.machine.processes import in_fresh_process\n"
         f"if __name__ == '__main__':\n signal.signal(signal.SIGTERM, _unwind)\n in_fresh_process(exec, {body!r}, {{}})\n"
     )
-    asking = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", program]
+    asking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert asking.stdout is not None
     assert asking.stdout.readline() == "ready\n"
-    asking.terminate()
+    asking.send_signal(number)
     assert asking.stdout.read() == ""
-    assert asking.wait() == 128 + signal.SIGTERM
+    assert asking.wait() == status
+
+
+def test_a_process_ends_with_a_parent_that_is_killed_outright():
+    """The child would wait for ever."""
+    waits = "from rmaat.machine.processes import end_with_parent; import os, signal; "
+    waits += "end_with_parent(os.getppid()); "
+    waits += "print(os.getpid(), flush=True); signal.pause()"
+    parent = (
+        "import subprocess, sys, signal; "
+        f"subprocess.Popen([sys.executable, '-c', {waits!r}], start_new_session=True); "
+        "signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+    child = int(process.stdout.readline())
+    assert Path(f"/proc/{child}").exists() or os.name != "posix"
+    process.kill()
+    process.wait()
+    assert process.stdout.read() == b"", "the pipe closes once the child has ended too"
+    process.stdout.close()
