@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import fields
 from importlib import metadata
@@ -131,7 +132,7 @@ def test_a_value_of_the_wrong_type_is_told_with_its_place(tmp_path, capsys, sett
         ("predict", "--model: folder of a finished run"),
         ("simulate", "--output: folder for traces and figures; made if missing"),
         ("compare accuracy", "--output: folder of the grid; made if missing"),
-        ("compare memory", "--output: folder for JSON and figure; made if missing"),
+        ("compare memory", "--output: folder of the results; made if missing"),
         ("compare table", "its folder, the --output of `rmaat compare accuracy`"),
         ("data", f"its task, one of: {', '.join(TASKS.names())}"),
         ("list", "one of: attention, models, recipes, tasks"),
@@ -274,3 +275,24 @@ def test_a_name_longer_than_the_file_system_takes_is_one_line(flag, name, tmp_pa
     assert "xx" in lines[0] or "x/x" in lines[0]
     assert len(lines[0]) < 620
     assert "internal error" not in lines[0]
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_error_in_a_thread_is_one_line_unless_the_traceback_is_asked_for(monkeypatch, capsys, traced):
+    def work(arguments):
+        def fail():
+            raise OSError(28, "No space left on device")
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr("rmaat.cli.list.run", work)
+    monkeypatch.setenv("RMAAT_TRACEBACK", "1" if traced else "")
+    hook = threading.excepthook
+    assert main(["list", "tasks"]) == 0
+    assert threading.excepthook is hook
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert ("Traceback" in error) == traced
+    assert traced or error.count("\n") == 1

@@ -32,7 +32,8 @@ if how == "breaks":
 if how == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 (folder / "checkpoint-4").mkdir(exist_ok=True)
-(folder / "checkpoint-4" / "trainer_state.json").write_text("{{}}")
+(folder / "checkpoint-4" / "trainer_state.json").write_text('{{"best_global_step": 4}}')
+(folder / "checkpoint-4" / "files.json").write_text("{{}}")
 if how == "hangs":
     signal.pause()
 facts = {{"train": {{"lengths": {{"input_ids": {{"mean": 9.5}}}}, "examples": 3}}}}
@@ -125,7 +126,7 @@ def test_a_process_that_cannot_be_started_is_a_failure(attempt, tmp_path, monkey
 
 
 def test_a_stopped_run_is_ended_and_resumed(attempt, folder, tmp_path):
-    ready = folder / "checkpoint-4" / "trainer_state.json"
+    ready = folder / "checkpoint-4" / "files.json"
     assert attempt("hangs", stopped=ready.exists).status == "begun"
     assert read_outcomes(tmp_path) == []
     assert attempt("finishes").status == "finished"
@@ -134,7 +135,7 @@ def test_a_stopped_run_is_ended_and_resumed(attempt, folder, tmp_path):
 
 def test_a_run_of_other_settings_is_neither_resumed_nor_reused(attempt, cell, folder):
     other = changed(cell, max_steps=59)
-    attempt("hangs", stopped=(folder / "checkpoint-4" / "trainer_state.json").exists, cell=other)
+    attempt("hangs", stopped=(folder / "checkpoint-4" / "files.json").exists, cell=other)
     attempt("finishes")
     attempt("finishes", cell=other)
     attempt("finishes")
@@ -148,7 +149,7 @@ def test_data_elsewhere_is_the_same_run(attempt, cell):
 
 
 def test_a_stopped_run_goes_on_with_data_that_has_moved(attempt, cell, folder):
-    attempt("hangs", stopped=(folder / "checkpoint-4" / "trainer_state.json").exists)
+    attempt("hangs", stopped=(folder / "checkpoint-4" / "files.json").exists)
     assert attempt("finishes", cell=changed(cell, data_dir="moved")).status == "finished"
     assert yaml.safe_load((folder / CELL_CONFIG).read_text())["data_dir"] == "moved"
     assert [how for how, _ in attempt.calls()] == ["--overwrite", "--resume"]

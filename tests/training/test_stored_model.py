@@ -69,4 +69,4 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_made(tiny, finis
 def test_resuming_with_another_beginning_is_refused(tiny, finished):
     train(replace(tiny, max_steps=1, eval_steps=1))
     with pytest.raises(UserError, match=r"init_from is .* instead of None; the run in"):
-        train(replace(tiny, resume=True, init_from=str(finished)))
+        train(replace(tiny, max_steps=1, eval_steps=1, resume=True, init_from=str(finished)))

@@ -11,6 +11,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -103,6 +104,7 @@ def _find_verb(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status, which is 0 on success."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    former_hook, threading.excepthook = threading.excepthook, _report_thread
     try:
         prog, module, rest = _find_verb(arguments, "rmaat", "rmaat.cli", PURPOSE, VERBS)
         from rmaat.cli.parser import Parser
@@ -125,7 +127,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         status, line = _described(error)
         print(one_line(line), file=sys.stderr)
         return status
+    finally:
+        threading.excepthook = former_hook
     return 0
+
+
+def _report_thread(failure: threading.ExceptHookArgs) -> None:
+    """Print one line about an error that ended a thread, such as a logger's on a full disk."""
+    if os.environ.get(TRACEBACK):
+        threading.__excepthook__(failure)
+    else:
+        reason = f"{failure.exc_type.__name__}: {failure.exc_value}"
+        print(one_line(f"rmaat: warning: a thread in the background failed: {reason}"), file=sys.stderr)
 
 
 def _described(error: Exception) -> tuple[int, str]:

@@ -196,8 +196,8 @@ def resumed_checkpoint(source: RunData, stage: Stage) -> Path | None:
     folder = Path(source.run.output_dir)
     checkpoint = checkpoints.last_usable_checkpoint(folder)
     if (folder / run_folder.RUN_CONFIG).exists():
-        check_same_run(stage, read_stages(folder)[-1], folder)
         source.check_tokenizer(folder)
+        check_same_run(stage, read_stages(folder)[-1], folder)
     elif checkpoint is not None:
         raise UserError(
             f"resume: '{folder}' has no {run_folder.RUN_CONFIG}, because a new run was interrupted "
