@@ -198,6 +198,16 @@ def test_the_tokenizer_of_a_run_is_kept_with_it(own_files, tmp_path, capsys):
     assert not kept.exists()
 
 
+def test_own_files_may_move_before_a_run_is_resumed(own_files, tmp_path):
+    train(own_files)
+    (tmp_path / "moved").mkdir()
+    places = {}
+    for name in ("train_file", "test_file"):
+        path = Path(getattr(own_files, name))
+        places[name] = str(path.rename(tmp_path / "moved" / f"other-{path.name}"))
+    train(replace(own_files, resume=True, **places))
+
+
 def test_own_files_that_have_another_label_do_not_resume_a_run(own_files):
     train(own_files)
     with Path(own_files.train_file).open("a") as file:

@@ -82,6 +82,10 @@ def _sections() -> dict[str, list[str]]:
 
 def run(arguments: Namespace) -> None:
     """Train and print the results and their files, or print the settings for --print_config."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # A torchrun that is killed outright cannot end its processes. They would train on, or wait
+        # for each other, and keep the folder locked.
+        end_with_parent(os.getppid())
     names = [field.name for field in fields(RunConfig)]
     flags = {name: arguments[name] for name in names if name in arguments}
     settings = arguments.get("config_settings") or {}
@@ -99,10 +103,6 @@ def run(arguments: Namespace) -> None:
     if arguments.get("print_config"):
         print(prepare_data(config).run.to_yaml(), end="")
         return
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        # A torchrun that is killed outright cannot end its processes. They would train on, and keep
-        # the folder locked.
-        end_with_parent(os.getppid())
     hide_progress_of_transformers()
     result = train(config, count_bar if is_first_process() else no_bar)
     if not is_first_process():

@@ -117,6 +117,8 @@ class Task(ABC):
     info: TaskInfo
     download: Download | None = None
     """The archive that `rmaat data TASK --download` fetches."""
+    names_are_data: bool = True
+    """True if the name of a file may say what is in it: the folder of an IMDb review is its label."""
     option_names: tuple[str, ...] = ()
     """The settings of `rmaat.tasks.options.TaskOptions` that the task has."""
 

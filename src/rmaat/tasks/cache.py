@@ -30,7 +30,7 @@ from rmaat.tasks.statistics import dataset_statistics, part_statistics
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the same files would give other data sets."""
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,9 @@ def data_digest(task: Task, data_dir: Path, seed: int, max_seq_len: int, bar: Pr
         "max_seq_len": max_seq_len,
         "seed": seed if task.info.seeded else None,
         "sources": combined_checksum(remembered_checksums(sources, cache_folder(data_dir), bar)),
-        # A file's name may say what is in it: the folder of an IMDb review is its label.
-        "names": [str(path.relative_to(data_dir)) for path in sources if path.is_relative_to(data_dir)],
+        "names": [str(path.relative_to(data_dir)) for path in sources if path.is_relative_to(data_dir)]
+        if task.names_are_data
+        else [],
         **task.settings(),
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -48,6 +48,8 @@ class FilesTask(Task):
     trained model's, it is not read: it may have changed since.
     """
 
+    names_are_data = False
+
     option_names = tuple(field.name for field in fields(FilesOptions))
 
     def __init__(self, options: FilesOptions, label_names: tuple[str, ...] | None = None) -> None:
@@ -89,8 +91,9 @@ class FilesTask(Task):
         return files_task(FilesOptions(**options))
 
     def settings(self) -> dict[str, Any]:
-        """Return the options, and a checksum of the tokenizer."""
-        return {"options": asdict(self.options), "tokenizer": self.tokenizer_checksum()}
+        """Return the options without paths, and a checksum of the tokenizer."""
+        columns = {name: value for name, value in asdict(self.options).items() if name.endswith("_column")}
+        return {"options": columns, "tokenizer": self.tokenizer_checksum()}
 
     def tokenizer_checksum(self) -> str | None:
         """Return the SHA-256 of the tokenizer's vocabulary and rules; None without a tokenizer."""
