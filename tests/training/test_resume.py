@@ -77,6 +77,17 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew(tiny, tmp_path, st
     assert (folder / "model.safetensors").exists()
 
 
+def test_a_resumed_run_replaces_whatever_lies_in_place_of_its_results(tiny, tmp_path, straight):
+    folder = tmp_path / "copy"
+    shutil.copytree(straight.output_dir, folder)
+    for name in ("metrics.json", "config.json", "model.safetensors", "checkpoint-12/optimizer.pt"):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    resumed = train(replace(tiny, output_dir=str(folder), resume=True))
+    assert_equal_weights(straight.output_dir / "model.safetensors", folder / "model.safetensors")
+    assert resumed.metrics["test_loss"] == straight.metrics["test_loss"]
+
+
 def test_a_run_with_another_setting_is_refused_and_changes_nothing(tiny, tmp_path, straight):
     folder = tmp_path / "copy"
     shutil.copytree(straight.output_dir, folder)

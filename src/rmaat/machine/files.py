@@ -76,6 +76,14 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def delete(path: Path) -> None:
+    """Remove a file, or a folder with its content; nothing happens if there is neither."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def sync_to_disk(path: Path) -> None:
     """Wait until a file or folder is on the disk: a name must not outlive its content."""
     if path.is_dir() and os.name == "nt":

@@ -2,12 +2,11 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rmaat.errors import UserError
-from rmaat.machine.files import file_checksum, sync_to_disk, write_text
+from rmaat.machine.files import delete, file_checksum, sync_to_disk, write_text
 
 PREFIX = "checkpoint-"
 TRAINER_STATE = "trainer_state.json"
@@ -39,7 +38,7 @@ def step_of(checkpoint: Path) -> int:
 
 def seal(checkpoint: Path) -> None:
     """Write the sizes and checksums of a checkpoint's files, and wait until all are on the disk."""
-    (checkpoint / SEAL).unlink(missing_ok=True)
+    delete(checkpoint / SEAL)
     files = sorted(path for path in checkpoint.iterdir() if path.is_file())
     for path in (*files, checkpoint):
         sync_to_disk(path)
@@ -80,10 +79,11 @@ def checkpoint_damage(checkpoint: Path) -> str | None:
     Raises:
         FileNotFoundError: if it is not sealed, because its writing or its removal was interrupted.
     """
-    text = (checkpoint / SEAL).read_bytes()
     try:
-        return first_damage(checkpoint, json.loads(text))
-    except (ValueError, LookupError, TypeError, AttributeError):
+        return first_damage(checkpoint, json.loads((checkpoint / SEAL).read_bytes()))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return f"{SEAL} is not readable"
 
 
@@ -133,10 +133,7 @@ def _damage_of_best(checkpoint: Path) -> str | None:
 
 
 def prune(folder: Path, current: int, best: int | None, limit: int) -> None:
-    """Remove checkpoints until at most `limit` are left.
-
-    The current one and the best stay. Those of later steps go first, because an interrupted run
-    left them damaged.
+    """Remove the oldest checkpoints until at most `limit` are left, but not the best or the current.
 
     Args:
         folder: the run's folder.
@@ -145,14 +142,19 @@ def prune(folder: Path, current: int, best: int | None, limit: int) -> None:
         limit: largest number of checkpoints, at least 1.
     """
     checkpoints = numbered_checkpoints(folder)
-    later = [path for path in checkpoints if step_of(path) > current]
-    earlier = [path for path in reversed(checkpoints) if step_of(path) < current and step_of(path) != best]
-    excess = max(0, len(checkpoints) - len(later) - limit)
-    for path in (*later, *earlier[:excess]):
+    candidates = [path for path in reversed(checkpoints) if step_of(path) not in (current, best)]
+    for path in candidates[: max(0, len(checkpoints) - limit)]:
         remove(path)
+
+
+def remove_later(checkpoint: Path) -> None:
+    """Remove the checkpoints after one, which are incomplete or damaged, before a run resumes."""
+    for path in numbered_checkpoints(checkpoint.parent):
+        if step_of(path) > step_of(checkpoint):
+            remove(path)
 
 
 def remove(checkpoint: Path) -> None:
     """Remove a checkpoint. If that is interrupted, the rest is not taken for a damaged one."""
-    (checkpoint / SEAL).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint)
+    delete(checkpoint / SEAL)
+    delete(checkpoint)

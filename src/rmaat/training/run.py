@@ -122,8 +122,8 @@ def begin(source: RunData, data_digest: str) -> Path | None:
         run_folder.clear(folder, overwrite=run.overwrite or run.resume)
         source.save_tokenizer(folder)
     else:
-        # From here to the end the folder holds no finished run.
-        (folder / run_folder.METRICS).unlink(missing_ok=True)
+        run_folder.clear_results(folder)
+        checkpoints.remove_later(checkpoint)
         stage = replace(stage, step=checkpoints.step_of(checkpoint))
     append_stage(folder, stage)
     write_text(folder / run_folder.RUN_CONFIG, run.to_yaml(), sync=True)
@@ -195,7 +195,7 @@ def resumed_checkpoint(source: RunData, stage: Stage) -> Path | None:
     """
     folder = Path(source.run.output_dir)
     checkpoint = checkpoints.last_usable_checkpoint(folder)
-    if (folder / run_folder.RUN_CONFIG).exists():
+    if (folder / run_folder.RUN_CONFIG).is_file():
         source.check_tokenizer(folder)
         check_same_run(stage, read_stages(folder)[-1], folder)
     elif checkpoint is not None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rmaat.errors import UserError
-from rmaat.machine.files import make_writable_folder
+from rmaat.machine.files import delete, make_writable_folder
 from rmaat.machine.locks import LockHeldError, locked
 from rmaat.training.checkpoints import numbered_checkpoints, remove
 from rmaat.training.stages import STAGES
@@ -96,9 +96,14 @@ def clear(folder: Path, *, overwrite: bool) -> None:
             "give another folder, or --resume, or --overwrite"
         )
     for path in files[:3]:
-        path.unlink(missing_ok=True)
+        delete(path)
     for checkpoint in checkpoints:
         remove(checkpoint)
-    for path in files[3:]:
-        path.unlink(missing_ok=True)
-    shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+    for path in (*files[3:], folder / TOKENIZER):
+        delete(path)
+
+
+def clear_results(folder: Path) -> None:
+    """Remove the results of a finished run before it is resumed; its checkpoints stay."""
+    for name in (METRICS, *WEIGHTS, CURVES):
+        delete(folder / name)

@@ -63,7 +63,7 @@ def read_stages(folder: Path) -> list[Stage]:
         return [Stage(**stage) for stage in json.loads(path.read_bytes())]
     except FileNotFoundError:
         problem = "is missing"
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         problem = "is damaged"
     raise UserError(
         f"resume: '{path}' {problem}, and without it the settings of the run cannot be compared; "
