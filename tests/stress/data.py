@@ -6,6 +6,7 @@ Trials: data_kills, mutated, data_pickles, caches. Linux only.
 """
 
 import os
+import pickle
 import random
 import re
 import resource
@@ -13,16 +14,20 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tests.stress.attacks import ATTACKS
 from tests.stress.mutations import mutate
 from tests.stress.samples import SAMPLES, Example, Sample
-from tests.stress.trials import Kinds, Trials, forked, run_program, wait
+from tests.stress.trials import Kinds, Malicious, Trials, forked, run_program, silent, wait
 
+from rmaat.cli.main import main
 from rmaat.errors import LONGEST_MESSAGE
-from rmaat.tasks import Task, images, load
+from rmaat.tasks import TASKS, Task, cache, images, load
 from rmaat.tasks.reader import TokenReader
 
 LONGEST_SECONDS = 20
@@ -67,6 +72,11 @@ def build(task: Task, folder: Path, max_seq_len: int | None = None) -> dict[str,
             texts = tuple(row[column].tobytes() for column in info.columns)
             parts[name].append((texts, info.label_names[row["labels"]]))
     return parts
+
+
+def build_sample(sample: Sample, folder: Path) -> dict[str, list[Example]]:
+    """Build and open the data set of a sample; see `build`."""
+    return build(sample.task(folder), folder)
 
 
 def resident(field: str) -> int:
@@ -158,7 +168,7 @@ def try_mutation(trials: Trials, name: str, seed: int, rows: Mapping[str, list[E
         problem = f"{problem or ''} memory of {int(memory.read_text()) / 2**20:.0f} MiB"
     if problem is not None:
         seconds = time.monotonic() - started
-        trials.faults.append(f"{name}, seed {seed}, {path.relative_to(folder)}, {how}, {seconds:.1f} s: {problem}")
+        trials.fault(f"{name}, seed {seed}, {path.relative_to(folder)}, {how}, {seconds:.1f} s: {problem}")
     shutil.rmtree(folder)
 
 
@@ -173,8 +183,211 @@ def unclean(message: str, path: Path, folder: Path) -> str | None:
     return None
 
 
+GENERATED: Mapping[str, Sequence[str]] = {
+    "listops_short": ["--num_train", "200", "--num_val", "20", "--num_test", "20"],
+    "recall": ["--num_train", "400", "--num_val", "40", "--num_test", "40"],
+    "remember": ["--num_train", "400", "--num_val", "40", "--num_test", "40"],
+    "stories": ["--num_train", "60", "--num_val", "10", "--num_test", "10"],
+    "pathfinder32_easy": ["--num_train", "80", "--num_val", "10", "--num_test", "10"],
+}
+"""Flags of `rmaat data` for small data of each task."""
+
+
+def data_command(task: str, folder: Path, *flags: str) -> None:
+    """Run `rmaat data` and end the process with its status."""
+    os._exit(main(["data", task, "--data_dir", str(folder), *GENERATED[task], *flags]))
+
+
+def warm(folder: Path) -> None:
+    """Import and compile in this process what its children will use."""
+    with silent():
+        for task, flags in GENERATED.items():
+            assert main(["data", task, "--data_dir", str(folder), *flags]) == 0
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file below a folder by its path, without locks and checksums.
+
+    The name of a file of checksums depends on the time and the place.
+    """
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock" and path.parent.name != "checksums" and path.name != ".lock"
+    }
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Return the names of files and folders that only an interrupted command needs."""
+    return [
+        path.name
+        for path in folder.rglob("*")
+        if path.name not in (".lock", ".rmaat_cache") and (path.name.startswith(".") or "partial" in path.name)
+    ]
+
+
+def data_kills(trials: Trials, count: int) -> None:
+    """Kill `rmaat data` at random moments; begin one in four over data of another seed."""
+    log = trials.folder / "log"
+    straight: dict[str, dict[str, bytes]] = {}
+    other: dict[str, dict[str, bytes]] = {}
+    rows: dict[str, dict[str, list[Example]]] = {}
+    seconds: dict[str, float] = {}
+    warm(trials.folder / "warm")
+    for task in GENERATED:
+        for results, flags in ((other, ["--seed", "9"]), (straight, [])):
+            folder = trials.folder / f"{task}-{len(flags)}"
+            started = time.monotonic()
+            assert wait(forked(partial(data_command, task, folder, *flags), log)) == 0, log.read_text()
+            seconds[task] = time.monotonic() - started
+            results[task] = contents(folder)
+        rows[task] = build(TASKS[task], folder)
+    killed = number = 0
+    while killed < count:
+        number += 1
+        task = trials.dice.choice(list(GENERATED))
+        folder = trials.folder / "killed"
+        flags = []
+        if trials.dice.random() < 0.25:
+            shutil.copytree(trials.folder / f"{task}-2", folder)
+            flags = ["--seed", "0", "--overwrite", "true"]
+        allowed = [straight[task], *([other[task]] if flags else [])]
+        while True:
+            pid = forked(partial(data_command, task, folder, *flags), log)
+            status = wait(pid, trials.dice.uniform(0, seconds[task]) if killed < count else None)
+            if status is None:
+                os.kill(pid, signal.SIGKILL)
+                wait(pid)
+                killed += 1
+                problem = half_written(folder, allowed)
+                if problem is not None:
+                    trials.fault(f"{task}, data set {number}, killed: {problem}")
+                continue
+            found = contents(folder)
+            # A cached data set of the former files stays; the key has its content.
+            expected = {**{name: content for name, content in allowed[-1].items() if "cache" in name}, **straight[task]}
+            if status:
+                trials.fault(f"{task}, data set {number}: {log.read_text()[-2000:]}")
+            elif leftovers(folder):
+                trials.fault(f"{task}, data set {number}: {leftovers(folder)} stay")
+            elif found != expected:
+                unequal = [name for name in expected.keys() | found if expected.get(name) != found.get(name)]
+                trials.fault(f"{task}, data set {number}: {unequal} differ")
+            elif build(TASKS[task], folder) != rows[task]:
+                trials.fault(f"{task}, data set {number}: the rows differ")
+            else:
+                trials.outcomes["equal"] += 1
+            break
+        shutil.rmtree(folder)
+    trials.outcomes["kills"] = killed
+
+
+def half_written(folder: Path, allowed: Sequence[Mapping[str, bytes]]) -> str | None:
+    """Return a file that a reader may open and that no whole data set has."""
+    visible = {
+        name: content
+        for name, content in contents(folder).items()
+        if not any((part.startswith(".") and part != ".rmaat_cache") or "partial" in part for part in Path(name).parts)
+    }
+    for name, content in visible.items():
+        if not any(content == whole.get(name) for whole in allowed):
+            return f"{name} is not whole"
+    # Files of two seeds must never stand side by side.
+    files = {name: content for name, content in visible.items() if ".rmaat_cache" not in name}
+    if not any(all(whole.get(name) == content for name, content in files.items()) for whole in allowed):
+        return f"{sorted(files)} are of different data"
+    return None
+
+
+def data_pickles(trials: Trials, count: int) -> None:
+    """Put malicious pickles into every file that could hold one: none may be executed."""
+    rows = write_samples(trials.folder / "samples")
+    log, mark = trials.folder / "log", trials.folder / "executed"
+    # The attack must be able to succeed.
+    pickle.loads(pickle.dumps(Malicious(mark)))
+    mark.rmdir()
+    for _ in range(count):
+        for name, attack in [(name, attack) for name in rows for attack in ATTACKS]:
+            sample = SAMPLES[name]
+            folder = shutil.copytree(trials.folder / "samples" / name, trials.folder / "trial")
+            files = [p for p in folder.rglob("*") if p.is_file() and p.name not in sample.skipped]
+            path = trials.dice.choice(sorted(files))
+            if ATTACKS[attack](path, mark, trials.dice):
+                status = wait(forked(partial(build_sample, sample, folder), log), LONGEST_SECONDS)
+                if mark.exists():
+                    trials.fault(f"{path.relative_to(folder)}, {attack}: executed")
+                    mark.rmdir()
+                elif status == 2:
+                    trials.outcomes["refused"] += 1
+                elif status == 0:
+                    trials.outcomes["unaffected"] += 1
+                else:
+                    trials.fault(f"{path.relative_to(folder)}, {attack}: {log.read_text()[-1500:]}")
+            shutil.rmtree(folder)
+
+
+def caches(trials: Trials, count: int) -> None:
+    """Start two or three processes at once on one cache and on one folder of generated data."""
+    write_samples(trials.folder / "samples")
+    warm(trials.folder / "warm")
+    names = ["files .jsonl", "listops", "imdb folder", "cifar10 batches", "stories"]
+    for number in range(count):
+        processes = 2 + number % 2
+        name = names[number % len(names)]
+        folder = shutil.copytree(trials.folder / "samples" / name, trials.folder / "crowded")
+        expected = build(SAMPLES[name].task(folder), folder)
+        shutil.rmtree(folder / ".rmaat_cache")
+        builds = crowd(trials, processes, partial(built_once, name, folder, expected))
+        if builds != 1:
+            trials.fault(f"{name}: {builds} processes built the entry")
+        if leftovers(folder):
+            trials.fault(f"{name}: {leftovers(folder)} stay")
+        shutil.rmtree(folder)
+        task = list(GENERATED)[number % len(GENERATED)]
+        made = crowd(trials, processes, partial(data_command, task, folder))
+        if made != 1:
+            trials.fault(f"rmaat data {task}: {made} processes made the files")
+        if leftovers(folder):
+            trials.fault(f"rmaat data {task}: {leftovers(folder)} stay")
+        shutil.rmtree(folder)
+
+
+def crowd(trials: Trials, processes: int, work: Callable[[], None]) -> int:
+    """Do the same in several processes at once; return how many of them printed "generated"."""
+    logs = [trials.folder / f"log-{i}" for i in range(processes)]
+    start = time.monotonic() + 0.2
+
+    def wait_and_work() -> None:
+        time.sleep(max(0.0, start - time.monotonic()))
+        work()
+
+    pids = [forked(wait_and_work, log) for log in logs]
+    for status, log in zip([wait(pid) for pid in pids], logs, strict=True):
+        if status:
+            trials.fault(log.read_text()[-2000:])
+        else:
+            trials.outcomes["equal"] += 1
+    return sum("generated" in log.read_text() for log in logs)
+
+
+def built_once(name: str, folder: Path, expected: dict[str, list[Example]]) -> None:
+    """Build a sample's data set, print "generated" if this process built it, and compare it."""
+    original = cache._build_entry
+
+    def counted(*arguments: Any) -> None:
+        print("generated", flush=True)
+        original(*arguments)
+
+    cache._build_entry = counted
+    if build(SAMPLES[name].task(folder), folder) != expected:
+        raise Fault("the rows differ")
+
+
 KINDS: Kinds = {
+    "data_kills": data_kills,
     "mutated": mutated,
+    "data_pickles": data_pickles,
+    "caches": caches,
 }
 
 

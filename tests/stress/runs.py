@@ -64,7 +64,7 @@ def check_equal(trials: Trials, folder: Path, what: str) -> None:
     """Compare a finished run with the straight one."""
     problem = difference(trials.folder / "straight", folder)
     if problem:
-        trials.faults.append(f"{what}: {problem}")
+        trials.fault(f"{what}: {problem}")
     else:
         trials.outcomes["equal"] += 1
 
@@ -120,7 +120,7 @@ def kills(trials: Trials, count: int) -> None:
                 trials.outcomes["refused, overwritten"] += 1
                 run = replace(run, overwrite=True, resume=False)
             elif status:
-                trials.faults.append(f"run {number}: {log.read_text()[-2000:]}")
+                trials.fault(f"run {number}: {log.read_text()[-2000:]}")
                 break
             else:
                 check_equal(trials, Path(run.output_dir), f"run {number}")
@@ -184,7 +184,7 @@ def two_processes(trials: Trials, count: int) -> None:
             elif process.returncode and "another run is writing" in log.read_text(errors="replace"):
                 trials.outcomes["refused while the ranks lived"] += 1
             elif process.returncode:
-                trials.faults.append(f"run {number}: {log.read_text(errors='replace')[-2000:]}")
+                trials.fault(f"run {number}: {log.read_text(errors='replace')[-2000:]}")
                 break
             else:
                 check_equal(trials, trials.folder / name, f"run {number}")
@@ -249,13 +249,13 @@ def changed(trials: Trials, count: int) -> None:
         if status == 2:
             trials.outcomes["refused"] += 1
         elif status:
-            trials.faults.append(f"{name}={value}: {log.read_text()[-2000:]}")
+            trials.fault(f"{name}={value}: {log.read_text()[-2000:]}")
         elif name in ("max_steps", "test_examples"):
             trials.outcomes["accepted, with its own result"] += 1
         elif name in MAY_DIFFER:
             check_equal(trials, folder, f"{name}={value}")
         else:
-            trials.faults.append(f"{name}={value} was accepted")
+            trials.fault(f"{name}={value} was accepted")
         shutil.rmtree(folder)
 
 
@@ -327,10 +327,10 @@ def damaged(trials: Trials, count: int) -> None:
         except UserError:
             trials.outcomes["refused"] += 1
         except Exception:
-            trials.faults.append(f"{name}, {what}: {traceback.format_exc()[-2000:]}")
+            trials.fault(f"{name}, {what}: {traceback.format_exc()[-2000:]}")
         else:
             if result != expected.setdefault(name, result):
-                trials.faults.append(f"{name}, {what}: {result} instead of {expected[name]}")
+                trials.fault(f"{name}, {what}: {result} instead of {expected[name]}")
             else:
                 trials.outcomes["equal" if number >= 0 else "whole"] += 1
         shutil.rmtree(folder)
@@ -369,7 +369,7 @@ def pickles(trials: Trials, count: int) -> None:
                 # Whoever forges a sealed checkpoint meets the one line of the outermost handler.
                 trials.outcomes["refused by an unexpected error"] += 1
             if mark.exists():
-                trials.faults.append(f"{use}, {target.name}/{name}: executed")
+                trials.fault(f"{use}, {target.name}/{name}: executed")
                 mark.rmdir()
         shutil.rmtree(folder)
 
@@ -404,12 +404,12 @@ def disk(trials: Trials, count: int) -> None:
             if status == 0:
                 trials.outcomes["finished before"] += 1
             elif "Traceback" in output or status != 2:
-                trials.faults.append(f"trial {number}: status {status}: {output[-2000:]}")
+                trials.fault(f"trial {number}: status {status}: {output[-2000:]}")
             else:
                 trials.outcomes["one line"] += 1
             pid = command("--resume")
             if wait(pid):
-                trials.faults.append(f"trial {number}, resumed: {log.read_text()[-2000:]}")
+                trials.fault(f"trial {number}, resumed: {log.read_text()[-2000:]}")
             else:
                 check_equal(trials, mount / "run", f"trial {number}")
             shutil.rmtree(mount / "run")
@@ -431,7 +431,7 @@ def together(trials: Trials, count: int) -> None:
         ]
         for pid, folder, log in zip(pids, folders, logs, strict=True):
             if wait(pid):
-                trials.faults.append(f"one cache: {log.read_text()[-2000:]}")
+                trials.fault(f"one cache: {log.read_text()[-2000:]}")
             else:
                 check_equal(trials, folder, "one cache")
         folder = trials.folder / f"one-{number}"
@@ -441,7 +441,7 @@ def together(trials: Trials, count: int) -> None:
         statuses = [wait(pid) for pid in pids]
         for status, log in zip(statuses, logs, strict=True):
             if status not in (0, 2):
-                trials.faults.append(f"one output_dir: {log.read_text()[-2000:]}")
+                trials.fault(f"one output_dir: {log.read_text()[-2000:]}")
         trials.outcomes["refused"] += statuses.count(2)
         check_equal(trials, folder, "one output_dir")
         grid = trials.folder / f"grid-{number}"
@@ -454,7 +454,7 @@ def together(trials: Trials, count: int) -> None:
         trials.outcomes["grids refused"] += refused
         trials.outcomes["grids finished"] += finished
         if not finished or finished + refused < processes:
-            trials.faults.append(f"one grid: {ended}")
+            trials.fault(f"one grid: {ended}")
 
 
 KINDS: Kinds = {

@@ -39,6 +39,11 @@ class Trials:
     outcomes: Counter[str]
     faults: list[str]
 
+    def fault(self, text: str) -> None:
+        """Store and print a description of a broken rule."""
+        self.faults.append(text)
+        print(text, flush=True)
+
 
 Kinds = Mapping[str, Callable[[Trials, int], None]]
 """Functions that run a number of trials, by the name of their kind."""
@@ -116,8 +121,6 @@ def run_program(program: str, purpose: str | None, kinds: Kinds, argv: Sequence[
     with tempfile.TemporaryDirectory() as scratch:
         trials = Trials(Path(scratch), random.Random(words.seed), Counter(), [])
         kinds[words.kind](trials, words.count)
-    for fault in trials.faults:
-        print(fault)
     record = {
         "count": words.count,
         "outcomes": dict(sorted(trials.outcomes.items())),
