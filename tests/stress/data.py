@@ -177,7 +177,7 @@ def unclean(message: str, path: Path, folder: Path) -> str | None:
     line = message.rstrip("\n")
     if not line.isprintable() or len(line) > LONGEST_MESSAGE:
         return f"not one clean line: {line!r}"
-    names = [path, *(parent for parent in path.parents if parent.is_relative_to(folder) and parent != folder)]
+    names = [path.name, *(parent for parent in path.parents if parent.is_relative_to(folder) and parent != folder)]
     if not any(str(name) in line for name in names):
         return f"does not name the file: {line}"
     return None

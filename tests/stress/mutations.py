@@ -257,7 +257,9 @@ def table(content: bytes, dice: random.Random) -> bytes:
 @cache
 def packed_bomb(suffix: str, head: bytes, filler: bytes) -> bytes:
     """Return a packed file that holds `head` and then hundreds of megabytes of a filler."""
-    return PACKERS[suffix](head + filler * (BOMB_BYTES // len(filler)))
+    # Lines take time, which grows with their number.
+    size = BOMB_BYTES // (100 if filler == b"\n" else 1)
+    return PACKERS[suffix](head + filler * size)
 
 
 @cache
@@ -283,7 +285,9 @@ def table_bomb(names: tuple[str, ...]) -> bytes:
     texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1000, np.int32)), pa.array(["a" * 2**20]))
     labels = pa.array([str(i % 2) for i in range(1000)])
     out = io.BytesIO()
-    pq.write_table(pa.table({name: labels if name == "label" else texts for name in names}), out)
+    pq.write_table(
+        pa.table({name: labels if name == "label" else texts for name in names}), out, dictionary_pagesize_limit=2**24
+    )
     return out.getvalue()
 
 
