@@ -34,6 +34,9 @@ LONGEST_SECONDS = 20
 MOST_MEMORY = 2**30
 """Limits of building one data set; the memory is beyond what the process has before."""
 
+UNCUT = 2**25
+"""A length that no text of a sample reaches."""
+
 HELD_OUT = 4
 """Images held out for validation, instead of 5,000: samples are small."""
 
@@ -87,8 +90,17 @@ def resident(field: str) -> int:
     return int(match[1]) * 1024
 
 
-def build_mutated(sample: Sample, folder: Path, whole: Sequence[Example] | None, memory: Path) -> None:
-    """Build the data set of a mutated sample; `whole` has its rows if they must not change.
+def build_mutated(
+    sample: Sample, folder: Path, whole: Sequence[Example] | None, length: int | None, memory: Path
+) -> None:
+    """Build the data set of a mutated sample, and write how much memory that took into a file.
+
+    Args:
+        sample: the sample.
+        folder: its files, one of them mutated.
+        whole: the sample's rows if they must not change, else None.
+        length: see `load`; None cuts long texts, which are then not compared with the files.
+        memory: the file.
 
     Raises:
         UserError: if the data are refused.
@@ -99,14 +111,13 @@ def build_mutated(sample: Sample, folder: Path, whole: Sequence[Example] | None,
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (virtual + 4 * MOST_MEMORY, resource.RLIM_INFINITY))
     try:
-        # Long enough that no text is cut.
-        parts = build(sample.task(folder), folder, max_seq_len=2**25)
+        parts = build(sample.task(folder), folder, length)
     finally:
         memory.write_text(str(resident("VmHWM") - before))
     examples = [example for part in parts.values() for example in part]
     if whole is not None and examples != whole:
         raise Fault("damage that a checksum reveals changed the rows")
-    mistake = sample.mistake(folder, examples)
+    mistake = sample.mistake(folder, examples) if length is not None else None
     if mistake is not None:
         raise Fault(mistake)
 
@@ -120,7 +131,7 @@ def write_samples(folder: Path) -> dict[str, list[Example]]:
         (folder / name).mkdir(parents=True)
         sample.write(folder / name)
         trial = shutil.copytree(folder / name, folder / "whole")
-        parts = build(sample.task(trial), trial, max_seq_len=2**25)
+        parts = build(sample.task(trial), trial, max_seq_len=UNCUT)
         rows[name] = [example for part in parts.values() for example in part]
         assert sample.mistake(trial, rows[name]) is None, (name, sample.mistake(trial, rows[name]))
         shutil.rmtree(trial)
@@ -148,7 +159,9 @@ def try_mutation(trials: Trials, name: str, seed: int, rows: Mapping[str, list[E
     log, memory = trials.folder / "log", trials.folder / "memory"
     memory.write_text("0")
     started = time.monotonic()
-    pid = forked(lambda: build_mutated(sample, folder, rows[name] if checked else None, memory), log)
+    length = None if how == "bomb" else UNCUT
+    whole = rows[name] if checked else None
+    pid = forked(partial(build_mutated, sample, folder, whole, length, memory), log)
     status = wait(pid, LONGEST_SECONDS)
     if status is None:
         os.kill(pid, signal.SIGKILL)

@@ -258,7 +258,7 @@ def table(content: bytes, dice: random.Random) -> bytes:
 def packed_bomb(suffix: str, head: bytes, filler: bytes) -> bytes:
     """Return a packed file that holds `head` and then hundreds of megabytes of a filler."""
     # Lines take time, which grows with their number.
-    size = BOMB_BYTES // (100 if filler == b"\n" else 1)
+    size = BOMB_BYTES // (1000 if filler == b"\n" else 1)
     return PACKERS[suffix](head + filler * size)
 
 
