@@ -286,7 +286,10 @@ def table_bomb(names: tuple[str, ...]) -> bytes:
     labels = pa.array([str(i % 2) for i in range(1000)])
     out = io.BytesIO()
     pq.write_table(
-        pa.table({name: labels if name == "label" else texts for name in names}), out, dictionary_pagesize_limit=2**24
+        pa.table({name: labels if name == "label" else texts for name in names}),
+        out,
+        dictionary_pagesize_limit=2**24,
+        store_schema=False,
     )
     return out.getvalue()
 
