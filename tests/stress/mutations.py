@@ -281,9 +281,9 @@ def picture_bomb() -> bytes:
 
 @cache
 def table_bomb(names: tuple[str, ...]) -> bytes:
-    """Return a Parquet file of a thousand rows with the same megabyte of text."""
-    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1000, np.int32)), pa.array(["a" * 2**20]))
-    labels = pa.array([str(i % 2) for i in range(1000)])
+    """Return a Parquet file of two hundred rows with the same megabyte of text."""
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(200, np.int32)), pa.array(["a" * 2**20]))
+    labels = pa.array([str(i % 2) for i in range(200)])
     out = io.BytesIO()
     pq.write_table(
         pa.table({name: labels if name == "label" else texts for name in names}),
