@@ -1,6 +1,7 @@
 """Messages: one printable line, and no more than 200 characters of a user's value."""
 
 import pickle
+import tracemalloc
 
 import pytest
 
@@ -59,3 +60,14 @@ def test_a_long_listing_is_cut():
     known = [f"name_{i:02}" for i in range(50)]
     assert did_you_mean("zzz", known).endswith("name_19 and 30 more")
     assert did_you_mean("nam_40", known) == "did you mean 'name_40'?"
+
+
+def test_a_message_of_megabytes_takes_little_memory():
+    message = f"'{chr(0) * 10**6}' is no name of a task; known: listops"
+    tracemalloc.start()
+    line = one_line(message)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert line.endswith("known: listops")
+    assert len(line) <= LONGEST_MESSAGE
+    assert peak < 10**6

@@ -45,7 +45,8 @@ def quoted(value: object) -> str:
 
 def one_line(message: str) -> str:
     """Return a message without unprintable characters, its long values and itself shortened."""
-    text = printable(message)
+    # Megabytes of escapes would be dropped again.
+    text = printable(shortened(message, 20 * LONGEST_MESSAGE))
     return shortened(_LONG_VALUE.sub(lambda match: shortened(match[0]), text), LONGEST_MESSAGE)
 
 

@@ -5,9 +5,7 @@ of the trials below, adds its counts to the file and exits with status 1 if a ru
 Trials: kills, two_processes, changed, damaged, pickles, disk, together. Linux only.
 """
 
-import argparse
 import contextlib
-import io
 import json
 import os
 import pickle
@@ -16,23 +14,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from safetensors.torch import load_file
+from tests.stress.trials import Kinds, Malicious, Trials, forked, run_program, silent, wait
 
 from rmaat.cli.main import main
 from rmaat.errors import UserError
-from rmaat.machine.files import write_json
-from rmaat.machine.provenance import provenance
 from rmaat.training import run_folder
 from rmaat.training.checkpoints import SEAL, numbered_checkpoints, seal
 from rmaat.training.config import RunConfig
@@ -43,51 +38,35 @@ from rmaat.training.stages import MAY_DIFFER
 TEXT = "[MAX 3 [MIN 4 8 ] 2 ]"
 
 
-@dataclass
-class Trials:
-    """The trials of one kind.
+def run_config(folder: Path) -> RunConfig:
+    """Return a run of 12 steps, a checkpoint every 2, whose learning rate ignores its length."""
+    return RunConfig(
+        dataset="listops_short",
+        data_dir=str(folder / "data"),
+        output_dir=str(folder / "straight"),
+        max_seq_len=192,
+        num_segments=3,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_steps=12,
+        eval_steps=2,
+        logging_steps=2,
+        warmup_steps=2,
+        lr_scheduler_type="constant_with_warmup",
+        per_device_train_batch_size=16,
+        per_device_eval_batch_size=16,
+    )
 
-    Attributes:
-        folder: scratch space.
-        dice: all random choices.
-        outcomes: how often each outcome occurred.
-        faults: descriptions of broken rules.
-    """
 
-    folder: Path
-    dice: random.Random
-    outcomes: Counter[str]
-    faults: list[str]
-
-    @property
-    def run(self) -> RunConfig:
-        """A run of 12 steps with a checkpoint every 2, whose learning rate does not depend on its length."""
-        return RunConfig(
-            dataset="listops_short",
-            data_dir=str(self.folder / "data"),
-            output_dir=str(self.folder / "straight"),
-            max_seq_len=192,
-            num_segments=3,
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            max_steps=12,
-            eval_steps=2,
-            logging_steps=2,
-            warmup_steps=2,
-            lr_scheduler_type="constant_with_warmup",
-            per_device_train_batch_size=16,
-            per_device_eval_batch_size=16,
-        )
-
-    def check_equal(self, folder: Path, what: str) -> None:
-        """Compare a finished run with the straight one."""
-        problem = difference(self.folder / "straight", folder)
-        if problem:
-            self.faults.append(f"{what}: {problem}")
-        else:
-            self.outcomes["equal"] += 1
+def check_equal(trials: Trials, folder: Path, what: str) -> None:
+    """Compare a finished run with the straight one."""
+    problem = difference(trials.folder / "straight", folder)
+    if problem:
+        trials.fault(f"{what}: {problem}")
+    else:
+        trials.outcomes["equal"] += 1
 
 
 def difference(one: Path, other: Path) -> str | None:
@@ -101,51 +80,15 @@ def difference(one: Path, other: Path) -> str | None:
     return f"{unequal[0]} differs" if unequal else None
 
 
-def forked(work: Callable[[], object], log: Path) -> int:
-    """Run `work` in a child process, with its output in a file; return the process's id.
-
-    Its exit status is 0, 2 for a `UserError`, and 1 for any other exception.
-    """
-    if pid := os.fork():
-        return pid
-    status = 1
-    with log.open("w") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-        try:
-            work()
-            status = 0
-        except UserError as mistake:
-            print(f"UserError: {mistake}", flush=True)
-            status = 2
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-
-
-def wait(pid: int, seconds: float | None = None) -> int | None:
-    """Return the exit status of a child, negative for a signal; None if it runs longer than `seconds`."""
-    deadline = None if seconds is None else time.monotonic() + seconds
-    while True:
-        ended, status = os.waitpid(pid, 0 if deadline is None else os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        assert deadline is not None
-        if time.monotonic() >= deadline:
-            return None
-        time.sleep(0.002)
-
-
 def train_straight(trials: Trials) -> float:
     """Make the data and the straight run; return the seconds that the run took in a child."""
     sizes = ["--num_train", "256", "--num_val", "48", "--num_test", "40"]
     assert main(["data", "listops_short", "--data_dir", str(trials.folder / "data"), *sizes]) == 0
     for again in (False, True):
         started = time.monotonic()
-        pid = forked(lambda again=again: train(replace(trials.run, overwrite=again)), trials.folder / "log")
+        pid = forked(
+            lambda again=again: train(replace(run_config(trials.folder), overwrite=again)), trials.folder / "log"
+        )
         assert wait(pid) == 0, (trials.folder / "log").read_text()
     return time.monotonic() - started
 
@@ -157,7 +100,7 @@ def kills(trials: Trials, count: int) -> None:
     log = trials.folder / "log"
     while killed < count:
         number += 1
-        run = replace(trials.run, output_dir=str(trials.folder / f"kills-{number}"))
+        run = replace(run_config(trials.folder), output_dir=str(trials.folder / f"kills-{number}"))
         if trials.dice.random() < 0.25:
             shutil.copytree(trials.folder / "straight", run.output_dir)
             stored = forked(lambda run=run: train(replace(run, seed=9, overwrite=True)), log)
@@ -177,10 +120,10 @@ def kills(trials: Trials, count: int) -> None:
                 trials.outcomes["refused, overwritten"] += 1
                 run = replace(run, overwrite=True, resume=False)
             elif status:
-                trials.faults.append(f"run {number}: {log.read_text()[-2000:]}")
+                trials.fault(f"run {number}: {log.read_text()[-2000:]}")
                 break
             else:
-                trials.check_equal(Path(run.output_dir), f"run {number}")
+                check_equal(trials, Path(run.output_dir), f"run {number}")
                 break
         shutil.rmtree(run.output_dir)
     trials.outcomes["kills"] = killed
@@ -197,7 +140,9 @@ def two_processes(trials: Trials, count: int) -> None:
 
     def start(name: str, flag: str, log: Path) -> "subprocess.Popen[bytes]":
         config = trials.folder / f"{name}.yaml"
-        settings = replace(trials.run, output_dir=str(trials.folder / name), per_device_train_batch_size=8)
+        settings = replace(
+            run_config(trials.folder), output_dir=str(trials.folder / name), per_device_train_batch_size=8
+        )
         config.write_text(settings.to_yaml())
         command = [*launch, "train", "--config", str(config), *([flag] if flag else [])]
         with log.open("wb") as stream:
@@ -239,10 +184,10 @@ def two_processes(trials: Trials, count: int) -> None:
             elif process.returncode and "another run is writing" in log.read_text(errors="replace"):
                 trials.outcomes["refused while the ranks lived"] += 1
             elif process.returncode:
-                trials.faults.append(f"run {number}: {log.read_text(errors='replace')[-2000:]}")
+                trials.fault(f"run {number}: {log.read_text(errors='replace')[-2000:]}")
                 break
             else:
-                trials.check_equal(trials.folder / name, f"run {number}")
+                check_equal(trials, trials.folder / name, f"run {number}")
                 break
         shutil.rmtree(trials.folder / name)
 
@@ -287,7 +232,7 @@ def changed(trials: Trials, count: int) -> None:
     """Resume with one random setting changed: refused, or equal to the straight run."""
     train_straight(trials)
     template = trials.folder / "template"
-    pid = forked(lambda: train(replace(trials.run, output_dir=str(template))), trials.folder / "log")
+    pid = forked(lambda: train(replace(run_config(trials.folder), output_dir=str(template))), trials.folder / "log")
     while not (template / "checkpoint-6" / SEAL).exists():
         assert wait(pid, 0.01) is None, "the run must be killed before it ends"
     os.kill(pid, signal.SIGKILL)
@@ -295,22 +240,22 @@ def changed(trials: Trials, count: int) -> None:
     names = [field.name for field in fields(RunConfig) if field.name not in ("output_dir", "resume", "overwrite")]
     for number in range(count):
         name = trials.dice.choice(names)
-        value = other_value(name, getattr(trials.run, name), trials.dice)
+        value = other_value(name, getattr(run_config(trials.folder), name), trials.dice)
         folder = trials.folder / f"changed-{number}"
         shutil.copytree(template, folder)
         log = trials.folder / "log"
-        run = replace(trials.run, output_dir=str(folder), resume=True, **{name: value})
+        run = replace(run_config(trials.folder), output_dir=str(folder), resume=True, **{name: value})
         status = wait(forked(lambda run=run: train(run), log))
         if status == 2:
             trials.outcomes["refused"] += 1
         elif status:
-            trials.faults.append(f"{name}={value}: {log.read_text()[-2000:]}")
+            trials.fault(f"{name}={value}: {log.read_text()[-2000:]}")
         elif name in ("max_steps", "test_examples"):
             trials.outcomes["accepted, with its own result"] += 1
         elif name in MAY_DIFFER:
-            trials.check_equal(folder, f"{name}={value}")
+            check_equal(trials, folder, f"{name}={value}")
         else:
-            trials.faults.append(f"{name}={value} was accepted")
+            trials.fault(f"{name}={value} was accepted")
         shutil.rmtree(folder)
 
 
@@ -362,13 +307,6 @@ def uses(folder: Path, run: RunConfig) -> dict[str, Callable[[], object]]:
     }
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Swallow what is printed."""
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        yield
-
-
 def damaged(trials: Trials, count: int) -> None:
     """Use finished runs with one damaged file: refused, or the result of the whole run."""
     train_straight(trials)
@@ -377,7 +315,7 @@ def damaged(trials: Trials, count: int) -> None:
     for number in range(-5, count):
         folder = trials.folder / "damaged"
         shutil.copytree(original, folder)
-        actions = uses(folder, trials.run)
+        actions = uses(folder, run_config(trials.folder))
         # The first five trials are without damage.
         name = list(actions)[number + 5] if number < 0 else trials.dice.choice(list(actions))
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
@@ -389,23 +327,13 @@ def damaged(trials: Trials, count: int) -> None:
         except UserError:
             trials.outcomes["refused"] += 1
         except Exception:
-            trials.faults.append(f"{name}, {what}: {traceback.format_exc()[-2000:]}")
+            trials.fault(f"{name}, {what}: {traceback.format_exc()[-2000:]}")
         else:
             if result != expected.setdefault(name, result):
-                trials.faults.append(f"{name}, {what}: {result} instead of {expected[name]}")
+                trials.fault(f"{name}, {what}: {result} instead of {expected[name]}")
             else:
                 trials.outcomes["equal" if number >= 0 else "whole"] += 1
         shutil.rmtree(folder)
-
-
-class Malicious:
-    """An object whose unpickling makes a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
 
 
 def pickles(trials: Trials, count: int) -> None:
@@ -430,7 +358,7 @@ def pickles(trials: Trials, count: int) -> None:
         elif name in ("model.safetensors", "pytorch_model.bin"):
             metrics = json.loads((folder / "metrics.json").read_text())
             (folder / "metrics.json").write_text(json.dumps({**metrics, "files": {}}))
-        for use, action in uses(folder, trials.run).items():
+        for use, action in uses(folder, run_config(trials.folder)).items():
             try:
                 with silent():
                     action()
@@ -441,7 +369,7 @@ def pickles(trials: Trials, count: int) -> None:
                 # Whoever forges a sealed checkpoint meets the one line of the outermost handler.
                 trials.outcomes["refused by an unexpected error"] += 1
             if mark.exists():
-                trials.faults.append(f"{use}, {target.name}/{name}: executed")
+                trials.fault(f"{use}, {target.name}/{name}: executed")
                 mark.rmdir()
         shutil.rmtree(folder)
 
@@ -455,7 +383,7 @@ def disk(trials: Trials, count: int) -> None:
     log = trials.folder / "log"
     try:
         for number in range(count):
-            run = replace(trials.run, output_dir=str(mount / "run"))
+            run = replace(run_config(trials.folder), output_dir=str(mount / "run"))
             config = trials.folder / "disk.yaml"
             config.write_text(run.to_yaml())
 
@@ -476,14 +404,14 @@ def disk(trials: Trials, count: int) -> None:
             if status == 0:
                 trials.outcomes["finished before"] += 1
             elif "Traceback" in output or status != 2:
-                trials.faults.append(f"trial {number}: status {status}: {output[-2000:]}")
+                trials.fault(f"trial {number}: status {status}: {output[-2000:]}")
             else:
                 trials.outcomes["one line"] += 1
             pid = command("--resume")
             if wait(pid):
-                trials.faults.append(f"trial {number}, resumed: {log.read_text()[-2000:]}")
+                trials.fault(f"trial {number}, resumed: {log.read_text()[-2000:]}")
             else:
-                trials.check_equal(mount / "run", f"trial {number}")
+                check_equal(trials, mount / "run", f"trial {number}")
             shutil.rmtree(mount / "run")
     finally:
         subprocess.run(["umount", "--lazy", str(mount)], check=True)
@@ -498,24 +426,24 @@ def together(trials: Trials, count: int) -> None:
         shutil.rmtree(trials.folder / "data" / ".rmaat_cache")
         folders = [trials.folder / f"together-{number}-{i}" for i in range(processes)]
         pids = [
-            forked(lambda folder=folder: train(replace(trials.run, output_dir=str(folder))), log)
+            forked(lambda folder=folder: train(replace(run_config(trials.folder), output_dir=str(folder))), log)
             for folder, log in zip(folders, logs, strict=True)
         ]
         for pid, folder, log in zip(pids, folders, logs, strict=True):
             if wait(pid):
-                trials.faults.append(f"one cache: {log.read_text()[-2000:]}")
+                trials.fault(f"one cache: {log.read_text()[-2000:]}")
             else:
-                trials.check_equal(folder, "one cache")
+                check_equal(trials, folder, "one cache")
         folder = trials.folder / f"one-{number}"
         flags = [{"overwrite": i % 2 == 0, "resume": i % 2 == 1} for i in range(processes)]
-        runs = [replace(trials.run, output_dir=str(folder), **flag) for flag in flags]
+        runs = [replace(run_config(trials.folder), output_dir=str(folder), **flag) for flag in flags]
         pids = [forked(lambda run=run: train(run), log) for run, log in zip(runs, logs, strict=True)]
         statuses = [wait(pid) for pid in pids]
         for status, log in zip(statuses, logs, strict=True):
             if status not in (0, 2):
-                trials.faults.append(f"one output_dir: {log.read_text()[-2000:]}")
+                trials.fault(f"one output_dir: {log.read_text()[-2000:]}")
         trials.outcomes["refused"] += statuses.count(2)
-        trials.check_equal(folder, "one output_dir")
+        check_equal(trials, folder, "one output_dir")
         grid = trials.folder / f"grid-{number}"
         words = f"compare accuracy --preset smoke --models rmaat --seeds 1 --max_steps 4 --workers 1 --output {grid}"
         command = [sys.executable, "-m", "rmaat", *words.split(), "--data_dir", str(trials.folder / "data")]
@@ -526,10 +454,10 @@ def together(trials: Trials, count: int) -> None:
         trials.outcomes["grids refused"] += refused
         trials.outcomes["grids finished"] += finished
         if not finished or finished + refused < processes:
-            trials.faults.append(f"one grid: {ended}")
+            trials.fault(f"one grid: {ended}")
 
 
-KINDS: dict[str, Callable[[Trials, int], None]] = {
+KINDS: Kinds = {
     "kills": kills,
     "two_processes": two_processes,
     "changed": changed,
@@ -540,35 +468,5 @@ KINDS: dict[str, Callable[[Trials, int], None]] = {
 }
 
 
-def report(kind: str, count: int, seed: int, output: Path | None) -> int:
-    """Run the trials of a kind, print and store the counts; return the number of faults."""
-    torch.set_num_threads(1)
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        trials = Trials(Path(scratch), random.Random(seed), Counter(), [])
-        KINDS[kind](trials, count)
-    for fault in trials.faults:
-        print(fault)
-    record = {
-        "count": count,
-        "outcomes": dict(sorted(trials.outcomes.items())),
-        "faults": len(trials.faults),
-        "seconds": round(time.monotonic() - started),
-        **provenance(),
-        "command": f"python -m tests.stress.runs {kind} --count {count} --seed {seed}",
-    }
-    print(kind, record)
-    if output is not None:
-        former = json.loads(output.read_text()) if output.exists() else {}
-        write_json(output, {**former, kind: record})
-    return len(trials.faults)
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path)
-    words = parser.parse_args()
-    sys.exit(report(words.kind, words.count, words.seed, words.output) > 0)
+    sys.exit(run_program("tests.stress.runs", __doc__, KINDS))

@@ -288,3 +288,12 @@ def test_naming_tasks_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_a_killed_process_left_among_the_checksums_is_removed(tmp_path: Path) -> None:
+    put(tmp_path)
+    leftover = tmp_path / ".rmaat_cache" / "checksums" / ".0123.456789abcdef.partial"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_text("half")
+    load("listops_short", tmp_path)
+    assert not leftover.exists()

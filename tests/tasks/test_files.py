@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rmaat.errors import UserError
-from rmaat.tasks import load, task_of
+from rmaat.tasks import load, task_of, text
 from rmaat.tasks.files import files_task
 from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.records import read_records
@@ -362,3 +362,35 @@ def test_any_text_survives_json_and_parquet(tmp_path: Path, texts: list[str]) ->
         path = tmp_path / f"a{suffix}"
         path.write_bytes(FORMATS[suffix](rows))
         assert [row["text"] for _, row in read_records(path, ["text", "label"])] == texts
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv.xz"])
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(text, "LONGEST_LINE", 100)
+    options = put(tmp_path, suffix, train=[{"text": "a", "label": "x"}, {"text": "b" * 100, "label": "y"}])
+    with pytest.raises(UserError, match=rf"train{suffix}, line .: longer than 100 bytes"):
+        files_task(options)
+
+
+def test_few_long_documents_of_a_parquet_file_are_in_memory_at_a_time(tmp_path: Path) -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 300), pa.array(["a" * 2**20]))
+    table = pa.table({"text": texts, "label": ["x"] * 300})
+    pq.write_table(table, tmp_path / "a.parquet", dictionary_pagesize_limit=2**22, store_schema=False)
+    before = pa.total_allocated_bytes()
+    sizes = [pa.total_allocated_bytes() - before for _ in read_records(tmp_path / "a.parquet", ["text", "label"])]
+    assert len(sizes) == 300
+    assert max(sizes) < 150 * 2**20
+
+
+def test_code_in_the_folder_of_a_tokenizer_is_not_run(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tokenizer_folder / "tokenizer_config.json"
+    names = {"AutoTokenizer": ["code.Attack", "code.Attack"]}
+    config.write_text(json.dumps({"tokenizer_class": "Attack", "auto_map": names}))
+    (tokenizer_folder / "code.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\nclass Attack: pass\n")
+    # transformers would ask whether to run it.
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    with pytest.raises(UserError, match="neither a folder with a tokenizer nor"):
+        files_task(replace(put(tmp_path / "d"), tokenizer=str(tokenizer_folder)))
+    assert not (tmp_path / "mark").exists()

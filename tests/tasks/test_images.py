@@ -124,6 +124,16 @@ def test_idx_files_and_compact_file_give_the_same(tmp_path: Path) -> None:
             load("mnist", tmp_path / "other")
 
 
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_compact(tmp_path, x_train=np.zeros((2**17, 32, 32), np.uint8), y_train=np.zeros(2**17, np.uint8))
+    with pytest.raises(UserError, match=r"cifar10_gray\.npz: .*it would unpack to 134,3"):
+        load("cifar10", tmp_path)
+    monkeypatch.setattr(image_files, "MOST_IDX_BYTES", 16 + 49 * 784)
+    path = put_idx(tmp_path, 50, 10) / IDX_FILES[0]
+    with pytest.raises(UserError, match=rf"{path.name}: too large for an idx file"):
+        load("mnist", tmp_path)
+
+
 @given(
     packed=st.booleans(),
     cut=st.integers(0, 60),

@@ -136,6 +136,10 @@ def test_bad_official_files_are_told(tmp_path: Path) -> None:
     path.rename(path.with_name("3.md"))
     with pytest.raises(UserError, match=r"3\.md: not a review"):
         load("imdb", tmp_path)
+    path.with_name("3.md").unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(UserError, match=r"3_9\.txt: not a review"):
+        load("imdb", tmp_path)
 
 
 def test_missing_and_too_few(tmp_path: Path) -> None:

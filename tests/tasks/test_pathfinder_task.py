@@ -91,6 +91,10 @@ def test_damage_to_the_release_is_told(tmp_path: Path) -> None:
     Image.new("L", (31, 32)).save(image)
     with pytest.raises(UserError, match="31 x 32 pixels, not 32 x 32"):
         load("pathfinder32_easy", tmp_path)
+    # The size is compared before anything is unpacked.
+    image.write_bytes(image.read_bytes()[:50])
+    with pytest.raises(UserError, match="31 x 32 pixels, not 32 x 32"):
+        load("pathfinder32_easy", tmp_path)
     image.unlink()
     with pytest.raises(UserError, match=r"sample_175\.png is missing"):
         load("pathfinder32_easy", tmp_path)
@@ -103,6 +107,10 @@ def test_damage_to_the_release_is_told(tmp_path: Path) -> None:
         metadata.write_text(f"imgs/0 sample_174.png 2 0 1\n{line}\n")
         with pytest.raises(UserError, match=rf"1\.npy, line 2: .*{word}"):
             load("pathfinder32_easy", tmp_path)
+    metadata.unlink()
+    metadata.mkdir()
+    with pytest.raises(UserError, match=r"1\.npy cannot be read \(it is no file\)"):
+        load("pathfinder32_easy", tmp_path)
 
 
 def test_own_files_come_first_and_the_remedy_is_told(tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ def remembered_checksums(paths: Sequence[Path], cache: Path, bar: ProgressBar = 
                 # Another process may have read the files while this one waited for the lock.
                 checksums = _read_entry(entry, len(paths))
                 if checksums is None:
+                    # A killed process may have left one; because this one holds the lock, no other
+                    # is writing.
+                    for leftover in memo.glob(".*.partial"):
+                        leftover.unlink()
                     checksums = _compute(paths, sum(size for _, size, *_ in states), bar)
                     write_text(entry, "\n".join(checksums), sync=True)
         return checksums

@@ -318,7 +318,9 @@ def _load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=True)
+        # Without trust_remote_code, transformers asks on the terminal whether to run code from
+        # the folder.
+        return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for a damaged or missing tokenizer
         raise UserError(
             f"tokenizer '{name}' is neither a folder with a tokenizer nor in the Hugging Face cache of this machine; "

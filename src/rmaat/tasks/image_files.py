@@ -159,6 +159,9 @@ IDX_FILES = tuple(
 
 MOST_AXES = 3
 
+MOST_IDX_BYTES = 64 * 2**20
+"""Larger files are refused; the largest official one unpacks to 47 million bytes."""
+
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
     """Return the array of an idx file of bytes.
@@ -168,9 +171,11 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with open_bytes(path) as file:
-            content = file.read()
+            content = file.read(MOST_IDX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a whole .gz file ({error}); fetch it again") from error
+    if len(content) > MOST_IDX_BYTES:
+        raise UserError(f"{path}: too large for an idx file of images; fetch it again")
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     start = 4 + 4 * axes
     shape = tuple(np.frombuffer(content[4:start], ">u4").tolist()) if len(content) >= start else ()

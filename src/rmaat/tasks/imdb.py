@@ -110,7 +110,7 @@ def _official_files(folder: Path) -> list[Path]:
     for label in LABELS:
         for path in (folder / label).iterdir():
             match = re.fullmatch(r"(\d+)_\d+\.txt", path.name)
-            if match is None:
+            if match is None or not path.is_file():
                 raise UserError(f"{path}: not a review; the files of this folder are named NUMBER_RATING.txt")
             named.append((int(match[1]), label, path))
     if not named:

@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 
 from rmaat.errors import UserError
 
+MOST_EXPANSION: Final = 100
+"""Most bytes of content for each byte of an archive. Images and examples have far fewer."""
+
+ALWAYS_READ: Final = 2**26
+"""Bytes of content that are read whatever the size of the archive."""
+
 _DAMAGES: Final = (
     OSError,
     EOFError,
@@ -40,6 +46,9 @@ def read_arrays(path: Path, names: Sequence[str], what: str, remedy: str) -> dic
     """
     try:
         with zipfile.ZipFile(path) as file:
+            content = sum(member.file_size for member in file.infolist())
+            if content > max(ALWAYS_READ, MOST_EXPANSION * path.stat().st_size):
+                raise zipfile.BadZipFile(f"it would unpack to {content:,} bytes")
             # Check the checksums before parsing: NumPy's reader stops before the end, so zipfile
             # would not compare them.
             damaged = file.testzip()

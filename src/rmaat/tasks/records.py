@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from rmaat.errors import UserError, did_you_mean
-from rmaat.tasks.text import read_lines
+from rmaat.tasks.text import LONGEST_LINE, read_lines
 
 Record = tuple[str, dict[str, Any]]
 """A record's place ("line 3"), and its values by column.
 
 Values are strings; in JSON Lines and Parquet other types too."""
 
-LONGEST_FIELD = 2**31 - 1
-"""Most bytes of one field of a CSV file; the csv module's default is 131,072."""
+PARQUET_ROWS = 64
+"""Rows of a Parquet file in memory at a time; each may be a long document."""
 
 Reader = Callable[[Path, Sequence[str]], Iterator[Record]]
 
@@ -80,7 +80,7 @@ _decode = json.JSONDecoder(object_pairs_hook=_object).decode
 
 
 def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    csv.field_size_limit(LONGEST_FIELD)
+    csv.field_size_limit(LONGEST_LINE)  # its default is 131,072 characters
     rows = csv.reader((f"{line}\n" for _, line in _text_lines(path)), strict=True)
 
     def numbered() -> Iterator[tuple[int, list[str]]]:
@@ -106,7 +106,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     try:
         with pq.ParquetFile(path) as file:
             _check_header(path, "its schema", columns, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=list(columns)):
                 for record in batch.to_pylist():
                     row += 1
                     yield f"row {row}", record

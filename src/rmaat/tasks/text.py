@@ -18,6 +18,9 @@ from rmaat.tasks.base import Task, TokenIds
 
 VOCAB_SIZE = 256
 
+LONGEST_LINE = 2**26
+"""Most bytes of a line. A longer one would need gigabytes of memory once it is parsed."""
+
 
 def encode_bytes(text: str) -> NDArray[np.uint8]:
     """Return the UTF-8 bytes (N,) of a text.
@@ -60,12 +63,20 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a file without their ends, numbered from 1; .gz and .xz are decompressed.
 
     Raises:
-        UserError: if the file cannot be read, is truncated or damaged.
+        UserError: if the file cannot be read, is truncated or damaged, or a line is longer than
+            `LONGEST_LINE`.
     """
+    # Opening a FIFO would wait for ever.
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} cannot be read (it is no file)")
     number = 0
     try:
         with open_bytes(path) as file:
-            for number, line in enumerate(file, start=1):
+            # A small compressed file may hold a line of any length.
+            while line := file.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE:
+                    raise UserError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes")
                 yield number, line.rstrip(b"\r\n")
     except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise UserError(

@@ -78,10 +78,13 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
 
     try:
         with Image.open(path) as picture:
+            # Compare the size before anything is unpacked.
+            if picture.size != (SIZE, SIZE):
+                raise UserError(f"{path}: {picture.size[0]} x {picture.size[1]} pixels, not {SIZE} x {SIZE}")
             image = np.asarray(picture.convert("L"))
+    except UserError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the image cannot be read ({reason}); unpack the release again") from error
-    if image.shape != (SIZE, SIZE):
-        raise UserError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels, not {SIZE} x {SIZE}")
     return image
