@@ -8,17 +8,13 @@ exits with status 1 if a config broke a rule. The rules:
 - A tiny accepted model has a finite loss and finite gradients.
 """
 
-import argparse
 import contextlib
 import io
 import json
 import math
 import random
 import sys
-import tempfile
-import time
 import traceback
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -30,6 +26,7 @@ from unittest import mock
 import numpy as np
 import torch
 import yaml
+from tests.stress.trials import Trials, run_program
 
 from rmaat.cli import train
 from rmaat.cli.main import USER_MISTAKE, main
@@ -294,7 +291,7 @@ def run_model(data: RunData) -> str:
     return "built, with a finite loss"
 
 
-def try_settings(settings: Mapping[str, Any], folder: Path, build: bool) -> str:
+def try_settings(settings: Mapping[str, Any], folder: Path) -> str:
     """Return the outcome of one config in words; raise `Broken` if it breaks a rule."""
     answer, data = ask_python(settings)
     answers = {"Python": answer}
@@ -317,49 +314,20 @@ def try_settings(settings: Mapping[str, Any], folder: Path, build: bool) -> str:
         raise Broken(f"the ways differ: {said}")
     if data is None:
         return f"refused by {', '.join(answers)}"
-    done = run_model(data) if build else "not built"
-    return f"accepted by {', '.join(answers)}; {done}"
+    return f"accepted by {', '.join(answers)}; {run_model(data)}"
 
 
-def run() -> int:
-    """Try the configs, print and write the counts, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--build_every", type=int, default=2, help="build each n-th accepted model")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    outcomes: Counter[str] = Counter()
-    broken: list[dict[str, Any]] = []
-    slowest = (0.0, arguments.seed)
-    with tempfile.TemporaryDirectory() as folder, one_parser():
-        for index in range(arguments.count):
-            # Each config has its own seed, so that `--seed N --count 1` repeats the N-th.
-            settings = draw_settings(random.Random(arguments.seed + index))
-            started = time.perf_counter()
+def try_random_settings(trials: Trials, count: int) -> None:
+    """Try configs; each has its own seed, so that `--seed N --count 1` repeats the N-th."""
+    with one_parser():
+        for seed in range(trials.seed, trials.seed + count):
+            settings = draw_settings(random.Random(seed))
             try:
-                outcomes[try_settings(settings, Path(folder), index % arguments.build_every == 0)] += 1
+                trials.outcomes[try_settings(settings, trials.folder)] += 1
             except Broken as rule:
-                outcomes["broken"] += 1
                 changed = {name: quoted(value) for name, value in settings.items() if TINY.get(name) is not value}
-                broken.append({"seed": arguments.seed + index, "settings": changed, "rule": str(rule)})
-                print(json.dumps(broken[-1]), file=sys.stderr)
-            slowest = max(slowest, (time.perf_counter() - started, arguments.seed + index))
-    result = {
-        "count": arguments.count,
-        "seed": arguments.seed,
-        "outcomes": dict(outcomes.most_common()),
-        "slowest_seconds": round(slowest[0], 1),
-        "slowest_seed": slowest[1],
-        "broken": broken,
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.output is not None:
-        arguments.output.write_text(f"{text}\n")
-    return 1 if broken else 0
+                trials.fault(f"seed {seed}: {rule}: {changed}")
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run_program("tests.stress.settings", __doc__, {"settings": try_random_settings}))

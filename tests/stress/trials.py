@@ -29,12 +29,14 @@ class Trials:
 
     Attributes:
         folder: scratch space.
+        seed: that of the command.
         dice: all random choices.
         outcomes: how often each outcome occurred.
         faults: descriptions of broken rules.
     """
 
     folder: Path
+    seed: int
     dice: random.Random
     outcomes: Counter[str]
     faults: list[str]
@@ -119,7 +121,7 @@ def run_program(program: str, purpose: str | None, kinds: Kinds, argv: Sequence[
     torch.set_num_threads(1)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        trials = Trials(Path(scratch), random.Random(words.seed), Counter(), [])
+        trials = Trials(Path(scratch), words.seed, random.Random(words.seed), Counter(), [])
         kinds[words.kind](trials, words.count)
     record = {
         "count": words.count,
