@@ -7,7 +7,7 @@ import pytest
 
 from rmaat.cli.main import main
 from rmaat.errors import UserError
-from rmaat.settings_file import LARGEST_FILE, parse_settings
+from rmaat.settings_file import LARGEST_FILE, parse_settings, settings_text
 from rmaat.training.config import RunConfig, read_settings
 
 LAUGHS = "a: &a [x, x]\n" + "".join(
@@ -80,3 +80,10 @@ def test_a_pipe_is_read_and_an_endless_one_is_not(tmp_path):
 def test_a_merge_needs_an_alias_and_is_refused():
     with pytest.raises(UserError, match="alias"):
         parse_settings("base: &b {x: 1}\nother:\n  <<: *b\n", "text")
+
+
+@pytest.mark.parametrize(
+    "value", ["1e3", "2e-3", "1.5", "true", "null", "2020-01-01", "0x1f", "a: b", "- c", 2e-3, 1e300]
+)
+def test_a_written_value_is_read_as_the_same_value(value):
+    assert parse_settings(settings_text({"name": value}), "text") == {"name": value}

@@ -45,9 +45,13 @@ def quoted(value: object) -> str:
 
 def one_line(message: str) -> str:
     """Return a message without unprintable characters, its long values and itself shortened."""
-    # Megabytes of escapes would be dropped again.
-    text = printable(shortened(message, 20 * LONGEST_MESSAGE))
-    return shortened(_LONG_VALUE.sub(lambda match: shortened(match[0]), text), LONGEST_MESSAGE)
+    # Escapes make values longer, so shorten them again. Megabytes of escapes would be dropped.
+    text = printable(shortened(_with_short_values(message), 20 * LONGEST_MESSAGE))
+    return shortened(_with_short_values(text), LONGEST_MESSAGE)
+
+
+def _with_short_values(text: str) -> str:
+    return _LONG_VALUE.sub(lambda match: shortened(match[0]), text)
 
 
 class UserError(ValueError):

@@ -1,6 +1,7 @@
 """Readers of settings as YAML, for settings of any name."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,19 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """A safe dumper that quotes the text '2e-3', because the loader would read a number."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Return settings as YAML that `parse_settings` reads as the same values."""
+    return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False)
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from rmaat.errors import ERROR_PREFIX, LONGEST_MESSAGE, UserError, quoted
 from rmaat.models.size import count_parameters
 from rmaat.presets import MODELS
 from rmaat.recipes import recipe_names
+from rmaat.settings_file import settings_text
 from rmaat.tasks import TASKS
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
@@ -297,7 +298,7 @@ def try_settings(settings: Mapping[str, Any], folder: Path) -> str:
     answers = {"Python": answer}
     try:
         path = folder / "run.yaml"
-        path.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+        path.write_text(settings_text(settings))
         answers["file"] = ask_command([f"--config={path}"])
     except (yaml.YAMLError, ValueError):
         # The file cannot hold a value that only Python has.

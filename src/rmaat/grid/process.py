@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import yaml
-
 from rmaat.errors import DIVERGENCE_PREFIX, ERROR_PREFIX, UserError
 from rmaat.grid.cells import Cell, effective
 from rmaat.grid.outcomes import (
@@ -25,6 +23,7 @@ from rmaat.grid.outcomes import (
     write_status,
 )
 from rmaat.machine.files import sync_to_disk, write_text
+from rmaat.settings_file import settings_text
 from rmaat.training.checkpoints import last_usable_checkpoint, numbered_checkpoints, remove
 from rmaat.training.run_folder import METRICS
 
@@ -88,7 +87,7 @@ def _prepare(cell: Cell, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     # Written each time: the data may have moved since, which changes no result.
-    write_text(folder / CELL_CONFIG, yaml.safe_dump(settings, sort_keys=False))
+    write_text(folder / CELL_CONFIG, settings_text(settings))
     write_status(folder, Outcome(cell, BEGUN))
 
 

@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-
 from rmaat.errors import UserError, did_you_mean, quoted
 from rmaat.presets import resolve
 from rmaat.recipes import recipe_layers
 from rmaat.settings import ModelSettings, without_retired
-from rmaat.settings_file import read_settings_file
+from rmaat.settings_file import read_settings_file, settings_text
 from rmaat.tasks.options import TaskOptions
 from rmaat.values import TEXT, Count, Length, OneOf, Range, check_values, checked, descriptions, kinds
 
@@ -142,7 +140,7 @@ class RunConfig(ModelSettings, TaskOptions):
         `resume` and `overwrite` are false in it: they are meant for one command, and a file with
         them would delete or demand the run of whoever reads it.
         """
-        return yaml.safe_dump({**asdict(self), "resume": False, "overwrite": False}, sort_keys=False)
+        return settings_text({**asdict(self), "resume": False, "overwrite": False})
 
     @classmethod
     def resolved(cls, *layers: Mapping[str, Any]) -> "RunConfig":
