@@ -200,8 +200,9 @@ OVERRIDES: Sequence[tuple[str, Callable[[Any], bool], Mapping[str, Any]]] = (
 )
 """Settings that exclude certain others: name, test of its value, and the others' values.
 
-If a later layer sets one of them to such a value, settings of earlier layers are set to the values
-given here: a flag switches off what it excludes. What it needs must be set beside it.
+If a later layer sets one of them to such a value, the other settings of earlier layers get the
+values of this table. A flag therefore resets the file's settings that it excludes. It does not set
+those that it needs.
 """
 
 

@@ -115,6 +115,7 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     """
     for member in _members(kind):
         plain, *limits = get_args(member) if get_origin(member) is Annotated else (member,)
+        # A whole number is a valid float, unless the setting distinguishes the two.
         if plain is float and type(value) is int and int not in _types(kind):
             try:
                 value = float(value)

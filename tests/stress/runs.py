@@ -6,91 +6,30 @@ Trials: kills, two_processes, changed, damaged, pickles, disk, together. Linux o
 """
 
 import contextlib
-import json
 import os
-import pickle
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
-from safetensors.torch import load_file
-from tests.stress.trials import Kinds, Malicious, Trials, forked, run_program, silent, wait
+from tests.stress.run_files import damaged, pickles
+from tests.stress.straight import check_equal, run_config, train_straight
+from tests.stress.trials import Kinds, Trials, forked, run_program, wait
 
 from rmaat.cli.main import main
-from rmaat.errors import UserError
 from rmaat.training import run_folder
-from rmaat.training.checkpoints import SEAL, numbered_checkpoints, seal
+from rmaat.training.checkpoints import SEAL
 from rmaat.training.config import RunConfig
-from rmaat.training.finished_run import open_run, predict
-from rmaat.training.run import evaluate, train
+from rmaat.training.run import train
 from rmaat.training.stages import MAY_DIFFER
 
 TEXT = "[MAX 3 [MIN 4 8 ] 2 ]"
-
-
-def run_config(folder: Path) -> RunConfig:
-    """Return a run of 12 steps, a checkpoint every 2, whose learning rate ignores its length."""
-    return RunConfig(
-        dataset="listops_short",
-        data_dir=str(folder / "data"),
-        output_dir=str(folder / "straight"),
-        max_seq_len=192,
-        num_segments=3,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_steps=12,
-        eval_steps=2,
-        logging_steps=2,
-        warmup_steps=2,
-        lr_scheduler_type="constant_with_warmup",
-        per_device_train_batch_size=16,
-        per_device_eval_batch_size=16,
-    )
-
-
-def check_equal(trials: Trials, folder: Path, what: str) -> None:
-    """Compare a finished run with the straight one."""
-    problem = difference(trials.folder / "straight", folder)
-    if problem:
-        trials.fault(f"{what}: {problem}")
-    else:
-        trials.outcomes["equal"] += 1
-
-
-def difference(one: Path, other: Path) -> str | None:
-    """Return how two finished runs differ in weights, losses and tokens, or None."""
-    metrics, others = (json.loads((folder / "metrics.json").read_text()) for folder in (one, other))
-    for name in ("steps", "best_step", "test_loss", "eval_loss", "test_accuracy", "train_tokens"):
-        if metrics[name] != others[name]:
-            return f"{name} is {others[name]} instead of {metrics[name]}"
-    weights, other_weights = (load_file(folder / "model.safetensors") for folder in (one, other))
-    unequal = [name for name, tensor in weights.items() if not torch.equal(tensor, other_weights[name])]
-    return f"{unequal[0]} differs" if unequal else None
-
-
-def train_straight(trials: Trials) -> float:
-    """Make the data and the straight run; return the seconds that the run took in a child."""
-    sizes = ["--num_train", "256", "--num_val", "48", "--num_test", "40"]
-    assert main(["data", "listops_short", "--data_dir", str(trials.folder / "data"), *sizes]) == 0
-    for again in (False, True):
-        started = time.monotonic()
-        pid = forked(
-            lambda again=again: train(replace(run_config(trials.folder), overwrite=again)), trials.folder / "log"
-        )
-        assert wait(pid) == 0, (trials.folder / "log").read_text()
-    return time.monotonic() - started
 
 
 def kills(trials: Trials, count: int) -> None:
@@ -256,121 +195,6 @@ def changed(trials: Trials, count: int) -> None:
             check_equal(trials, folder, f"{name}={value}")
         else:
             trials.fault(f"{name}={value} was accepted")
-        shutil.rmtree(folder)
-
-
-def spoil(path: Path, dice: random.Random) -> str:
-    """Damage a file; return how."""
-    content = bytearray(path.read_bytes())
-    kind = dice.choice(["bit", "cut", "empty", "gone", "longer", "zeros", "random", "folder"])
-    if kind == "bit" and content:
-        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-    elif kind == "cut":
-        del content[dice.randrange(len(content) + 1) :]
-    elif kind == "empty":
-        content.clear()
-    elif kind == "longer":
-        content += dice.randbytes(dice.randint(1, 100))
-    elif kind == "zeros":
-        start = dice.randrange(len(content) + 1)
-        content[start : start + 512] = bytes(len(content[start : start + 512]))
-    elif kind == "random":
-        content = bytearray(dice.randbytes(len(content)))
-    path.unlink()
-    if kind == "folder":
-        path.mkdir()
-    elif kind != "gone":
-        path.write_bytes(content)
-    return kind
-
-
-def uses(folder: Path, run: RunConfig) -> dict[str, Callable[[], object]]:
-    """Return the uses of a finished run by name; each returns what must not change."""
-
-    def losses(name: str, **settings: Any) -> object:
-        result = train(replace(run, output_dir=str(folder), **settings))
-        return result.metrics["test_loss"], result.metrics["steps"], result.metrics["train_tokens"]
-
-    def begun() -> object:
-        output = folder.with_name(f"{folder.name}-next")
-        try:
-            return train(replace(run, output_dir=str(output), init_from=str(folder), max_steps=2)).metrics["test_loss"]
-        finally:
-            shutil.rmtree(output, ignore_errors=True)
-
-    return {
-        "evaluate": lambda: evaluate(open_run(folder))["test_loss"],
-        "predict": lambda: predict(open_run(folder), [TEXT]).probabilities,
-        "resume": lambda: losses("resume", resume=True),
-        "resume to more steps": lambda: losses("more", resume=True, max_steps=16),
-        "init_from": begun,
-    }
-
-
-def damaged(trials: Trials, count: int) -> None:
-    """Use finished runs with one damaged file: refused, or the result of the whole run."""
-    train_straight(trials)
-    original = trials.folder / "straight"
-    expected: dict[str, object] = {}
-    for number in range(-5, count):
-        folder = trials.folder / "damaged"
-        shutil.copytree(original, folder)
-        actions = uses(folder, run_config(trials.folder))
-        # The first five trials are without damage.
-        name = list(actions)[number + 5] if number < 0 else trials.dice.choice(list(actions))
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-        path = trials.dice.choice(files)
-        what = "nothing" if number < 0 else f"{path.relative_to(folder)}: {spoil(path, trials.dice)}"
-        try:
-            with silent():
-                result = actions[name]()
-        except UserError:
-            trials.outcomes["refused"] += 1
-        except Exception:
-            trials.fault(f"{name}, {what}: {traceback.format_exc()[-2000:]}")
-        else:
-            if result != expected.setdefault(name, result):
-                trials.fault(f"{name}, {what}: {result} instead of {expected[name]}")
-            else:
-                trials.outcomes["equal" if number >= 0 else "whole"] += 1
-        shutil.rmtree(folder)
-
-
-def pickles(trials: Trials, count: int) -> None:
-    """Put malicious pickles in place of files: none may be executed."""
-    train_straight(trials)
-    original, mark = trials.folder / "straight", trials.folder / "executed"
-    for _ in range(count):
-        folder = trials.folder / "attacked"
-        shutil.copytree(original, folder)
-        target = trials.dice.choice([folder, *numbered_checkpoints(folder)])
-        names = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "model.safetensors"]
-        name = trials.dice.choice([*names, "pytorch_model.bin", "scaler.pt", "trainer_state.json"])
-        if name == "pytorch_model.bin":
-            (target / "model.safetensors").unlink()
-        form = trials.dice.choice(["pickle", "torch"])
-        if form == "pickle":
-            (target / name).write_bytes(pickle.dumps(Malicious(mark)))
-        else:
-            torch.save(Malicious(mark), target / name)
-        if target != folder:
-            seal(target)
-        elif name in ("model.safetensors", "pytorch_model.bin"):
-            metrics = json.loads((folder / "metrics.json").read_text())
-            (folder / "metrics.json").write_text(json.dumps({**metrics, "files": {}}))
-        for use, action in uses(folder, run_config(trials.folder)).items():
-            try:
-                with silent():
-                    action()
-                trials.outcomes["unaffected"] += 1
-            except UserError:
-                trials.outcomes["refused"] += 1
-            except Exception:
-                # Whoever forges a sealed checkpoint meets the one line of the outermost handler.
-                trials.outcomes["refused by an unexpected error"] += 1
-            if mark.exists():
-                trials.fault(f"{use}, {target.name}/{name}: executed")
-                mark.rmdir()
         shutil.rmtree(folder)
 
 

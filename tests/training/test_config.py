@@ -129,23 +129,6 @@ def test_a_stored_run_neither_deletes_nor_resumes_a_run():
     assert "resume: true" not in text
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"\xff\xfe", "is not UTF-8 text"),
-        (b"seed: 1\x00", "is not YAML: unacceptable character"),
-        (b"a: " + b"[" * 5000, "too many nested brackets"),
-    ],
-)
-def test_a_file_that_is_no_text_is_one_line(tmp_path, content, message, capsys):
-    path = tmp_path / "run.yaml"
-    path.write_bytes(content)
-    assert main(["train", "--config", str(path)]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-
-
 def test_a_file_of_comments_has_no_settings(tmp_path):
     (tmp_path / "run.yaml").write_text("# seed: 3\n")
     assert read_settings(tmp_path / "run.yaml") == {}

@@ -66,8 +66,8 @@ def measure(
         device: 'cpu' or 'cuda'.
         warm_up: untimed steps before the timed ones; the peak is of all.
         steps: timed steps, at least 1.
-        allowance: bytes that the steps may take; None means most of what is free, on CUDA the whole
-            device.
+        allowance: bytes that the steps may take; None means most of the free memory, or on CUDA the
+            whole device.
 
     Raises:
         OutOfMemoryError: if a step needed more.
@@ -138,7 +138,7 @@ def model_operations(name: str, shape: Shape, device: str) -> int:
     the memory that the process may take from then on.
 
     Raises:
-        OutOfMemoryError: if the counted steps need more than most of what is free.
+        OutOfMemoryError: if the counted steps need more memory than the process may take.
     """
     method = METHODS[name]
 

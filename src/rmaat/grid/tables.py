@@ -24,8 +24,11 @@ BY_MODEL = (
     (f"Training throughput over that of `{BASELINE}`", "throughput", ".2f", ".2f", DIVISOR),
     ("Tokens per second in training, and parameters", "speed", ",.0f", ",", ""),
 )
-"""Of each table with two columns a task: the title, one of `MEASURES`, the form of its figures, the
-form of the figures beside them, a note."""
+"""The tables with two columns for each task.
+
+Each has a title, the name of a measure in `MEASURES`, the format of its figures, the format of the
+second column, and a note.
+"""
 
 
 def write_tables(folder: Path) -> tuple[str, list[Path]]:

@@ -40,6 +40,7 @@ def seal(checkpoint: Path) -> None:
     """Write the sizes and checksums of a checkpoint's files, and wait until all are on the disk."""
     delete(checkpoint / SEAL)
     files = sorted(path for path in checkpoint.iterdir() if path.is_file())
+    # The seal must not reach the disk before the files for which it stands.
     for path in (*files, checkpoint):
         sync_to_disk(path)
     write_text(checkpoint / SEAL, json.dumps(file_records(checkpoint, files), indent=2) + "\n", sync=True)
@@ -103,6 +104,7 @@ def last_usable_checkpoint(folder: Path, report: Callable[[str], None] = logger.
     damages: list[str] = []
     for checkpoint in numbered_checkpoints(folder):
         try:
+            # The end of training loads the best weights, so a checkpoint is of no use without them.
             damage = checkpoint_damage(checkpoint) or _damage_of_best(checkpoint)
         except FileNotFoundError:
             continue

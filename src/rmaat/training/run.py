@@ -122,6 +122,7 @@ def begin(source: RunData, data_digest: str) -> Path | None:
         run_folder.clear(folder, overwrite=run.overwrite or run.resume)
         source.save_tokenizer(folder)
     else:
+        # From here to the end the folder holds no finished run.
         run_folder.clear_results(folder)
         checkpoints.remove_later(checkpoint)
         stage = replace(stage, step=checkpoints.step_of(checkpoint))

@@ -82,6 +82,7 @@ def check_same_run(stage: Stage, former: Stage, folder: Path) -> None:
     may_differ = set(MAY_DIFFER)
     if former.settings.get("curriculum"):
         may_differ.remove("dataloader_num_workers")
+    # Compare every setting that is not listed, so that a new setting is compared without being added.
     here, there = (_flat(x) for x in (stage, former))
     differing = [name for name in here if name not in may_differ and here[name] != there.get(name)]
     if not differing:
