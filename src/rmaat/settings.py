@@ -244,15 +244,34 @@ class ModelSettings(AttentionSettings):
             )
         for kind, other in BUILT_IN.items():
             for name in other.switches:
-                default = getattr(other.settings, name)
-                if name not in attention.setting_names and getattr(self, name) != default:
+                default, value = getattr(other.settings, name), getattr(self, name)
+                if name not in attention.setting_names and value != default:
                     raise UserError(
-                        f"{name}: {str(not default).lower()} changes attention_type '{kind}' only, not "
+                        f"{name}: {str(value).lower()} changes attention_type '{kind}' only, not "
                         f"'{self.attention_type}'; leave it {str(default).lower()}"
                     )
+        self._check_extension()
         if attention.packs_memory and self.num_memory_tokens == 0:
             raise UserError(
                 f"attention_type '{self.attention_type}' packs the tokens into memory: num_memory_tokens must be >= 1"
+            )
+
+    def _check_extension(self) -> None:
+        if "attention_decay" not in ATTENTION[self.attention_type].setting_names:
+            return
+        decays = self.attention_decay != "none"
+        if decays and self.num_attention_heads < 2:
+            raise UserError(
+                f"attention_decay '{self.attention_decay}' needs num_attention_heads >= 2, because the first head "
+                "has no decay"
+            )
+        if decays and self.memory_layout != "front":
+            raise UserError(
+                f"attention_decay '{self.attention_decay}' needs memory_layout 'front', because memory has no decay"
+            )
+        if self.hebbian_sigmoid and (decays or self.reading_norm or self.unit_features or self.rotary_positions):
+            raise UserError(
+                "hebbian_sigmoid excludes attention_decay, reading_norm, unit_features and rotary_positions"
             )
 
     def _check_associative(self) -> None:

@@ -12,16 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import elu
-from transformers import initialization as init
 
-from rmaat.attention.base import AttentionMixer
-from rmaat.attention.decay import relative_positions
 from rmaat.attention.features import feature_map_, reference_feature_map, slope_
 from rmaat.attention.precision import at_least_float32, no_autocast
-from rmaat.settings import ModelSettings
 
 
 def reference_astromorphic_attention(
@@ -73,6 +69,7 @@ def unit_read_scale(
     *,
     hebbian_astro: bool,
     presynaptic_plasticity: bool,
+    mean_feature: float = MEAN_FEATURE,
 ) -> Tensor:
     """Return the divisor s of H with which the weights of one reading sum to about 1 [C].
 
@@ -83,22 +80,24 @@ def unit_read_scale(
     divisor m of [P] lets the weight grow as n^(1 - alpha).
 
     Args:
-        count_B: (B,) tokens and memory positions that each sample writes from.
+        count_B: (B,) tokens and memory positions that each sample writes from; or any other shape,
+            with one count for each result.
         head_width: m.
         alpha: exponent of the calcium response.
         hebbian_astro: whether H_astro is part of H.
         presynaptic_plasticity: whether the reading is divided by C.
+        mean_feature: mu.
 
     Returns:
-        (B,), the dtype of count_B.
+        The shape and dtype of count_B.
     """
     # The constants are gathered into one, because each operation on a tensor is a kernel in every
     # layer and segment. A row without a position would divide by 0.
     factor = 2.0 if hebbian_astro else 1.0
     positions_B = count_B.clamp_min(1)
     if presynaptic_plasticity:
-        return factor * MEAN_FEATURE ** (1 - alpha) * positions_B.pow(1 - alpha)
-    return factor * head_width * MEAN_FEATURE**2 * positions_B
+        return factor * mean_feature ** (1 - alpha) * positions_B.pow(1 - alpha)
+    return factor * head_width * mean_feature**2 * positions_B
 
 
 def astromorphic_attention(
@@ -293,82 +292,3 @@ def _present(x: Tensor, mask: Tensor | None) -> Tensor:
 def _response(sums_BHm1: Tensor, alpha: float) -> Tensor:
     # Clamped because the power's slope at 0 is infinite.
     return sums_BHm1.clamp_min(torch.finfo(sums_BHm1.dtype).tiny).pow(alpha)
-
-
-INITIAL_R = 0.5
-"""Size of R at the start.
-
-phi(R) weighs a position alike for every reader: a larger R makes all readings more alike.
-"""
-
-
-class AstromorphicMixer(AttentionMixer):
-    """Astromorphic attention [P] over the memory and the tokens of a segment, as a module.
-
-    `basis` is M (H, m, N), from which the relative positions R come; N is memory plus segment
-    length, memory first [C]. With a `basis_stride` it holds every so manieth column, which its
-    neighbours share. Without H_astro there is none.
-    """
-
-    def __init__(self, settings: ModelSettings) -> None:
-        super().__init__(settings)
-        head_width = settings.hidden_size // settings.num_attention_heads
-        self.num_positions = settings.num_positions
-        self.stride = settings.basis_stride
-        shape = (self.num_heads, head_width, -(-self.num_positions // self.stride))
-        self.basis = nn.Parameter(torch.empty(shape)) if settings.hebbian_astro else None
-        self.alpha = settings.calcium_exponent
-        self.hebbian_scale = settings.hebbian_scale
-        self.head_width = head_width
-        self.hebbian_sigmoid = settings.hebbian_sigmoid
-        self.presynaptic_plasticity = settings.presynaptic_plasticity
-        self.decay = settings.position_decay
-
-    def initialise(self) -> None:
-        """Draw M, normal, scaled so that the R of each head has the root mean square INITIAL_R [C].
-
-        In long segments M then has a standard deviation of order N^(-1/3); in short ones a smaller
-        one.
-        """
-        if self.basis is None:
-            return
-        basis_HmN = torch.randn(self.basis.shape)
-        size_H11 = self._relative_positions(basis_HmN).pow(2).mean((1, 2), keepdim=True).sqrt()
-        # R is cubic in M.
-        init.copy_(self.basis, basis_HmN * (INITIAL_R / size_H11) ** (1 / 3))
-
-    def shared(self) -> Tensor | None:
-        """R before the feature map, (H, N, m), or None without H_astro."""
-        return None if self.basis is None else self._relative_positions(self.basis)
-
-    def _relative_positions(self, basis_HmN: Tensor) -> Tensor:
-        if self.stride > 1:
-            basis_HmN = basis_HmN.repeat_interleave(self.stride, -1)[..., : self.num_positions]
-        return relative_positions(basis_HmN, self.decay)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
-        """Astromorphic attention with R = the first positions of `shared`."""
-        scale: float | Tensor | None
-        if self.hebbian_scale == "auto":
-            # Counted in the type that sums are made in: bfloat16 has no whole numbers beyond 256.
-            count_B = mask_BN.sum(1, dtype=torch.promote_types(k.dtype, torch.float32))
-            scale = unit_read_scale(
-                count_B,
-                self.head_width,
-                self.alpha,
-                hebbian_astro=shared is not None,
-                presynaptic_plasticity=self.presynaptic_plasticity,
-            )
-        else:
-            scale = self.hebbian_scale
-        return astromorphic_attention(
-            q,
-            k,
-            v,
-            None if shared is None else shared[:, : k.shape[2]],
-            self.alpha,
-            scale,
-            mask_BN,
-            hebbian_sigmoid=self.hebbian_sigmoid,
-            presynaptic_plasticity=self.presynaptic_plasticity,
-        )

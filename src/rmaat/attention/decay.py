@@ -1,6 +1,7 @@
 """Sums weighted by exp(-scale * distance), in linear time and memory.
 
-Axes: N positions, m features, C positions of one chunk, K = N / C chunks, H heads.
+Axes: N positions, m features, C positions of one chunk, K = N / C chunks, H heads. An axis 1
+belongs to a factor that is alike along it.
 """
 
 import torch
@@ -26,20 +27,29 @@ CHUNK = 64
 """Positions that one matrix product sums; longer inputs are summed by chunks, then over chunks."""
 
 
-def _sum_before(z_Nm: Tensor, scale: float) -> Tensor:
-    """Return y_i = sum_{j < i} exp(-scale (i - 1 - j)) z_j, shape (..., N, m), by chunks and then over the chunks' ends."""
-    n = z_Nm.shape[-2]
+def sum_before(z: Tensor, rate: Tensor) -> Tensor:
+    """Return y_i = sum_{j < i} exp(-rate (i - 1 - j)) z_j, by chunks and then over the chunks' ends.
+
+    Args:
+        z: (..., N, m).
+        rate: (..., 1, 1), decay per position, for all leading axes of z or some of them.
+
+    Returns:
+        (..., N, m).
+    """
+    n = z.shape[-2]
     size = min(n, CHUNK)
-    steps = torch.arange(size, device=z_Nm.device, dtype=z_Nm.dtype)
+    steps = torch.arange(size, device=z.device, dtype=z.dtype)
     distance_CC = steps[:, None] - 1 - steps
-    before_CC = torch.exp(-scale * distance_CC.clamp_min(0)).tril(-1)
+    before_CC = torch.exp(-rate * distance_CC.clamp_min(0)).tril(-1)
     if n <= CHUNK:
-        return before_CC @ z_Nm
-    z_KCm = pad(z_Nm, (0, 0, 0, -n % CHUNK)).unflatten(-2, (-1, CHUNK))
-    to_end_1C = torch.exp(-scale * steps.flip(0))[None, :]
+        return before_CC @ z
+    z_KCm = pad(z, (0, 0, 0, -n % CHUNK)).unflatten(-2, (-1, CHUNK))
+    to_end_1C = torch.exp(-rate * steps.flip(0)).unsqueeze(-3)
     ends_Km = (to_end_1C @ z_KCm).squeeze(-2)
-    carry_K1m = _sum_before(ends_Km, scale * CHUNK).unsqueeze(-2)
-    y_KCm = before_CC @ z_KCm + torch.exp(-scale * steps)[:, None] * carry_K1m
+    carry_K1m = sum_before(ends_Km, rate * CHUNK).unsqueeze(-2)
+    from_start_C1 = torch.exp(-rate * steps[:, None]).unsqueeze(-3)
+    y_KCm = before_CC.unsqueeze(-3) @ z_KCm + from_start_C1 * carry_K1m
     return y_KCm.flatten(-3, -2)[..., :n, :]
 
 
@@ -62,9 +72,9 @@ def decayed_sum(z: Tensor, scale: float) -> Tensor:
         raise ValueError(f"decayed_sum: z must be (..., N, m), not of shape {tuple(z.shape)}")
     with no_autocast(z):
         x = at_least_float32(z)
-        neighbours = _sum_before(x, scale) + _sum_before(x.flip(-2), scale).flip(-2)
-        one_step = torch.exp(torch.tensor(-scale, dtype=x.dtype, device=x.device))
-        return (x + one_step * neighbours).to(z.dtype)
+        rate_11 = x.new_full((1, 1), scale)
+        neighbours = sum_before(x, rate_11) + sum_before(x.flip(-2), rate_11).flip(-2)
+        return (x + torch.exp(-rate_11) * neighbours).to(z.dtype)
 
 
 def relative_positions(basis: Tensor, scale: float) -> Tensor:

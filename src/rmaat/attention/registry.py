@@ -9,7 +9,9 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from rmaat.registry import Registry
-from rmaat.values import OddWidth, Range, Width
+from rmaat.values import OddWidth, OneOf, Range, Width
+
+ATTENTION_DECAYS = ("none", "fixed", "learned")
 
 GROUP = "rmaat.attention"
 """The entry point group through which other packages add attentions."""
@@ -39,6 +41,12 @@ class AstroSettings(MixerSettings):
             relative positions.
         hebbian_sigmoid: apply a sigmoid to the Hebbian weights [A; P has none].
         presynaptic_plasticity: divide by the calcium response C [P].
+        attention_decay: decay of attention with the distance of two tokens: 'none' [P], 'fixed' or
+            'learned' [C]. Each head has a rate; half-lives begin at 4 tokens to a segment. The first
+            head has no decay, nor has the memory.
+        reading_norm: divide each head's reading by its root mean square, not by C [C].
+        unit_features: divide the features of each query and key by their length [C].
+        rotary_positions: rotate the features of queries and keys by their positions [C].
     """
 
     calcium_exponent: Annotated[float, Range(most=4, above=0)] = 0.25
@@ -48,6 +56,10 @@ class AstroSettings(MixerSettings):
     hebbian_astro: bool = True
     hebbian_sigmoid: bool = False
     presynaptic_plasticity: bool = True
+    attention_decay: Annotated[str, OneOf(ATTENTION_DECAYS)] = "none"
+    reading_norm: bool = False
+    unit_features: bool = False
+    rotary_positions: bool = False
 
 
 @dataclass(kw_only=True)
@@ -144,12 +156,15 @@ class Attention:
 
 BUILT_IN: dict[str, Attention] = {
     "astro": Attention(
-        module="rmaat.attention.astro:AstromorphicMixer",
+        module="rmaat.attention.astro_mixer:AstromorphicMixer",
         summary="linear attention with an astrocyte and presynaptic plasticity (arXiv 2601.00426)",
         ordered=True,
         ordered_by="hebbian_astro",
         settings=AstroSettings,
-        switches=("hebbian_astro", "hebbian_sigmoid", "presynaptic_plasticity"),
+        switches=(
+            *("hebbian_astro", "hebbian_sigmoid", "presynaptic_plasticity"),
+            *("attention_decay", "reading_norm", "unit_features", "rotary_positions"),
+        ),
     ),
     "softmax": Attention(
         module="rmaat.attention.softmax:SoftmaxMixer",

@@ -1,0 +1,147 @@
+"""Astromorphic attention as a module: its parameters, and the choice of the operator.
+
+Axes: B batch, H heads, N positions (memory first), m features of queries and keys, d features of
+values.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from rmaat.attention.astro import MEAN_FEATURE, astromorphic_attention, unit_read_scale
+from rmaat.attention.astro_extended import MEAN_SQUARE_FEATURE, Extension, decayed_sums, extended_attention
+from rmaat.attention.base import AttentionMixer
+from rmaat.attention.decay import relative_positions
+from rmaat.settings import ModelSettings
+
+INITIAL_R = 0.5
+"""Size of R at the start.
+
+phi(R) weighs a position alike for every reader: a larger R makes all readings more alike.
+"""
+
+
+SHORTEST_HALF_LIFE = 4.0
+"""Tokens over which the fastest decay halves a weight at the start."""
+
+
+def initial_decay_rates(num_heads: int, num_tokens: int, device: torch.device | None = None) -> Tensor:
+    """Return the decay of each head per position, (H,): half-lives from 4 tokens to a segment [C].
+
+    They are evenly spaced by their logarithms. The first head has none: its rate is 0.
+    """
+    longest = max(SHORTEST_HALF_LIFE, float(num_tokens))
+    log_half_lives = torch.linspace(math.log(SHORTEST_HALF_LIFE), math.log(longest), num_heads - 1, device=device)
+    rates = math.log(2) * (-log_half_lives).exp()
+    return torch.cat([rates.new_zeros(1), rates])
+
+
+class AstromorphicMixer(AttentionMixer):
+    """Astromorphic attention [P] over the memory and the tokens of a segment, as a module.
+
+    `basis` is M (H, m, N), from which the relative positions R come; N is memory plus segment
+    length, memory first [C]. With a `basis_stride` it holds every so manieth column, which its
+    neighbours share. Without H_astro there is none.
+
+    The parts beyond the paper are those of `rmaat.attention.astro_extended`. `log_rate` (H - 1,) are
+    the logarithms of the learned decay rates; `gain` (H, 1, d) are the factors of normed readings.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
+        head_width = settings.hidden_size // settings.num_attention_heads
+        self.num_positions = settings.num_positions
+        self.stride = settings.basis_stride
+        shape = (self.num_heads, head_width, -(-self.num_positions // self.stride))
+        self.basis = nn.Parameter(torch.empty(shape)) if settings.hebbian_astro else None
+        self.alpha = settings.calcium_exponent
+        self.hebbian_scale = settings.hebbian_scale
+        self.head_width = head_width
+        self.hebbian_sigmoid = settings.hebbian_sigmoid
+        self.presynaptic_plasticity = settings.presynaptic_plasticity
+        self.decay = settings.position_decay
+        self.num_memory = settings.memory_positions
+        self.attention_decay = settings.attention_decay
+        learned = settings.attention_decay == "learned"
+        self.log_rate = nn.Parameter(torch.empty(self.num_heads - 1)) if learned else None
+        self.unit_features = settings.unit_features
+        self.rotary = settings.rotary_positions
+        self.gain = nn.Parameter(torch.empty(self.num_heads, 1, head_width)) if settings.reading_norm else None
+
+    def initialise(self) -> None:
+        """Fill decay rates and gains, and draw M, normal, scaled so that the R of each head has the root mean square INITIAL_R [C].
+
+        In long segments M then has a standard deviation of order N^(-1/3); in short ones a smaller
+        one.
+        """
+        if self.log_rate is not None:
+            init.copy_(self.log_rate, self._initial_rates(self.log_rate.device)[1:].log())
+        if self.gain is not None:
+            init.ones_(self.gain)
+        if self.basis is None:
+            return
+        basis_HmN = torch.randn(self.basis.shape)
+        size_H11 = self._relative_positions(basis_HmN).pow(2).mean((1, 2), keepdim=True).sqrt()
+        # R is cubic in M.
+        init.copy_(self.basis, basis_HmN * (INITIAL_R / size_H11) ** (1 / 3))
+
+    def shared(self) -> Tensor | None:
+        """R before the feature map, (H, N, m), or None without H_astro."""
+        return None if self.basis is None else self._relative_positions(self.basis)
+
+    def _relative_positions(self, basis_HmN: Tensor) -> Tensor:
+        if self.stride > 1:
+            basis_HmN = basis_HmN.repeat_interleave(self.stride, -1)[..., : self.num_positions]
+        return relative_positions(basis_HmN, self.decay)
+
+    def _initial_rates(self, device: torch.device | None = None) -> Tensor:
+        return initial_decay_rates(self.num_heads, self.num_positions - self.num_memory, device)
+
+    def _rates(self, like: Tensor) -> Tensor | None:
+        """Return the decay of each head, (H,), or None without decay."""
+        if self.attention_decay == "none":
+            return None
+        if self.log_rate is None:
+            return self._initial_rates(like.device).to(like.dtype)
+        return torch.cat([self.log_rate.new_zeros(1), self.log_rate.exp()]).to(like.dtype)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
+        """Astromorphic attention with R = the first positions of `shared`."""
+        r = None if shared is None else shared[:, : k.shape[2]]
+        # Counted in the type that sums are made in: bfloat16 has no whole numbers beyond 256.
+        wide_mask_BN = mask_BN.to(torch.promote_types(k.dtype, torch.float32))
+        rate = self._rates(wide_mask_BN)
+        extended = rate is not None or self.unit_features or self.rotary or self.gain is not None
+        if not extended:
+            scale = self._scale(wide_mask_BN.sum(1)) if self.hebbian_scale == "auto" else self.hebbian_scale
+            return astromorphic_attention(
+                *(q, k, v, r, self.alpha, scale, mask_BN),
+                hebbian_sigmoid=self.hebbian_sigmoid,
+                presynaptic_plasticity=self.presynaptic_plasticity,
+            )
+        # With decay, a position counts the others by their weights.
+        count_B1N1 = wide_mask_BN[:, None, :, None]
+        if rate is None:
+            count = count_B1N1.sum(2, keepdim=True)
+        else:
+            count = decayed_sums(count_B1N1.expand(-1, self.num_heads, -1, -1), rate, self.num_memory)
+        return extended_attention(
+            *(q, k, v, r, self.alpha, self._scale(count), mask_BN),
+            Extension(self.num_memory, rate, self.unit_features, self.rotary, self.gain),
+            presynaptic_plasticity=self.presynaptic_plasticity,
+        )
+
+    def _scale(self, count: Tensor) -> Tensor:
+        """Return s for each count of positions, in its shape."""
+        if self.hebbian_scale != "auto":
+            return count.new_full((1,), self.head_width if self.hebbian_scale is None else self.hebbian_scale)
+        # A unit feature vector has the mean entry mu / sqrt(m E phi^2).
+        length = math.sqrt(self.head_width * MEAN_SQUARE_FEATURE) if self.unit_features else 1.0
+        return unit_read_scale(
+            *(count, self.head_width, self.alpha),
+            hebbian_astro=self.basis is not None,
+            presynaptic_plasticity=self.presynaptic_plasticity,
+            mean_feature=MEAN_FEATURE / length,
+        )
