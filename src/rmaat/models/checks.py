@@ -81,6 +81,17 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
     return np.asarray(lengths, np.int64)
 
 
+def check_masked(masked: Tensor | None, tokens: Tensor, patch_size: int, masked_head: bool) -> None:
+    """Raise `UserError` if masked positions do not fit the input (B, N), or the model cannot use them."""
+    if masked is None:
+        return
+    if not masked_head:
+        raise UserError("masked needs a model with masked_head: true")
+    expected = (len(tokens), tokens.shape[1] // patch_size)
+    if tuple(masked.shape) != expected:
+        raise UserError(f"masked {tuple(masked.shape)} must be {expected}, one entry for each position of the input")
+
+
 def warn_of_infinite_logits(logits_BC: Tensor) -> None:
     """Warn, naming the first row, if logits (B, C) are not finite."""
     for row in (~logits_BC.isfinite().all(-1)).nonzero().flatten().tolist()[:1]:

@@ -20,6 +20,7 @@ from rmaat.models.checks import (
     warn_of_infinite_logits,
 )
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.masked import mean_loss
 from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
 
 
@@ -37,6 +38,8 @@ class RmaatClassifierOutput(ModelOutput):
         segment_logits: (B, T, num_labels), the logits after each segment; None without
             output_segment_logits.
         associations: (B, L, K, D + 1); None in a model without an associative memory.
+        masked_loss: mean loss at the masked positions, (); None without masked positions. It is not
+            part of `loss`.
     """
 
     loss: Tensor | None = None
@@ -45,6 +48,7 @@ class RmaatClassifierOutput(ModelOutput):
     readout: Tensor | None = None
     segment_logits: Tensor | None = None
     associations: Tensor | None = None
+    masked_loss: Tensor | None = None
 
 
 class RmaatForSequenceClassification(RmaatPreTrainedModel):
@@ -97,6 +101,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         other_attention_mask: Tensor | None = None,
         output_segment_logits: bool = False,
         associations: Tensor | None = None,
+        masked: Tensor | None = None,
+        other_masked: Tensor | None = None,
     ) -> RmaatClassifierOutput:
         """Classify sequences or, with two towers, pairs of them.
 
@@ -111,6 +117,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
                 answer. Entry t is the logits of a sequence that ends after segment t. After a row's
                 last segment its entries repeat. Two towers and pooled_norm exclude it, because they
                 need whole sequences.
+            masked: (B, P) bool, the positions to hide and to predict.
+            other_masked: (B, P'), those of the second input.
         """
         first = select_input(input_ids, input_values, self.config.input_type)
         if labels is not None:
@@ -132,11 +140,15 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             input_values,
             output_segment_logits,
             associations,
+            masked,
         )
+        masked_loss = out.masked_loss
         if other_input_ids is None:
             features = self._normalised(out.pooled, out.readout[:, -1:], len(first))
         else:
-            second = self.rmaat(other_input_ids, other_attention_mask)
+            second = self.rmaat(other_input_ids, other_attention_mask, masked=other_masked)
+            if masked_loss is not None and second.masked_loss is not None:
+                masked_loss = masked_loss + second.masked_loss
             # Normalise both towers in one call, so that they share the batch statistics.
             pooled, readout = (torch.cat(pair) for pair in ((out.pooled, second.pooled), (out.readout, second.readout)))
             one, other = self._normalised(pooled, readout[:, -1:], len(first)).chunk(2)
@@ -146,7 +158,10 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             warn_of_infinite_logits(logits)
         loss = None if labels is None else cross_entropy(logits, labels)
         by_segment = None if out.segment_pooled is None else self._logits(out.segment_pooled)
-        return RmaatClassifierOutput(loss, logits, out.memory, out.readout, by_segment, out.associations)
+        mean_masked_loss = None if masked_loss is None else mean_loss(masked_loss)
+        return RmaatClassifierOutput(
+            *(loss, logits, out.memory, out.readout, by_segment, out.associations, mean_masked_loss)
+        )
 
     def _logits(self, features: Tensor) -> Tensor:
         features = self.dropout(features)

@@ -32,6 +32,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
     Args:
         vocab_size: number of token ids.
         num_labels: number of classes.
+        masked_head: predict the tokens or values at masked positions too, see `RmaatForMaskedLM`.
 
     Raises:
         ValueError: for an unknown key, with the nearest known one, or if settings contradict
@@ -42,6 +43,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["memory", "readout", "associations"]
 
     vocab_size: VocabSize = 256
+    masked_head: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         known = {f.name for f in fields(type(self))} | TRANSFORMERS_KEYS
@@ -62,6 +64,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
             checked("a name in id2label", name, str)
         checked("vocab_size", self.vocab_size, VocabSize)
         checked("num_labels", self.num_labels, NumLabels)
+        checked("masked_head", self.masked_head, bool)
         self.check_model()
         if self.hidden_act not in ACT2FN:
             raise UserError(f"unknown hidden_act '{self.hidden_act}'; {did_you_mean(self.hidden_act, ACT2FN)}")

@@ -29,6 +29,7 @@ from rmaat.models.checks import (
     SegmentRange,
     check_associations,
     check_backprop,
+    check_masked,
     check_readout,
     check_state,
     count_patches,
@@ -38,6 +39,7 @@ from rmaat.models.checks import (
 )
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import FunctionalModule, check_repeatable
+from rmaat.models.masked import MaskedHead
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
 
 SEED_STRIDE = 0x9E3779B97F4A7C15
@@ -58,6 +60,8 @@ class RmaatOutput(ModelOutput):
         segment_pooled: (B, T, D), `pooled` after each segment; None without output_segments.
         associations: (B, L, K, D + 1), the associative memory of each layer; None in a model
             without one.
+        masked_loss: (B, 2), the sum of the losses at masked positions and their number; None without
+            masked positions.
     """
 
     pooled: Tensor | None = None
@@ -65,6 +69,7 @@ class RmaatOutput(ModelOutput):
     readout: Tensor | None = None
     segment_pooled: Tensor | None = None
     associations: Tensor | None = None
+    masked_loss: Tensor | None = None
 
 
 class RmaatPreTrainedModel(PreTrainedModel):
@@ -100,6 +105,8 @@ class RmaatPreTrainedModel(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
+        elif isinstance(module, MaskedHead):
+            init.normal_(module.vector)
         elif isinstance(module, SegmentEncoder) and module.write_offset is not None:
             init.normal_(module.write_offset, std=0.02)
         elif isinstance(module, RmaatModel):
@@ -163,6 +170,7 @@ class RmaatModel(RmaatPreTrainedModel):
         input_values: Tensor | None = None,
         output_segments: bool = False,
         associations: Tensor | None = None,
+        masked: Tensor | None = None,
     ) -> RmaatOutput:
         """Run all segments.
 
@@ -184,6 +192,8 @@ class RmaatModel(RmaatPreTrainedModel):
                 last segment its entries repeat.
             associations: (B, L, K, D + 1) from the previous call, in a model with
                 associative_memory; None begins with an empty one.
+            masked: (B, P) bool, True at the positions to hide and to predict, in a model with a
+                masked head. P is the number of tokens, or of patches.
 
         Returns:
             `RmaatOutput`. A row without a token returns its state unchanged.
@@ -202,6 +212,7 @@ class RmaatModel(RmaatPreTrainedModel):
         batch = len(lengths)
         check_state("memory", memory, (batch, config.num_memory_tokens, config.hidden_size))
         check_associations(associations, memory, (batch, *config.associations_shape), config.associative_memory)
+        check_masked(masked, tokens, config.patch_size, config.masked_head)
         check_readout(readout, memory, (batch, config.hidden_size + 1), config.readout == "running_mean")
         if memory is None:
             memory = self.first_memory.expand(batch, -1, -1)
@@ -213,19 +224,27 @@ class RmaatModel(RmaatPreTrainedModel):
             readout = memory.new_zeros(batch, config.hidden_size + 1)
         if associations is None:
             associations = memory.new_zeros(batch, *config.associations_shape)
-        state = SegmentState(memory, readout.to(sum_type), associations.to(sum_type).contiguous())
-        final, *readouts = self._run(
-            self._segment_inputs(tokens, lengths, segment_range), state, lengths, segment_range, output_segments
-        )
+        masked_loss = readout.new_zeros(batch, 2 if config.masked_head else 0, dtype=sum_type)
+        state = SegmentState(memory, readout.to(sum_type), associations.to(sum_type).contiguous(), masked_loss)
+        inputs = self._segment_inputs(tokens, lengths, segment_range, masked)
+        final, *readouts = self._run(inputs, state, lengths, segment_range, output_segments)
 
         def mean_readout(readout: Tensor) -> Tensor:
             return (readout[..., :-1] / readout[..., -1:].clamp_min(1)).to(memory.dtype)
 
         segment_pooled = mean_readout(readouts[0]).transpose(0, 1) if readouts else None
-        associations = final.associations if config.associative_memory else None
-        return RmaatOutput(mean_readout(final.readout), final.memory, final.readout, segment_pooled, associations)
+        return RmaatOutput(
+            pooled=mean_readout(final.readout),
+            memory=final.memory,
+            readout=final.readout,
+            segment_pooled=segment_pooled,
+            associations=final.associations if config.associative_memory else None,
+            masked_loss=None if masked is None else final.masked_loss,
+        )
 
-    def _segment_inputs(self, tokens: Tensor, lengths: NDArray[np.int64], segment_range: SegmentRange) -> SegmentInputs:
+    def _segment_inputs(
+        self, tokens: Tensor, lengths: NDArray[np.int64], segment_range: SegmentRange, masked: Tensor | None
+    ) -> SegmentInputs:
         """Return the tokens (B, N) as segments, (T, B, S) ids or (T, B, S, P) values.
 
         The result is a view if N is a multiple of the segment, because a copy of a long sequence
@@ -240,10 +259,17 @@ class RmaatModel(RmaatPreTrainedModel):
             tokens = tokens.to(self.first_memory.dtype).unflatten(1, (total * size, self.config.patch_size))
         # Each row's number of positions in each segment: full ones, a remainder, then zeros.
         length_TB = (lengths - size * np.arange(total)[:, None]).clip(0, size)
+        if masked is None:
+            masked_TBS = torch.zeros(total, len(lengths), 0, dtype=torch.bool, device=tokens.device)
+        else:
+            masked = masked.bool()[:, : total * size]
+            padded_BP = pad(masked, (0, total * size - masked.shape[1]))
+            masked_TBS = padded_BP.unflatten(1, (total, size)).transpose(0, 1)
         return SegmentInputs(
             tokens.unflatten(1, (total, size)).transpose(0, 1),
             torch.from_numpy(length_TB).to(tokens.device),
             self._factors(segment_range),
+            masked_TBS,
         )
 
     def _factors(self, segment_range: SegmentRange) -> Tensor:
@@ -303,14 +329,15 @@ class RmaatModel(RmaatPreTrainedModel):
         with encoder.lock, check_repeatable(encoder) if recomputes else nullcontext():
             functional = FunctionalModule(encoder, encoder.lock)
 
-            def step(index: int, parameters: Tensors, shared: Tensors, segment: Tensors, state: Tensors) -> Tensors:
-                tokens, length, factor = segment
+            def step(index: int, parameters: Tensors, shared: Tensors, tensors: Tensors, state: Tensors) -> Tensors:
+                segment = SegmentInputs(*tensors)
                 width, dropout_masks = widths[index], None
                 if dropout_seed is not None:
                     seed = (dropout_seed + index * SEED_STRIDE) % 2**63
                     dropout_masks = encoder.dropout_masks(seed, batch, width, state[0].device)
                 # Make the inputs contiguous, as the state is: other strides would compile again.
-                segment_inputs = SegmentInputs(tokens[:, :width].contiguous(), length.contiguous(), factor.contiguous())
+                cut = segment._replace(tokens=segment.tokens[:, :width], masked=segment.masked[:, :width])
+                segment_inputs = SegmentInputs(*(x.contiguous() for x in cut))
                 return functional(parameters, shared, segment_inputs, SegmentState(*state), dropout_masks)
 
             # Indices of the state tensors whose value after each segment is returned too.

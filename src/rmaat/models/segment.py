@@ -30,6 +30,7 @@ from rmaat.layers import (
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import CallLock
 from rmaat.models.layout import moving_permutations, permuted
+from rmaat.models.masked import MaskedHead
 
 WIDTH_STEP = 64
 """Widths of segments are rounded up to a multiple of this number of positions.
@@ -54,11 +55,13 @@ class SegmentInputs(NamedTuple):
             row of length 0 keeps its state.
         factor: (T, B, 1) retention factors for the memory after the segment, or (T, B, M) with one
             factor per memory token.
+        masked: (T, B, S) bool, True at positions to predict; (T, B, 0) if there are none.
     """
 
     tokens: Tensor
     length: Tensor
     factor: Tensor
+    masked: Tensor
 
 
 class SegmentState(NamedTuple):
@@ -68,11 +71,14 @@ class SegmentState(NamedTuple):
         memory: (B, M, D), after the retention factor.
         readout: (B, D + 1), the sum of the positions that the head reads and, last, their number.
         associations: (B, L, K, E), the associative memory of each layer; L is 0 without one.
+        masked_loss: (B, 2), the sum of the losses at masked positions and their number; (B, 0) in a
+            model without a masked head.
     """
 
     memory: Tensor
     readout: Tensor
     associations: Tensor
+    masked_loss: Tensor
 
 
 class SegmentEncoder(nn.Module):
@@ -106,6 +112,7 @@ class SegmentEncoder(nn.Module):
             nn.Parameter(torch.empty(config.num_memory_tokens, config.hidden_size)) if first_written else None
         )
         self.gate = ZeroLinear(2 * config.hidden_size, config.hidden_size) if config.retention_form == "gate" else None
+        self.masked_head = MaskedHead(config) if config.masked_head else None
         self.final_norm = (
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         )
@@ -198,6 +205,10 @@ class SegmentEncoder(nn.Module):
         padding_BS = ~mask_BN[:, num_memory:]
         tokens = inputs.tokens.masked_fill(padding_BS[..., None] if inputs.tokens.dim() == 3 else padding_BS, 0)
         tokens_BSD = self.embedding(tokens, positions_SD[:width])
+        masked_BS = None
+        if self.masked_head is not None and inputs.masked.shape[1]:
+            masked_BS = inputs.masked & ~padding_BS
+            tokens_BSD = self.masked_head.hide(tokens_BSD, positions_SD[:width], masked_BS)
         if dropout_masks is not None:
             tokens_BSD = apply_dropout(tokens_BSD, dropout_masks[0][:, num_memory:], self.drop)
         memory_BMD = state.memory.to(tokens_BSD.dtype)
@@ -251,6 +262,7 @@ class SegmentEncoder(nn.Module):
             x_BND = permuted(x_BND, inverse_BN)
         x_BND = self.final_norm(x_BND)
 
+        tokens_out_BSD = x_BND[:, num_memory:]
         memory = self._retained(x_BND[:, self.written], state.memory, inputs.factor[..., None])
         # The readout is a sum and a count, so that means over several segments can add up.
         read_BN = self._readout_mask(mask_BN, num_memory)
@@ -260,10 +272,14 @@ class SegmentEncoder(nn.Module):
         if self._readout_adds_up:
             readout = state.readout + readout
         associations = torch.stack(written_LBKE, dim=1) if written_LBKE else state.associations
+        masked_loss = state.masked_loss
+        if masked_BS is not None and self.masked_head is not None:
+            masked_loss = masked_loss + self.masked_head(tokens_out_BSD, tokens, masked_BS).to(masked_loss.dtype)
         return SegmentState(
             torch.where(active_B1[..., None], memory, state.memory),
             torch.where(active_B1, readout, state.readout),
             associations,
+            masked_loss,
         )
 
     def _retained(self, new_BMD: Tensor, old_BMD: Tensor, factor_BM1: Tensor) -> Tensor:

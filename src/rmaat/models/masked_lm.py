@@ -1,0 +1,77 @@
+"""`RmaatForMaskedLM`, the recurrence with a loss at masked positions, for pre-training.
+
+Axes: B batch, N tokens or values, P positions, M memory tokens, D width.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from rmaat.backprop import Backprop
+from rmaat.errors import UserError
+from rmaat.models.configuration import RmaatConfig
+from rmaat.models.masked import mean_loss
+from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
+
+
+@dataclass
+class RmaatMaskedLMOutput(ModelOutput):
+    """The result of `RmaatForMaskedLM`.
+
+    Attributes:
+        loss: mean loss over the masked positions of the batch, (); None without masked positions.
+        masked_loss: (B, 2), the sum of each row's losses and their number.
+        memory: (B, M, D), the memory after the last segment.
+    """
+
+    loss: Tensor | None = None
+    masked_loss: Tensor | None = None
+    memory: Tensor | None = None
+
+
+class RmaatForMaskedLM(RmaatPreTrainedModel):
+    """RMAAT that predicts hidden tokens or values of every segment, in the memory of one segment.
+
+    The segment step adds up the losses, so no logits are stored, and replay gives the exact
+    gradient. `init_from` of a later run, or `load_state_dict(..., strict=False)`, takes the weights.
+    """
+
+    def __init__(self, config: RmaatConfig) -> None:
+        super().__init__(config)
+        if not config.masked_head:
+            raise UserError("RmaatForMaskedLM needs a config with masked_head: true")
+        self.rmaat = RmaatModel(config)
+        self.post_init()
+
+    @property
+    def backprop(self) -> Backprop:
+        """The object that runs the loop over segments, see `RmaatModel.backprop`."""
+        return self.rmaat.backprop
+
+    @backprop.setter
+    def backprop(self, backprop: Backprop | None) -> None:
+        self.rmaat.backprop = backprop
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        masked: Tensor | None = None,
+        input_values: Tensor | None = None,
+        memory: Tensor | None = None,
+        segment_offset: int | Tensor = 0,
+        total_segments: int | Tensor | None = None,
+    ) -> RmaatMaskedLMOutput:
+        """Predict the masked positions; `RmaatModel.forward` describes the arguments and the errors."""
+        out = self.rmaat(
+            input_ids,
+            attention_mask,
+            memory,
+            segment_offset=segment_offset,
+            total_segments=total_segments,
+            input_values=input_values,
+            masked=masked,
+        )
+        loss = None if out.masked_loss is None else mean_loss(out.masked_loss)
+        return RmaatMaskedLMOutput(loss, out.masked_loss, out.memory)
