@@ -149,7 +149,7 @@ def extended_attention(
     v: Tensor,
     r: Tensor | None,
     alpha: float,
-    scale: Tensor,
+    scale: Tensor | None,
     mask: Tensor,
     extension: Extension,
     *,
@@ -159,7 +159,7 @@ def extended_attention(
 
     Args:
         q, k, v, r, alpha, mask, presynaptic_plasticity: as in `astromorphic_attention`.
-        scale: s, a tensor that fits (B, H, N, 1).
+        scale: s, a tensor that fits (B, H, N, 1); None if the extension has a gain.
         extension: the parts.
     """
     with no_autocast(v):
@@ -180,6 +180,7 @@ def extended_attention(
             # The norm takes away any factor of a row, and so s and C.
             size_BHN1 = (read_BHNd.square().mean(-1, keepdim=True) + NORM_EPSILON).sqrt()
             return (read_BHNd / size_BHN1 * extension.gain).to(v.dtype)
+        assert scale is not None
         if presynaptic_plasticity:
             sums = phi_k.sum(-2, keepdim=True) if rate is None else decayed_sums(phi_k, rate, num_memory)
             # Clamped because the power's slope at 0 is infinite.

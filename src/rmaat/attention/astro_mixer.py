@@ -121,14 +121,17 @@ class AstromorphicMixer(AttentionMixer):
                 hebbian_sigmoid=self.hebbian_sigmoid,
                 presynaptic_plasticity=self.presynaptic_plasticity,
             )
-        # With decay, a position counts the others by their weights.
-        count_B1N1 = wide_mask_BN[:, None, :, None]
-        if rate is None:
-            count = count_B1N1.sum(2, keepdim=True)
-        else:
-            count = decayed_sums(count_B1N1.expand(-1, self.num_heads, -1, -1), rate, self.num_memory)
+        scale = None
+        if self.gain is None:
+            count_B1N1 = wide_mask_BN[:, None, :, None]
+            # With decay, a position counts the others by their weights.
+            if rate is None:
+                count = count_B1N1.sum(2, keepdim=True)
+            else:
+                count = decayed_sums(count_B1N1.expand(-1, self.num_heads, -1, -1), rate, self.num_memory)
+            scale = self._scale(count)
         return extended_attention(
-            *(q, k, v, r, self.alpha, self._scale(count), mask_BN),
+            *(q, k, v, r, self.alpha, scale, mask_BN),
             Extension(self.num_memory, rate, self.unit_features, self.rotary, self.gain),
             presynaptic_plasticity=self.presynaptic_plasticity,
         )
