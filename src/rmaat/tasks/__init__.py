@@ -8,7 +8,7 @@
 | `base.py` | the interface of a task |
 | `listops.py`, `imdb.py`, `aan.py`, `images.py`, `pathfinder/` | the Long Range Arena's tasks |
 | `recall.py`, `retrieval.py`, `stories.py` | tasks that need memory; `memory.py` is their base |
-| `files.py`, `records.py` | the user's own files |
+| `files.py`, `texts.py`, `records.py`, `tokenizer.py` | the user's own files, labelled or not |
 | `options.py` | the settings of tasks |
 | `generate.py` | generated files are written, all or none |
 | `download.py` | published archives are fetched and unpacked |

@@ -31,9 +31,9 @@ def write_part(
 ) -> None:
     """Write a part's rows to an Arrow stream, and its statistics beside it as `<stem>.json`.
 
-    Each sequence is cut to `max_seq_len`. Memory does not grow with the number of rows. The columns
-    are the token columns of `info`, lists of `token_dtype`, and `labels`, a `ClassLabel`.
-    `progress` is called with numbers of rows.
+    Each sequence is truncated to `max_seq_len`, or cut into several if `part.cut`. Memory does not
+    grow with the number of rows. The columns are the token columns of `info`, lists of
+    `token_dtype`, and `labels`, a `ClassLabel`. `progress` is called with numbers of rows.
 
     Raises:
         UserError: if there is no row; also whatever drawing the rows raises.
@@ -48,8 +48,11 @@ def write_part(
     # memory.
     lengths = {name: array("q") for name in info.columns}
     labels = array("q")
+    rows = _report_rows(part.rows, progress)
+    if part.cut:
+        rows = _cut(rows, max_seq_len)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for batch in _batches(_report_rows(part.rows, progress)):
+        for batch in _batches(rows):
             arrays = []
             for i, name in enumerate(info.columns):
                 cut = [_buffer(sequences[i])[:max_seq_len] for sequences, _ in batch]
@@ -90,6 +93,12 @@ def _report_rows(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
             progress(unreported)
             unreported = 0
     progress(unreported)
+
+
+def _cut(rows: Iterator[Row], length: int) -> Iterator[Row]:
+    for sequences, label in rows:
+        for start in range(0, max(map(len, sequences)), length):
+            yield [sequence[start : start + length] for sequence in sequences], label
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

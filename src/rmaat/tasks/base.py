@@ -104,6 +104,8 @@ class Part:
     """What was dropped or skipped. Complete after the last row."""
     expected: int | None = None
     """Approximate number of rows, for a progress bar; None if it is not known."""
+    cut: bool = False
+    """Cut a longer row into several, instead of truncating it."""
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:

@@ -7,8 +7,6 @@ class is held out of train, chosen by the seed.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError, did_you_mean
-from rmaat.tasks.base import Part, Row, Task, TaskInfo, TokenIds, token_dtype
+from rmaat.tasks.base import Part, Row, TaskInfo
 from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.records import read_records
 from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
-from rmaat.tasks.text import VOCAB_SIZE, decode_bytes, encode_bytes
+from rmaat.tasks.text import VOCAB_SIZE
+from rmaat.tasks.tokenizer import TokenizedTask
 
 INFO = TaskInfo(
     name="files",
@@ -41,7 +40,7 @@ INFO = TaskInfo(
 """The task before files are named."""
 
 
-class FilesTask(Task):
+class FilesTask(TokenizedTask):
     """The task of the user's own files.
 
     The train file is read for its labels when `info` is first asked for. With `label_names`, a
@@ -53,7 +52,7 @@ class FilesTask(Task):
     option_names = tuple(field.name for field in fields(FilesOptions))
 
     def __init__(self, options: FilesOptions, label_names: tuple[str, ...] | None = None) -> None:
-        self.options = options
+        super().__init__(options)
         self._model_labels = label_names
         self._label_column = options.label_column or "label"
         self._text_columns = tuple(filter(None, (options.text_column or "text", options.other_text_column)))
@@ -81,11 +80,6 @@ class FilesTask(Task):
             pair=len(self._text_columns) == 2,
         )
 
-    @cached_property
-    def vocab_size(self) -> int:
-        """One more than the largest id: 256 for bytes. The ids of a tokenizer may have gaps."""
-        return VOCAB_SIZE if self._tokenizer is None else 1 + max(self._tokenizer.get_vocab().values())
-
     def with_options(self, options: Mapping[str, Any]) -> FilesTask:
         """Return the task of these files; raises what `files_task` raises."""
         return files_task(FilesOptions(**options))
@@ -94,15 +88,6 @@ class FilesTask(Task):
         """Return the options without paths, and a checksum of the tokenizer."""
         columns = {name: value for name, value in asdict(self.options).items() if name.endswith("_column")}
         return {"options": columns, "tokenizer": self.tokenizer_checksum()}
-
-    def tokenizer_checksum(self) -> str | None:
-        """Return the SHA-256 of the tokenizer's vocabulary and rules; None without a tokenizer."""
-        return _tokenizer_checksum(self._tokenizer)
-
-    def save_tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer, if there is one, so that `folder` can be used as `tokenizer`."""
-        if self._tokenizer is not None:
-            self._tokenizer.save_pretrained(folder)
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """Return the files of the options: train, validation, test; `data_dir` is not used."""
@@ -143,21 +128,6 @@ class FilesTask(Task):
         """
         return Part(self._rows(self._path("test_file"), None))
 
-    def encode(self, text: str) -> TokenIds:
-        """Return UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
-        tokenizer, text_bytes = self._tokenizer, encode_bytes(text)
-        if tokenizer is None:
-            return text_bytes
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if not ids:
-            raise UserError("the text has nothing that the tokenizer knows")
-        return np.array(ids, token_dtype(self.vocab_size))
-
-    def decode(self, ids: Sequence[int] | TokenIds) -> str:
-        """Return the text of bytes or of the tokenizer's ids."""
-        tokenizer = self._tokenizer
-        return decode_bytes(ids) if tokenizer is None else tokenizer.decode(np.asarray(ids).tolist())
-
     def _path(self, option: str) -> Path:
         name = getattr(self.options, option)
         if name is None:
@@ -166,10 +136,6 @@ class FilesTask(Task):
         if not path.is_file():
             raise UserError(f"{option} {path} is missing; give the path of a file")
         return path
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return None if self.options.tokenizer is None else _load_tokenizer(self.options.tokenizer)
 
     def _scan(self, path: Path) -> _Scan:
         status = path.stat()
@@ -312,28 +278,6 @@ def _sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
     except ValueError:
         return tuple(sorted(names))
     return tuple(sorted(names, key=key))
-
-
-def _load_tokenizer(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        # Without trust_remote_code, transformers asks on the terminal whether to run code from
-        # the folder.
-        return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises many kinds for a damaged or missing tokenizer
-        raise UserError(
-            f"tokenizer '{name}' is neither a folder with a tokenizer nor in the Hugging Face cache of this machine; "
-            f"fetch it with `hf download {name}`, or leave --tokenizer out for bytes"
-        ) from error
-
-
-def _tokenizer_checksum(tokenizer: Any) -> str | None:
-    if tokenizer is None:
-        return None
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 FILES = FilesTask(FilesOptions())

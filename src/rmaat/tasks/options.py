@@ -12,12 +12,13 @@ Size = Annotated[int, Range(1, 2**20)]
 
 @dataclass(kw_only=True)
 class FilesOptions:
-    """The user's own labelled documents, for the task files.
+    """The user's own documents, for the task files and, without labels, the task texts.
 
     Args:
         train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task
-            files.
-        validation_file: the same for validation; null holds out a tenth of each class of train.
+            files. For the task texts, a text file or a folder too.
+        validation_file: the same for validation; null holds out a tenth of each class of train. The
+            task texts holds out a twentieth of the text.
         test_file: the same for the test; needed for the task files.
         text_column: column of the text; null means 'text'.
         other_text_column: column of the second text, for pairs; null means there is none.

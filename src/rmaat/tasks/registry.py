@@ -34,6 +34,7 @@ TASKS: Registry[Task] = Registry(
         "rewrite": "rmaat.tasks.retrieval:REWRITE",
         "stories": "rmaat.tasks.stories:STORIES",
         "files": "rmaat.tasks.files:FILES",
+        "texts": "rmaat.tasks.texts:TEXTS",
     },
 )
 """Tasks by name, each given as the place to import it from when it is first asked for."""

@@ -25,6 +25,7 @@ from rmaat.tasks.options import FilesOptions, TaskOptions
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import PartStatistics, dataset_statistics
+from rmaat.tasks.tokenizer import TokenizedTask
 from rmaat.training.config import RunConfig
 from rmaat.training.run_folder import TOKENIZER
 
@@ -122,12 +123,12 @@ class RunData:
 
         Its name or path may later stand for another tokenizer.
         """
-        if isinstance(self.task, FilesTask):
+        if isinstance(self.task, TokenizedTask):
             self.task.save_tokenizer(folder / TOKENIZER)
 
     def check_tokenizer(self, folder: Path) -> None:
         """Raise `UserError` if the tokenizer differs from the one saved in the run's folder."""
-        if not isinstance(self.task, FilesTask) or self.run.tokenizer is None:
+        if not isinstance(self.task, TokenizedTask) or self.run.tokenizer is None:
             return
         saved = _saved_tokenizer(folder)
         if FilesTask(FilesOptions(tokenizer=str(saved))).tokenizer_checksum() != self.task.tokenizer_checksum():

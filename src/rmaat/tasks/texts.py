@@ -1,0 +1,183 @@
+"""The user's own unlabelled texts, for pre-training: files, or folders of files, of any size.
+
+A text becomes blocks, and a block becomes sequences: nothing is cut off. Some blocks are held out
+for validation.
+"""
+
+from __future__ import annotations
+
+import codecs
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmaat.errors import UserError
+from rmaat.tasks.base import Part, Row, TaskInfo
+from rmaat.tasks.options import FilesOptions
+from rmaat.tasks.records import READERS, read_records
+from rmaat.tasks.text import VOCAB_SIZE, open_bytes
+from rmaat.tasks.tokenizer import TokenizedTask
+
+TEXT_SUFFIXES = (".txt", ".md")
+"""Files of a folder that are read as a text each, beside those of records."""
+
+BLOCK_CHARACTERS = (2**8, 2**16)
+"""Fewest and most characters of a block."""
+
+BLOCKS = 40
+"""Blocks that short texts are divided into, so that some can be held out."""
+
+HELD_OUT = 20
+"""One in so many blocks is held out for validation."""
+
+INFO = TaskInfo(
+    name="texts",
+    summary="your own texts without labels, for `rmaat pretrain`",
+    kind="text",
+    vocab_size=VOCAB_SIZE,
+    label_names=("text",),
+    max_seq_len=4096,
+    sizes=(0, 0, 0),
+    source="--train_file: a text file, .jsonl, .csv, .tsv or .parquet, or a folder of them",
+    seeded=True,
+)
+
+
+class TextsTask(TokenizedTask):
+    """The task of the user's own unlabelled texts."""
+
+    names_are_data = False
+
+    option_names = ("train_file", "validation_file", "text_column", "tokenizer")
+
+    @cached_property
+    def info(self) -> TaskInfo:  # type: ignore[override]
+        """The task's description, with the vocabulary of the tokenizer."""
+        seeded = self.options.validation_file is None
+        return replace(INFO, vocab_size=self.vocab_size, source=str(self.options.train_file), seeded=seeded)
+
+    def with_options(self, options: Mapping[str, Any]) -> TextsTask:
+        """Return the task of these files."""
+        return TextsTask(FilesOptions(**options))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the column of texts and a checksum of the tokenizer."""
+        return {"text_column": asdict(self.options)["text_column"], "tokenizer": self.tokenizer_checksum()}
+
+    def sources(self, data_dir: Path) -> tuple[Path, ...]:
+        """Return the files of train, then those of validation; `data_dir` is not used.
+
+        Raises:
+            UserError: if train_file is not given, or a file is missing, or a folder has no text.
+        """
+        if self.options.train_file is None:
+            raise UserError("the task texts needs train_file: a file of text, or a folder of such files")
+        return tuple(path for option in self._options() for path in self._files(option))
+
+    def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
+        """Read the train files twice, as a stream: for their lengths, then for their texts."""
+        self.sources(data_dir)
+        if self.options.validation_file is None:
+            size, is_held_out = self._hold_out(seed)
+            train, validation = (self._part("train_file", size, is_held_out == out) for out in (False, True))
+        else:
+            train, validation = (self._part(option, BLOCK_CHARACTERS[1], None) for option in self._options())
+        # Pre-training has no test; every data set has three parts.
+        return {"train": train, "validation": validation, "test": replace(validation, rows=[([b" "], 0)])}
+
+    def _options(self) -> list[str]:
+        return ["train_file"] if self.options.validation_file is None else ["train_file", "validation_file"]
+
+    def _files(self, option: str) -> list[Path]:
+        path = Path(getattr(self.options, option)).expanduser()
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            raise UserError(f"{option} {path} is missing; give the path of a file or a folder")
+        kinds = (*TEXT_SUFFIXES, *READERS)
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _kind(file) in kinds]
+        if not files:
+            raise UserError(f"{option}: the folder {path} has no file whose name ends in one of {', '.join(kinds)}")
+        return files
+
+    def _hold_out(self, seed: int) -> tuple[int, NDArray[np.bool_]]:
+        """Return the characters of a block, and the mask of the blocks that are held out."""
+        lengths = array("q", (sum(map(len, pieces)) for pieces in self._texts("train_file")))
+        fewest, most = BLOCK_CHARACTERS
+        size = min(max(sum(lengths) // BLOCKS, fewest), most)
+        count = int(-(-np.frombuffer(lengths, np.int64) // size).sum()) if lengths else 0
+        if count < 2:
+            raise UserError(
+                f"train_file {self.options.train_file}: the texts are too short to hold some of them out for "
+                f"validation; give more than {fewest} characters, or a validation_file"
+            )
+        is_held_out = np.zeros(count, bool)
+        is_held_out[np.random.default_rng(seed).permutation(count)[: -(-count // HELD_OUT)]] = True
+        return size, is_held_out
+
+    def _part(self, option: str, size: int, chosen: NDArray[np.bool_] | None) -> Part:
+        expected = None if chosen is None else int(chosen.sum())
+        return Part(self._rows(option, size, chosen), expected=expected, cut=True)
+
+    def _rows(self, option: str, size: int, chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
+        blocks = (block for pieces in self._texts(option) for block in _blocks(pieces, size))
+        for index, block in enumerate(blocks):
+            if chosen is None or chosen[index]:
+                yield [self.encode(block)], 0
+
+    def _texts(self, option: str) -> Iterator[Iterator[str]]:
+        """Yield each text that is not empty, in pieces that fit into memory."""
+        column = self.options.text_column or "text"
+        for path in self._files(option):
+            if _kind(path) not in READERS:
+                yield _pieces(path)
+                continue
+            for where, record in read_records(path, [column]):
+                text = record[column]
+                if not isinstance(text, str | None):
+                    raise UserError(f"{path}, {where}: column '{column}' is no text but {type(text).__name__}")
+                if text:
+                    yield iter((text,))
+
+
+def _kind(path: Path) -> str:
+    """Return the suffix of a file's name, without that of its compression."""
+    suffixes = path.suffixes
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in (".gz", ".xz") else path.suffix
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """Yield the text of a file in pieces; .gz and .xz are decompressed."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    position = 0
+    try:
+        with open_bytes(path) as file:
+            while content := file.read(BLOCK_CHARACTERS[1]):
+                yield decoder.decode(content)
+                position += len(content)
+            yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 after byte {position + error.start}") from error
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _blocks(pieces: Iterator[str], size: int) -> Iterator[str]:
+    """Yield the text of the pieces in blocks of `size` characters; the last may be shorter."""
+    rest = ""
+    for piece in pieces:
+        rest += piece
+        whole = len(rest) // size * size
+        yield from (rest[start : start + size] for start in range(0, whole, size))
+        rest = rest[whole:]
+    if rest:
+        yield rest
+
+
+TEXTS = TextsTask(FilesOptions())
