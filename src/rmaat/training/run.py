@@ -23,6 +23,7 @@ from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import PartStatistics, print_statistics
 from rmaat.terminal import console
 from rmaat.training import checkpoints, run_folder
+from rmaat.training.batches import TrainingExamples
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
@@ -328,7 +329,7 @@ def build_trainer(
     trainer = SegmentTrainer(
         model=model,
         args=arguments,
-        train_dataset=TokenReader(data["train"]),
+        train_dataset=TrainingExamples(TokenReader(data["train"]), source.augmentation(), run.seed),
         eval_dataset=source.longest_first(validation),
         train_lengths=source.lengths(data["train"]),
         curriculum=curriculum,
