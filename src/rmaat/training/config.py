@@ -71,6 +71,8 @@ class RunConfig(ModelSettings, TaskOptions):
         save_total_limit: largest number of checkpoints on disk, including the best.
         metric_for_best_model: 'accuracy' or 'loss' on the validation part, by which the best checkpoint
             is chosen. Of equal accuracies the one with the lower loss is better.
+        label_smoothing_factor: share of each training target that is spread evenly over all classes.
+            The reported validation and test losses stay plain cross-entropies.
         augmentation: change each training example at random in a way that keeps its label. Only
             some tasks have such a change. Evaluation is not changed.
         curriculum: draw each training batch from examples of one number of segments. The maximum
@@ -112,6 +114,7 @@ class RunConfig(ModelSettings, TaskOptions):
     logging_steps: Length = 25
     save_total_limit: Length = 2
     metric_for_best_model: Annotated[str, OneOf(BEST_METRICS)] = "accuracy"
+    label_smoothing_factor: Annotated[float, Range(0, 0.999)] = 0.0
     augmentation: bool = False
     curriculum: bool = False
     curriculum_threshold: Annotated[float, Range(most=1, above=0)] = 0.95

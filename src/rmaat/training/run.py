@@ -334,6 +334,7 @@ def build_trainer(
         train_lengths=source.lengths(data["train"]),
         curriculum=curriculum,
         best_metric=run.metric_for_best_model,
+        label_smoothing=run.label_smoothing_factor,
         data_collator=source.collator(),
         compute_metrics=accuracy,
         preprocess_logits_for_metrics=most_probable,

@@ -38,12 +38,14 @@ class SegmentTrainer(Trainer):
         train_lengths: NDArray[np.integer],
         curriculum: Curriculum | None = None,
         best_metric: str = "accuracy",
+        label_smoothing: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.memory = PeakMemory()
         self._curriculum = curriculum
         self._best_metric = best_metric
+        self._label_smoothing = label_smoothing
         batch, seed = self.args.train_batch_size * self.args.world_size, self.args.seed
         batches = len(train_lengths) // batch
         self._steps_per_epoch = max(1, -(-batches // self.args.gradient_accumulation_steps))
@@ -173,6 +175,20 @@ class SegmentTrainer(Trainer):
             if self.is_in_train:
                 raise TrainingDivergedError(f"{message} at step {self.state.global_step}; lower learning_rate")
             raise UserError(f"{message}: its values are too large for the model, or the model has diverged")
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Return the loss of a batch, in training with smoothed labels.
+
+        The Trainer of transformers would smooth the loss of evaluations too. With smoothing s, C
+        classes and the label y the loss is -(1 - s) log p_y - s / C sum_c log p_c (arXiv 1512.00567).
+        """
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if self._label_smoothing > 0 and model.training:
+            uniform = -outputs.logits.log_softmax(-1).mean()
+            loss = torch.lerp(loss, uniform, self._label_smoothing)
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Compute the gradients of one batch; time the step and check that they are finite."""
