@@ -124,6 +124,9 @@ def test_every_range_is_checked():
         {"weight_decay": -0.1},
         {"learning_rate": float("nan")},
         {"max_grad_norm": float("nan")},
+        {"label_smoothing_factor": 1.0},
+        {"adam_beta1": 1.0},
+        {"adam_beta2": -0.1},
     ):
         with pytest.raises(UserError, match=next(iter(bad))):
             replace(RunConfig(), **bad).check()

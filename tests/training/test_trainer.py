@@ -54,3 +54,8 @@ def test_smoothed_labels_are_those_of_torch_in_training_and_plain_in_evaluation(
         torch.testing.assert_close(gradient, wanted)
     loss, outputs = trainer.compute_loss(model.eval(), dict(batch), return_outputs=True)
     torch.testing.assert_close(loss, cross_entropy(outputs.logits, labels))
+
+
+def test_the_optimiser_has_the_decays_of_the_settings(tiny):
+    optimizer = trainer_of(replace(tiny, adam_beta1=0.8, adam_beta2=0.95)).create_optimizer()
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.95)}

@@ -23,6 +23,7 @@ BEST_METRICS = ("accuracy", "loss")
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 BatchSize = Annotated[int, Range(1, 2**20)]
+Decay = Annotated[float, Range(0, 0.999999)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
@@ -60,6 +61,8 @@ class RunConfig(ModelSettings, TaskOptions):
         lr_scheduler_type: decay of the learning rate: 'linear', 'cosine' or 'constant_with_warmup'.
         warmup_steps: steps over which the learning rate rises from 0.
         weight_decay: weight decay of AdamW.
+        adam_beta1: decay of AdamW's average of the gradients.
+        adam_beta2: decay of AdamW's average of the squared gradients.
         max_grad_norm: norm to which gradients are clipped; 0 means no clipping.
         bf16: bfloat16 autocast, on CPU or GPU; 'auto' uses it if the device has bf16 arithmetic.
         fp16: float16 autocast with gradient scaling, on GPU.
@@ -104,6 +107,8 @@ class RunConfig(ModelSettings, TaskOptions):
     lr_scheduler_type: Annotated[str, OneOf(LR_SCHEDULES)] = "linear"
     warmup_steps: Count = 100
     weight_decay: Annotated[float, Range(0, 100)] = 0.01
+    adam_beta1: Decay = 0.9
+    adam_beta2: Decay = 0.999
     max_grad_norm: Annotated[float, Range(0, 1e9)] = 1.0
     bf16: bool | Literal["auto"] = False
     fp16: bool = False

@@ -296,6 +296,8 @@ def build_trainer(
         lr_scheduler_type=run.lr_scheduler_type,
         warmup_steps=run.warmup_steps,
         weight_decay=run.weight_decay,
+        adam_beta1=run.adam_beta1,
+        adam_beta2=run.adam_beta2,
         max_grad_norm=run.max_grad_norm,
         bf16=run.bf16 is True,
         fp16=run.fp16,
