@@ -127,6 +127,8 @@ def test_every_range_is_checked():
         {"label_smoothing_factor": 1.0},
         {"adam_beta1": 1.0},
         {"adam_beta2": -0.1},
+        {"ema_decay": 0.0},
+        {"ema_decay": 1.0},
     ):
         with pytest.raises(UserError, match=next(iter(bad))):
             replace(RunConfig(), **bad).check()

@@ -218,7 +218,9 @@ def test_two_processes_resume_in_every_epoch_to_the_weights_of_a_straight_run(te
     for curriculum in (True, False):
         config = tmp_path / f"{curriculum}.yaml"
         folders.append(tmp_path / str(curriculum))
-        run = replace(texts, curriculum=curriculum, per_device_train_batch_size=2, output_dir=str(folders[-1]))
+        run = replace(
+            texts, curriculum=curriculum, per_device_train_batch_size=2, output_dir=str(folders[-1]), ema_decay=0.9
+        )
         config.write_text(run.to_yaml())
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     subprocess.run([*launch, *(f"{folder}.yaml" for folder in folders)], check=True, capture_output=True)

@@ -74,6 +74,9 @@ class RunConfig(ModelSettings, TaskOptions):
         save_total_limit: largest number of checkpoints on disk, including the best.
         metric_for_best_model: 'accuracy' or 'loss' on the validation part, by which the best checkpoint
             is chosen. Of equal accuracies the one with the lower loss is better.
+        ema_decay: decay of a moving average of the weights, for evaluations and the final model; null
+            means none. In the first steps s the decay is at most (1 + s) / (10 + s). Training goes
+            on with the weights themselves.
         label_smoothing_factor: share of each training target that is spread evenly over all classes.
             The reported validation and test losses stay plain cross-entropies.
         augmentation: change each training example at random in a way that keeps its label. Only
@@ -119,6 +122,7 @@ class RunConfig(ModelSettings, TaskOptions):
     logging_steps: Length = 25
     save_total_limit: Length = 2
     metric_for_best_model: Annotated[str, OneOf(BEST_METRICS)] = "accuracy"
+    ema_decay: Annotated[float, Range(most=0.999999, above=0)] | None = None
     label_smoothing_factor: Annotated[float, Range(0, 0.999)] = 0.0
     augmentation: bool = False
     curriculum: bool = False

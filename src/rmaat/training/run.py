@@ -74,8 +74,10 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     set_seed(run.seed)
     model = build_model(source)
     num_parameters = sum(p.numel() for p in model.parameters())
-    # A checkpoint holds the weights and Adam's two moments. The best model is written once more.
-    bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
+    # A checkpoint holds the weights, their average if there is one, and Adam's two moments. The best
+    # model is written once more.
+    copies = 3 if run.ema_decay is None else 4
+    bytes_needed = 4 * num_parameters * (copies * (run.save_total_limit + 1) + 1)
     if not run.resume:
         # Before the folder is cleared, because the weights may not fit.
         initialise(source, model)
@@ -336,6 +338,7 @@ def build_trainer(
         train_lengths=source.lengths(data["train"]),
         curriculum=curriculum,
         best_metric=run.metric_for_best_model,
+        ema_decay=run.ema_decay,
         label_smoothing=run.label_smoothing_factor,
         data_collator=source.collator(),
         compute_metrics=accuracy,
@@ -345,7 +348,7 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
     if run.pooled_norm and len(data["train"]) > 1:
-        trainer.add_callback(PooledNormStatistics(source, data["train"]))
+        trainer.add_callback(PooledNormStatistics(source, data["train"], trainer.averaged_weights))
     return trainer
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rmaat.training.curriculum import Curriculum
 from rmaat.training.peak_memory import PeakMemory
 from rmaat.training.random_state import preserved_random_state
 from rmaat.training.stored_model import read_weights
+from rmaat.training.weight_average import WeightAverage
 
 
 class SegmentTrainer(Trainer):
@@ -39,6 +41,7 @@ class SegmentTrainer(Trainer):
         curriculum: Curriculum | None = None,
         best_metric: str = "accuracy",
         label_smoothing: float = 0.0,
+        ema_decay: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -46,6 +49,11 @@ class SegmentTrainer(Trainer):
         self._curriculum = curriculum
         self._best_metric = best_metric
         self._label_smoothing = label_smoothing
+        self._average: WeightAverage | None = None
+        if ema_decay is not None:
+            # The model is on its device by now.
+            self._average = WeightAverage(self.model, ema_decay)
+            self.add_callback(self._average)
         batch, seed = self.args.train_batch_size * self.args.world_size, self.args.seed
         batches = len(train_lengths) // batch
         self._steps_per_epoch = max(1, -(-batches // self.args.gradient_accumulation_steps))
@@ -104,9 +112,26 @@ class SegmentTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             folder, step = Path(str(self.args.output_dir)), self.state.global_step
+            if self._average is not None:
+                self._average.save_raw(checkpoint_at(folder, step))
             seal(checkpoint_at(folder, step))
             assert limit is not None
             prune(folder, step, self.state.best_global_step, limit)
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has its averaged weights, if the run averages them."""
+        return nullcontext() if self._average is None else self._average.applied()
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Report, evaluate and save what is due, with the averaged weights."""
+        with self.averaged_weights() if self.control.should_evaluate or self.control.should_save else nullcontext():
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the weights with which training goes on, and their average."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average is not None:
+            self._average.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         """Load the weights of the best checkpoint, or of the last one if none was evaluated.
