@@ -2,12 +2,10 @@
 
 from dataclasses import fields, replace
 
-import numpy as np
 import pytest
 
 from rmaat.cli.main import main
 from rmaat.errors import UserError
-from rmaat.training.batches import GroupedByLength
 from rmaat.training.config import RunConfig, read_settings
 
 
@@ -106,23 +104,6 @@ def test_flags_win_over_the_file(monkeypatch, tmp_path):
     assert run.macro_model == {"tau_long": 40.0}
 
 
-def test_batches_hold_like_lengths_and_each_example_once():
-    epoch = 0
-    lengths = np.random.default_rng(0).integers(1, 2000, 1003)
-    sampler = GroupedByLength(lengths, 8, 0, lambda: epoch)
-    order = np.array(list(sampler))
-    assert len(order) == len(sampler) == 1000
-    assert len(set(order.tolist())) == 1000
-    spread = np.ptp(lengths[order].reshape(-1, 8), axis=1).mean()
-    shuffled = np.ptp(np.random.default_rng(1).permutation(lengths)[:1000].reshape(-1, 8), axis=1).mean()
-    assert spread < shuffled / 20
-    assert np.array_equal(order, list(sampler))
-    epoch = 1
-    assert not np.array_equal(order, list(sampler))
-    first_lengths = lengths[order].reshape(-1, 8).mean(1)
-    assert abs(np.corrcoef(first_lengths, np.arange(125))[0, 1]) < 0.3
-
-
 def test_a_stored_run_neither_deletes_nor_resumes_a_run():
     text = RunConfig(overwrite=True).to_yaml() + RunConfig(resume=True).to_yaml()
     assert "overwrite: true" not in text
@@ -143,6 +124,11 @@ def test_every_range_is_checked():
         {"weight_decay": -0.1},
         {"learning_rate": float("nan")},
         {"max_grad_norm": float("nan")},
+        {"label_smoothing_factor": 1.0},
+        {"adam_beta1": 1.0},
+        {"adam_beta2": -0.1},
+        {"ema_decay": 0.0},
+        {"ema_decay": 1.0},
     ):
         with pytest.raises(UserError, match=next(iter(bad))):
             replace(RunConfig(), **bad).check()

@@ -167,6 +167,11 @@ def test_levels_are_given_as_values(tiny, tmp_path, capsys):
             "patch_size 32 does not divide the 784 values of an example of mnist; a row has 28",
         ),
         ({"two_towers": True}, "needs pairs"),
+        ({"dataset": "imdb", "augmentation": True}, "imdb has none; the tasks with one are listops, listops_short, "),
+        (
+            {"dataset": "cifar10", "max_seq_len": 512, "num_segments": 4, "augmentation": True},
+            "max_seq_len 512 truncates those of cifar10; set max_seq_len: 1024",
+        ),
         ({"train_file": "a.jsonl"}, "train_file: no setting of the task listops_short"),
         ({"dataset": "files"}, "needs train_file"),
     ],

@@ -21,9 +21,10 @@ def assert_statistics_of(model, pooled):
         assert (found - wanted).norm() <= 1e-5 * wanted.norm()
 
 
-def test_a_checkpoint_holds_the_statistics_of_its_own_weights(tiny):
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_checkpoint_holds_the_statistics_of_its_own_weights(tiny, ema_decay):
     """At a rate so high that running averages would be those of another model."""
-    run = replace(tiny, pooled_norm=True, learning_rate=3e-2, max_steps=8)
+    run = replace(tiny, pooled_norm=True, learning_rate=3e-2, max_steps=8, ema_decay=ema_decay)
     train(run)
     source = RunData.of(run)
     sample = draw_examples(source.load()["train"], 512, run.data_seed)

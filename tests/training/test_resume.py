@@ -63,6 +63,19 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, straight, monk
         assert straight.metrics[name] == resumed.metrics[name], name
 
 
+def test_a_resumed_run_meets_the_same_changed_examples_whatever_the_number_of_workers(tiny, monkeypatch):
+    """256 examples are an epoch of 8 steps, and the run stops in the second."""
+    run = replace(tiny, augmentation=True, per_device_train_batch_size=32, eval_steps=5)
+    whole = train(run)
+    parts = replace(run, output_dir=f"{run.output_dir}-parts")
+    interrupt(parts, monkeypatch, 11)
+    resumed = train(replace(parts, resume=True, dataloader_num_workers=2))
+    assert resumed.metrics["stages"][-1]["step"] == 10
+    assert_equal_weights(
+        whole.output_dir / "checkpoint-12/model.safetensors", resumed.output_dir / "checkpoint-12/model.safetensors"
+    )
+
+
 def test_resuming_in_an_empty_folder_trains_a_new_run(tiny, capsys):
     result = train(replace(tiny, max_steps=1, eval_steps=1, resume=True))
     assert "begins at the first step" in capsys.readouterr().err
@@ -205,7 +218,9 @@ def test_two_processes_resume_in_every_epoch_to_the_weights_of_a_straight_run(te
     for curriculum in (True, False):
         config = tmp_path / f"{curriculum}.yaml"
         folders.append(tmp_path / str(curriculum))
-        run = replace(texts, curriculum=curriculum, per_device_train_batch_size=2, output_dir=str(folders[-1]))
+        run = replace(
+            texts, curriculum=curriculum, per_device_train_batch_size=2, output_dir=str(folders[-1]), ema_decay=0.9
+        )
         config.write_text(run.to_yaml())
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     subprocess.run([*launch, *(f"{folder}.yaml" for folder in folders)], check=True, capture_output=True)

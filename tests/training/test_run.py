@@ -170,10 +170,11 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(tiny, monkeypatc
     assert last_usable_checkpoint(Path(tiny.output_dir)).name == "checkpoint-4"
 
 
-def test_accumulating_two_batches_is_one_of_twice_the_size(tiny, monkeypatch):
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_accumulating_two_batches_is_one_of_twice_the_size(tiny, monkeypatch, smoothing):
     """Of the same examples: the order depends on the size of a batch, and is fixed here."""
     monkeypatch.setattr("rmaat.training.batches.GroupedByLength.__iter__", lambda self: iter(range(len(self))))
-    base = replace(tiny, hidden_dropout_prob=0.0, max_steps=2, eval_steps=2)
+    base = replace(tiny, hidden_dropout_prob=0.0, max_steps=2, eval_steps=2, label_smoothing_factor=smoothing)
     weights = []
     for size, accumulated in ((16, 1), (8, 2), (8, 1)):
         run = replace(

@@ -28,6 +28,12 @@ Row = tuple[Sequence[bytes | TokenIds], int]
 
 Ids are `bytes` or contiguous arrays of the stored type."""
 
+Augmentation = Callable[[np.random.Generator, TokenIds], TokenIds]
+"""A random change of one example that keeps its label and its length.
+
+Its arguments are the source of all draws and the ids (N,), which it must not write to. It returns
+ids (N,) of the same type."""
+
 Progress = Callable[[int], None]
 """A function to call with the number of items done since its last call."""
 
@@ -139,6 +145,14 @@ class Task(ABC):
         The values are JSON, and part of the cache's key.
         """
         return {}
+
+    def augmentation(self) -> Augmentation | None:
+        """Return the random change of training examples, or None if the task has none.
+
+        It must be picklable, because other processes may load the data. Each sequence
+        of a pair is changed by itself.
+        """
+        return None
 
     @abstractmethod
     def sources(self, data_dir: Path) -> tuple[Path, ...]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rmaat.errors import UserError
 from rmaat.machine.files import replacing
+from rmaat.tasks.augmentation import ImageAugmentation
 from rmaat.tasks.base import Part, Task, TaskInfo, TokenIds, first_complete
 from rmaat.tasks.download import CIFAR_10, Download
 from rmaat.tasks.image_files import IDX_FILES, Images, read_batches, read_compact, read_idx_files
@@ -109,12 +110,24 @@ class Pixels(ImageTask):
     """Images with an official train and test part, in one of several layouts."""
 
     def __init__(
-        self, info: TaskInfo, layouts: Sequence[Layout], remedy: str, download: Download | None = None
+        self,
+        info: TaskInfo,
+        layouts: Sequence[Layout],
+        remedy: str,
+        download: Download | None = None,
+        *,
+        shift: int,
+        mirror: bool,
     ) -> None:
         self.info = info
         self.layouts = layouts
         self.remedy = remedy
         self.download = download
+        self._augmentation = ImageAugmentation(self.shape, shift=shift, mirror=mirror)
+
+    def augmentation(self) -> ImageAugmentation:
+        """Return random shifts and, if a mirror image has the same label, mirror images."""
+        return self._augmentation
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """Return the files of the first complete layout."""
@@ -135,7 +148,9 @@ class Pixels(ImageTask):
         }
 
 
-def _idx_task(name: str, summary: str, labels: Sequence[str], origin: str, mean: float, std: float) -> Pixels:
+def _idx_task(
+    name: str, summary: str, labels: Sequence[str], origin: str, mean: float, std: float, *, mirror: bool
+) -> Pixels:
     return Pixels(
         TaskInfo(
             name=name,
@@ -155,6 +170,8 @@ def _idx_task(name: str, summary: str, labels: Sequence[str], origin: str, mean:
             Layout(lambda data_dir: [data_dir / name / file for file in IDX_FILES], read_idx_files),
         ],
         f"get the four idx files ({IDX_FILES[0]} and so on) of {origin}, and put them into the folder {{data_dir}}/{name}",
+        shift=2,
+        mirror=mirror,
     )
 
 
@@ -184,6 +201,8 @@ CIFAR10 = Pixels(
     ],
     f"get it with `rmaat data cifar10 --download`, or unpack {CIFAR_10.name} into {{data_dir}}",
     CIFAR_10,
+    shift=4,
+    mirror=True,
 )
 
 # Means and standard deviations are those of all levels of the 60,000 official train images.
@@ -195,6 +214,7 @@ MNIST = _idx_task(
     "MNIST by LeCun, Cortes and Burges (also on mirrors)",
     mean=33.3184,
     std=78.5675,
+    mirror=False,
 )
 
 FASHION_MNIST = _idx_task(
@@ -204,4 +224,5 @@ FASHION_MNIST = _idx_task(
     "zalandoresearch/fashion-mnist on GitHub",
     mean=72.9404,
     std=90.0212,
+    mirror=True,
 )

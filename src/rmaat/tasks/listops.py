@@ -19,7 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
-from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Part, Progress, Row, TaskInfo, TokenIds, first_complete
+from rmaat.tasks.augmentation import shuffled_operands
+from rmaat.tasks.base import (
+    SPLITS,
+    Augmentation,
+    Counts,
+    GeneratedTask,
+    Part,
+    Progress,
+    Row,
+    TaskInfo,
+    TokenIds,
+    first_complete,
+)
 from rmaat.tasks.download import LRA_RELEASE, release_folders
 from rmaat.tasks.listops_generator import MALFORMED, Bounds, evaluate, evaluate_all, expressions
 from rmaat.tasks.splits import parts_without_repetitions
@@ -100,6 +112,11 @@ class ListOps(GeneratedTask):
         )
         self.bounds = bounds
         self.bytes_per_example = 5 * (bounds.shortest + bounds.longest) // 4  # about 2.3 bytes each
+
+    def augmentation(self) -> Augmentation:
+        """Return the random order of every operator's operands."""
+        augmentation: Augmentation = shuffled_operands
+        return augmentation
 
     def release_folders(self, data_dir: Path) -> list[Path]:
         """Return the folders to search for published files."""

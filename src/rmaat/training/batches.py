@@ -1,18 +1,63 @@
-"""The order of the training examples.
+"""The order of the training examples, and their random changes.
+
+A sampler yields visits. Visit i + p E is example i in pass p over the E examples. What happens to an
+example at random depends on its visit, so it is the same in a resumed run and in any process.
 
 Axes: E examples, I batches, G numbers of segments, L levels of a curriculum.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
+
+from rmaat.tasks.base import Augmentation
+from rmaat.tasks.collate import TOKEN_COLUMNS
+from rmaat.tasks.reader import TokenReader
 
 BATCHES_SORTED_TOGETHER = 50
 """More batches give more equal lengths within a batch, but less random batches."""
+
+AUGMENTATION_STREAM = 1
+"""The first number of each augmentation's seed. It keeps its draws apart from those of an order."""
+
+
+class TrainingExamples(Dataset[dict[str, Any]]):
+    """The training examples of a reader by their visits, changed at random if there is an augmentation.
+
+    The change depends on the seed and the visit only.
+
+    Args:
+        reader: E examples.
+        augmentation: a random change of one sequence, or None.
+        seed: seed of all draws.
+    """
+
+    def __init__(self, reader: TokenReader, augmentation: Augmentation | None, seed: int) -> None:
+        self._reader = reader
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, visit: int) -> dict[str, Any]:
+        return self.__getitems__([visit])[0]
+
+    def __getitems__(self, visits: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the examples of a batch; torch's loader calls this once for each batch."""
+        passes_B, indices_B = np.divmod(np.asarray(visits, np.int64), len(self))
+        examples = self._reader.__getitems__(indices_B.tolist())
+        if self._augmentation is not None:
+            for example, number, index in zip(examples, passes_B.tolist(), indices_B.tolist(), strict=True):
+                rng = np.random.default_rng([AUGMENTATION_STREAM, self._seed, number, index])
+                for column in filter(example.__contains__, TOKEN_COLUMNS):
+                    example[column] = self._augmentation(rng, example[column])
+        return examples
 
 
 class GroupedByLength(Sampler[int]):
@@ -40,7 +85,8 @@ class GroupedByLength(Sampler[int]):
         return len(self._lengths) // self._batch_size * self._batch_size
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch())
+        epoch = self._epoch()
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         order = torch.randperm(len(self._lengths), generator=generator).numpy()
         # Sort within groups of batches, so that neighbours have similar lengths.
         size = self._batch_size * BATCHES_SORTED_TOGETHER
@@ -49,7 +95,7 @@ class GroupedByLength(Sampler[int]):
         # Shuffle whole batches, so that training does not go from short to long.
         batches_KB = order[: len(self)].reshape(-1, self._batch_size)
         shuffled_KB = batches_KB[torch.randperm(len(batches_KB), generator=generator).numpy()]
-        return iter(shuffled_KB.reshape(-1).tolist())
+        return iter((shuffled_KB.reshape(-1) + epoch * len(self._lengths)).tolist())
 
 
 class GroupedBySegments(Sampler[int]):
@@ -85,6 +131,7 @@ class GroupedBySegments(Sampler[int]):
         # Group the examples by their number of segments: one array per number, in rising order.
         self._numbers_G, counts_G = np.unique(segments_E, return_counts=True)
         self._members_G = np.split(np.argsort(segments_E, kind="stable"), np.cumsum(counts_G)[:-1])
+        self._examples = len(segments_E)
         self._batch_size = batch_size
         self._batches = len(segments_E) // batch_size
         self._seed = seed
@@ -126,7 +173,7 @@ class GroupedBySegments(Sampler[int]):
         return (shares_I * allowed_I).astype(np.int64)
 
     def _stream(self, group: int, start: int) -> Iterator[int]:
-        """Yield the examples of one number without end, from position `start` on.
+        """Yield the visits of the examples of one number without end, from position `start` on.
 
         Each pass over them is another permutation.
         """
@@ -134,5 +181,5 @@ class GroupedBySegments(Sampler[int]):
         first_pass, offset = divmod(start, len(members))
         for index in itertools.count(first_pass):
             order = np.random.default_rng([self._seed, number, index]).permutation(members)
-            yield from order[offset:].tolist()
+            yield from (order[offset:] + index * self._examples).tolist()
             offset = 0

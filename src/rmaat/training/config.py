@@ -23,6 +23,7 @@ BEST_METRICS = ("accuracy", "loss")
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 BatchSize = Annotated[int, Range(1, 2**20)]
+Decay = Annotated[float, Range(0, 0.999999)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
@@ -60,6 +61,8 @@ class RunConfig(ModelSettings, TaskOptions):
         lr_scheduler_type: decay of the learning rate: 'linear', 'cosine' or 'constant_with_warmup'.
         warmup_steps: steps over which the learning rate rises from 0.
         weight_decay: weight decay of AdamW.
+        adam_beta1: decay of AdamW's average of the gradients.
+        adam_beta2: decay of AdamW's average of the squared gradients.
         max_grad_norm: norm to which gradients are clipped; 0 means no clipping.
         bf16: bfloat16 autocast, on CPU or GPU; 'auto' uses it if the device has bf16 arithmetic.
         fp16: float16 autocast with gradient scaling, on GPU.
@@ -71,6 +74,13 @@ class RunConfig(ModelSettings, TaskOptions):
         save_total_limit: largest number of checkpoints on disk, including the best.
         metric_for_best_model: 'accuracy' or 'loss' on the validation part, by which the best checkpoint
             is chosen. Of equal accuracies the one with the lower loss is better.
+        ema_decay: decay of a moving average of the weights, for evaluations and the final model; null
+            means none. In the first steps s the decay is at most (1 + s) / (10 + s). Training goes
+            on with the weights themselves.
+        label_smoothing_factor: share of each training target that is spread evenly over all classes.
+            The reported validation and test losses stay plain cross-entropies.
+        augmentation: change each training example at random in a way that keeps its label. Only
+            some tasks have such a change. Evaluation is not changed.
         curriculum: draw each training batch from examples of one number of segments. The maximum
             number rises with accuracy.
         curriculum_threshold: accuracy at which the curriculum's maximum rises. It is measured on
@@ -100,6 +110,8 @@ class RunConfig(ModelSettings, TaskOptions):
     lr_scheduler_type: Annotated[str, OneOf(LR_SCHEDULES)] = "linear"
     warmup_steps: Count = 100
     weight_decay: Annotated[float, Range(0, 100)] = 0.01
+    adam_beta1: Decay = 0.9
+    adam_beta2: Decay = 0.999
     max_grad_norm: Annotated[float, Range(0, 1e9)] = 1.0
     bf16: bool | Literal["auto"] = False
     fp16: bool = False
@@ -110,6 +122,9 @@ class RunConfig(ModelSettings, TaskOptions):
     logging_steps: Length = 25
     save_total_limit: Length = 2
     metric_for_best_model: Annotated[str, OneOf(BEST_METRICS)] = "accuracy"
+    ema_decay: Annotated[float, Range(most=0.999999, above=0)] | None = None
+    label_smoothing_factor: Annotated[float, Range(0, 0.999)] = 0.0
+    augmentation: bool = False
     curriculum: bool = False
     curriculum_threshold: Annotated[float, Range(most=1, above=0)] = 0.95
     dataloader_num_workers: Annotated[int, Range(0, 256)] = 0

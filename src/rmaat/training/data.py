@@ -14,9 +14,9 @@ from rmaat.errors import UserError
 from rmaat.models import RmaatConfig
 from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
-from rmaat.tasks import Task, TaskInfo, data_folder, load, task_of
+from rmaat.tasks import TASKS, Task, TaskInfo, data_folder, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
-from rmaat.tasks.base import SPLITS, GeneratedTask, ProgressBar, no_bar
+from rmaat.tasks.base import SPLITS, Augmentation, GeneratedTask, ProgressBar, no_bar
 from rmaat.tasks.cache import data_digest
 from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.files import FilesTask
@@ -94,7 +94,20 @@ class RunData:
             raise UserError(f"two_towers needs pairs; an example of {run.dataset} is one sequence")
         if info.segment_tokens is not None:
             self._check_segments(info.segment_tokens * info.segments_read_together)
+        if run.augmentation:
+            self._check_augmentation()
         return self
+
+    def _check_augmentation(self) -> None:
+        """Raise `UserError` if the task has no augmentation, or its images are truncated."""
+        if self.task.augmentation() is None:
+            names = [name for name in TASKS.names() if TASKS[name].augmentation() is not None]
+            raise UserError(f"augmentation: {self.run.dataset} has none; the tasks with one are {', '.join(names)}")
+        if self.info.image_shape is not None and self.sequence_limit < math.prod(self.info.image_shape):
+            raise UserError(
+                f"augmentation needs whole images, and max_seq_len {self.sequence_limit} truncates those of "
+                f"{self.run.dataset}; set max_seq_len: {self.info.max_seq_len}"
+            )
 
     def _check_segments(self, segment_tokens: int) -> None:
         """Raise `UserError` if the model's segments differ from the task's or lose the question.
@@ -189,6 +202,10 @@ class RunData:
             assert self.info.value_std is not None
             normalise = (self.info.value_mean, self.info.value_std)
         return Collator(self.run.tokens_per_segment, normalise, self.info.separator if self.joins_pairs else None)
+
+    def augmentation(self) -> Augmentation | None:
+        """Return the random change of training examples, or None if the run has none."""
+        return self.task.augmentation() if self.run.augmentation else None
 
     def load(self, bar: ProgressBar = no_bar) -> DatasetDict:
         """Return all parts; see `rmaat.tasks.load`."""

@@ -1,6 +1,7 @@
 """The statistics of `pooled_norm` for evaluation, measured before each evaluation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -25,8 +26,17 @@ class PooledNormStatistics(TrainerCallback):
     While the learning rate is high, a model evaluated with them would perform at chance.
     """
 
-    def __init__(self, source: RunData, train: Dataset) -> None:
-        """Draw the examples from the training part, which must have at least two."""
+    def __init__(
+        self, source: RunData, train: Dataset, evaluated_weights: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """Draw the examples from the training part, which must have at least two.
+
+        Args:
+            source: the data of the run.
+            train: its training part.
+            evaluated_weights: opens a context in which the model has the weights of evaluations.
+        """
+        self._evaluated_weights = evaluated_weights
         sample = source.longest_first(draw_examples(train, EXAMPLES, source.run.data_seed))
         # Drop a last batch that is not full: it might hold a single example, which has no batch
         # statistics.
@@ -39,7 +49,8 @@ class PooledNormStatistics(TrainerCallback):
         The trainer's own callback runs before this one, and has set `control.should_evaluate`.
         """
         if control.should_evaluate:
-            measure_statistics(kwargs["model"], self._batches)
+            with self._evaluated_weights():
+                measure_statistics(kwargs["model"], self._batches)
 
 
 def measure_statistics(model: RmaatForSequenceClassification, batches: Iterable[Mapping[str, Tensor]]) -> None:

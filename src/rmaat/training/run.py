@@ -23,6 +23,7 @@ from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import PartStatistics, print_statistics
 from rmaat.terminal import console
 from rmaat.training import checkpoints, run_folder
+from rmaat.training.batches import TrainingExamples
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
@@ -73,8 +74,10 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     set_seed(run.seed)
     model = build_model(source)
     num_parameters = sum(p.numel() for p in model.parameters())
-    # A checkpoint holds the weights and Adam's two moments. The best model is written once more.
-    bytes_needed = 4 * num_parameters * (3 * (run.save_total_limit + 1) + 1)
+    # A checkpoint holds the weights, their average if there is one, and Adam's two moments. The best
+    # model is written once more.
+    copies = 3 if run.ema_decay is None else 4
+    bytes_needed = 4 * num_parameters * (copies * (run.save_total_limit + 1) + 1)
     if not run.resume:
         # Before the folder is cleared, because the weights may not fit.
         initialise(source, model)
@@ -295,6 +298,8 @@ def build_trainer(
         lr_scheduler_type=run.lr_scheduler_type,
         warmup_steps=run.warmup_steps,
         weight_decay=run.weight_decay,
+        adam_beta1=run.adam_beta1,
+        adam_beta2=run.adam_beta2,
         max_grad_norm=run.max_grad_norm,
         bf16=run.bf16 is True,
         fp16=run.fp16,
@@ -328,11 +333,13 @@ def build_trainer(
     trainer = SegmentTrainer(
         model=model,
         args=arguments,
-        train_dataset=TokenReader(data["train"]),
+        train_dataset=TrainingExamples(TokenReader(data["train"]), source.augmentation(), run.seed),
         eval_dataset=source.longest_first(validation),
         train_lengths=source.lengths(data["train"]),
         curriculum=curriculum,
         best_metric=run.metric_for_best_model,
+        ema_decay=run.ema_decay,
+        label_smoothing=run.label_smoothing_factor,
         data_collator=source.collator(),
         compute_metrics=accuracy,
         preprocess_logits_for_metrics=most_probable,
@@ -341,7 +348,7 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
     if run.pooled_norm and len(data["train"]) > 1:
-        trainer.add_callback(PooledNormStatistics(source, data["train"]))
+        trainer.add_callback(PooledNormStatistics(source, data["train"], trainer.averaged_weights))
     return trainer
 
 

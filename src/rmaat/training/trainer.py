@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rmaat.training.curriculum import Curriculum
 from rmaat.training.peak_memory import PeakMemory
 from rmaat.training.random_state import preserved_random_state
 from rmaat.training.stored_model import read_weights
+from rmaat.training.weight_average import WeightAverage
 
 
 class SegmentTrainer(Trainer):
@@ -38,12 +40,20 @@ class SegmentTrainer(Trainer):
         train_lengths: NDArray[np.integer],
         curriculum: Curriculum | None = None,
         best_metric: str = "accuracy",
+        label_smoothing: float = 0.0,
+        ema_decay: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.memory = PeakMemory()
         self._curriculum = curriculum
         self._best_metric = best_metric
+        self._label_smoothing = label_smoothing
+        self._average: WeightAverage | None = None
+        if ema_decay is not None:
+            # The model is on its device by now.
+            self._average = WeightAverage(self.model, ema_decay)
+            self.add_callback(self._average)
         batch, seed = self.args.train_batch_size * self.args.world_size, self.args.seed
         batches = len(train_lengths) // batch
         self._steps_per_epoch = max(1, -(-batches // self.args.gradient_accumulation_steps))
@@ -102,9 +112,26 @@ class SegmentTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             folder, step = Path(str(self.args.output_dir)), self.state.global_step
+            if self._average is not None:
+                self._average.save_raw(checkpoint_at(folder, step))
             seal(checkpoint_at(folder, step))
             assert limit is not None
             prune(folder, step, self.state.best_global_step, limit)
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has its averaged weights, if the run averages them."""
+        return nullcontext() if self._average is None else self._average.applied()
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Report, evaluate and save what is due, with the averaged weights."""
+        with self.averaged_weights() if self.control.should_evaluate or self.control.should_save else nullcontext():
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the weights with which training goes on, and their average."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average is not None:
+            self._average.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         """Load the weights of the best checkpoint, or of the last one if none was evaluated.
@@ -173,6 +200,20 @@ class SegmentTrainer(Trainer):
             if self.is_in_train:
                 raise TrainingDivergedError(f"{message} at step {self.state.global_step}; lower learning_rate")
             raise UserError(f"{message}: its values are too large for the model, or the model has diverged")
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Return the loss of a batch, in training with smoothed labels.
+
+        The Trainer of transformers would smooth the loss of evaluations too. With smoothing s, C
+        classes and the label y the loss is -(1 - s) log p_y - s / C sum_c log p_c (arXiv 1512.00567).
+        """
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if self._label_smoothing > 0 and model.training:
+            uniform = -outputs.logits.log_softmax(-1).mean()
+            loss = torch.lerp(loss, uniform, self._label_smoothing)
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Compute the gradients of one batch; time the step and check that they are finite."""

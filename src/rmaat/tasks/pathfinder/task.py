@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rmaat.tasks.augmentation import ImageAugmentation
 from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Part, Progress, TaskInfo, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
 from rmaat.tasks.images import ImageTask
@@ -48,6 +49,13 @@ class Pathfinder(ImageTask, GeneratedTask):
             value_std=127.5,
         )
         self.difficulty = difficulty
+
+    def augmentation(self) -> ImageAugmentation:
+        """Return the symmetries of the square.
+
+        There are no shifts: curves come near the border, and a shift would cut them.
+        """
+        return ImageAugmentation(self.shape, turn=True)
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """Return the generated archives, else the release's metadata and the images it names."""
