@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jsonargparse import Namespace
@@ -80,16 +81,23 @@ def _sections() -> dict[str, list[str]]:
     }
 
 
-def run(arguments: Namespace) -> None:
-    """Train and print the results and their files, or print the settings for --print_config."""
+def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Train and print the results and their files, or print the settings for --print_config.
+
+    Args:
+        arguments: the flags.
+        fixed: settings of the verb, which no flag may change.
+    """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # A torchrun that is killed outright cannot end its processes. They would train on, or wait
         # for each other, and keep the folder locked.
         end_with_parent(os.getppid())
     names = [field.name for field in fields(RunConfig)]
     flags = {name: arguments[name] for name in names if name in arguments}
+    for name in fixed.keys() & flags.keys():
+        raise UserError(f"--{name} has no effect: this command has {name} '{fixed[name]}'; leave it out")
     settings = arguments.get("config_settings") or {}
-    config = RunConfig.resolved(settings, flags)
+    config = RunConfig.resolved(settings, {**flags, **fixed})
     check_flags(flags, config)
     if "recipe" in flags and all(name in settings for name in names):
         raise UserError(f"--recipe has no effect: '{arguments.config}' holds every setting")
@@ -108,12 +116,21 @@ def run(arguments: Namespace) -> None:
     if not is_first_process():
         return
     metrics, folder = result.metrics, result.output_dir
-    tested, available = metrics["test_examples"], metrics["data"]["test"]["examples"]
-    examples = f"{tested} examples" if tested == available else f"{tested} of {available} examples"
-    print(f"\ntest accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples})")
-    print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
+    print()
+    if config.objective == "masked":
+        print(f"masked loss              {metrics['eval_loss']:7.4f}   (validation)")
+        print(f"train on from it         rmaat train --init_from {folder} ...")
+    else:
+        _print_test(metrics)
     print(f"curves                   {folder / 'curves.png'}")
     print(f"metrics                  {folder / 'metrics.json'}")
+
+
+def _print_test(metrics: Mapping[str, Any]) -> None:
+    tested, available = metrics["test_examples"], metrics["data"]["test"]["examples"]
+    examples = f"{tested} examples" if tested == available else f"{tested} of {available} examples"
+    print(f"test accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples})")
+    print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
 
 
 def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:
@@ -146,6 +163,10 @@ def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "retention_constant", f"retention_schedule is '{config.retention_schedule}'"
     if config.astro_mem and config.retention_schedule == "none":
         yield "astro_mem", "retention_schedule is 'none'"
+    if config.objective == "masked":
+        yield from ((name, "objective is 'masked'") for name in ("test_examples", "metric_for_best_model"))
+    elif not config.masked_loss_weight:
+        yield "mask_share", "masked_loss_weight is 0"
     if not config.curriculum:
         yield "curriculum_threshold", "curriculum is false"
 

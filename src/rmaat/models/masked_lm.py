@@ -10,6 +10,7 @@ from transformers.utils import ModelOutput
 
 from rmaat.backprop import Backprop
 from rmaat.errors import UserError
+from rmaat.models.checks import check_pair
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.masked import mean_loss
 from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
@@ -62,8 +63,19 @@ class RmaatForMaskedLM(RmaatPreTrainedModel):
         memory: Tensor | None = None,
         segment_offset: int | Tensor = 0,
         total_segments: int | Tensor | None = None,
+        other_input_ids: Tensor | None = None,
+        other_attention_mask: Tensor | None = None,
+        other_masked: Tensor | None = None,
     ) -> RmaatMaskedLMOutput:
-        """Predict the masked positions; `RmaatModel.forward` describes the arguments and the errors."""
+        """Predict the masked positions; `RmaatModel.forward` describes the arguments and the errors.
+
+        Args:
+            other_input_ids: (B, N'), the second input of a pair if the config has two_towers.
+            other_attention_mask: (B, N').
+            other_masked: (B, P').
+        """
+        continues = memory is not None or total_segments is not None
+        check_pair(self.config.two_towers, other_input_ids, continues)
         out = self.rmaat(
             input_ids,
             attention_mask,
@@ -73,5 +85,8 @@ class RmaatForMaskedLM(RmaatPreTrainedModel):
             input_values=input_values,
             masked=masked,
         )
-        loss = None if out.masked_loss is None else mean_loss(out.masked_loss)
-        return RmaatMaskedLMOutput(loss, out.masked_loss, out.memory)
+        sums = out.masked_loss
+        if other_input_ids is not None:
+            second = self.rmaat(other_input_ids, other_attention_mask, masked=other_masked)
+            sums = None if sums is None or second.masked_loss is None else sums + second.masked_loss
+        return RmaatMaskedLMOutput(None if sums is None else mean_loss(sums), sums, out.memory)

@@ -20,6 +20,7 @@ from rmaat.values import TEXT, Count, Length, OneOf, Range, check_values, checke
 AUTO: Literal["auto"] = "auto"
 
 BEST_METRICS = ("accuracy", "loss")
+OBJECTIVES = ("labels", "masked")
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 BatchSize = Annotated[int, Range(1, 2**20)]
@@ -45,13 +46,17 @@ class RunConfig(ModelSettings, TaskOptions):
             eval_examples, test_examples and the statistics of pooled_norm. Generated data have
             another seed, see `rmaat data`.
         output_dir: folder of the run. By default it is runs/RECIPE or runs/DATASET, with -MODEL if
-            a model is named beside the recipe.
+            a model is named beside the recipe, and -pretrained for `rmaat pretrain`.
         overwrite: delete the run that output_dir holds, and begin anew.
         resume: continue from the last complete checkpoint in output_dir.
         init_from: output_dir of a finished run whose weights initialise this one; null means none.
             That run may have an easier task, shorter sequences, or other labels. With other labels
             the last layer of the classifier keeps its random initial weights.
         seed: seed of the initial weights, the order of examples and dropout.
+        objective: what is learned: the 'labels', or 'masked' tokens or values, see `rmaat pretrain`.
+        mask_share: share of the positions that are hidden, for the masked loss.
+        masked_loss_weight: weight of a masked loss beside the loss of the labels; 0 means none.
+            Then some positions of each training batch are hidden, and predicted too.
         max_steps: optimiser steps; 0 means those of num_train_epochs.
         num_train_epochs: passes over the training part, if max_steps is 0.
         per_device_train_batch_size: examples of one training batch on one device.
@@ -101,6 +106,9 @@ class RunConfig(ModelSettings, TaskOptions):
     resume: bool = False
     init_from: str | None = None
     seed: Seed = 0
+    objective: Annotated[str, OneOf(OBJECTIVES)] = "labels"
+    mask_share: Annotated[float, Range(most=0.95, above=0)] = 0.15
+    masked_loss_weight: Annotated[float, Range(0, 1e3)] = 0.0
     max_steps: Count = 0
     num_train_epochs: Annotated[float, Range(0, 1e6)] = 1.0
     per_device_train_batch_size: BatchSize = 32
@@ -140,10 +148,17 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
         if self.bf16 and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
+        if self.objective == "masked" and (self.curriculum or self.masked_loss_weight or self.label_smoothing_factor):
+            raise UserError("objective 'masked' excludes curriculum, masked_loss_weight and label_smoothing_factor")
         if self.wandb and importlib.util.find_spec("wandb") is None:
             raise UserError("wandb: true needs the package wandb; install it with `pip install 'rmaat[wandb]'`")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: one continues the run, the other deletes it")
+
+    @property
+    def drawn_share(self) -> float | None:
+        """The share of hidden positions in training; None if there is no masked loss."""
+        return self.mask_share if self.objective == "masked" or self.masked_loss_weight > 0 else None
 
     def model_settings(self) -> dict[str, Any]:
         """Return the settings of the model, for `RmaatConfig`."""
@@ -182,7 +197,8 @@ class RunConfig(ModelSettings, TaskOptions):
         if "output_dir" not in settings:
             name = str(recipe or settings.get("dataset", cls.dataset)).replace("/", "-")
             model = settings.get("model") if "model" in merged else None
-            settings["output_dir"] = f"runs/{name}-{model}" if model else f"runs/{name}"
+            ending = "-pretrained" if settings.get("objective") == "masked" else ""
+            settings["output_dir"] = f"runs/{name}-{model}{ending}" if model else f"runs/{name}{ending}"
         return cls(**settings)
 
     @classmethod

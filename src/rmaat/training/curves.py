@@ -3,32 +3,46 @@
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rmaat.machine.files import write_figure
 
 
-def draw_curves(history: list[dict[str, Any]], majority: float, title: str, path: Path) -> None:
+def draw_curves(history: list[dict[str, Any]], majority: float | None, title: str, path: Path) -> None:
     """Write a PNG of the training loss, the validation loss and the validation accuracy.
 
-    A run with a curriculum also shows the accuracy up to the maximum, and the maximum.
+    Without labels there is no accuracy. A run with a curriculum also shows the accuracy up to the maximum, and the maximum.
 
     Args:
         history: the trainer's log, one dict per report.
-        majority: accuracy of always guessing the commonest class, drawn as a line.
+        majority: accuracy of always guessing the commonest class, drawn as a line; None without
+            labels.
         title: the title of the figure.
         path: the file to write.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    loss, accuracy = figure.subplots(1, 2)
+    loss, *others = figure.subplots(1, 1 if majority is None else 2, squeeze=False)[0]
     for key, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o-")):
         points = [(entry["step"], entry[key]) for entry in history if key in entry]
         if points:
             loss.plot(*zip(*points, strict=True), style, label=label, markersize=4)
-    loss.set(xlabel="step", ylabel="cross-entropy (nats)", title="Loss")
+    loss.set(xlabel="step", ylabel="loss", title="Loss")
     loss.legend(frameon=False)
+    for axes in others:
+        assert majority is not None
+        _draw_accuracy(axes, history, majority)
+    for axes in (loss, *others):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.suptitle(title)
+    write_figure(path, figure, dpi=130)
+
+
+def _draw_accuracy(accuracy: Axes, history: list[dict[str, Any]], majority: float) -> None:
     for key, label, colour in (
         ("eval_accuracy", "validation", "C1"),
         ("eval_level_accuracy", "validation, up to the maximum", "C2"),
@@ -41,13 +55,8 @@ def draw_curves(history: list[dict[str, Any]], majority: float, title: str, path
         segments = accuracy.twinx()
         # A report holds the maximum before its evaluation raised it, so the step ends there.
         segments.step(*zip(*points, strict=True), color="C3", linewidth=1, where="pre")
-        segments.yaxis.get_major_locator().set_params(integer=True)
+        segments.yaxis.set_major_locator(MaxNLocator(integer=True))
         segments.set_ylabel("maximum number of segments", color="C3")
     accuracy.axhline(100 * majority, color="grey", linestyle="--", label="commonest class")
     accuracy.set(xlabel="step", ylabel="accuracy (%)", title="Accuracy")
     accuracy.legend(frameon=False)
-    for axes in (loss, accuracy):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-    figure.suptitle(title)
-    write_figure(path, figure, dpi=130)

@@ -76,8 +76,10 @@ class RunData:
 
     def _checked(self) -> "RunData":
         """Return this object; raise `UserError` if the run's settings do not suit the task."""
-        RmaatConfig(**self.model_settings())
         run, info = self.run, self.info
+        if run.objective == "labels" and len(info.label_names) < 2:
+            raise UserError(f"{run.dataset} has no labels to learn; use `rmaat pretrain`, or objective 'masked'")
+        RmaatConfig(**self.model_settings())
         if run.input_type == "values" and info.value_mean is None:
             raise UserError(
                 f"input_type 'values' needs numbers, such as the levels of an image; the ids of "
@@ -157,14 +159,19 @@ class RunData:
         if run.match_parameters is None:
             return self
         lighter = MODELS[run.model].lighter if run.model else ()
-        return replace(self, run=replace(run, **match_parameters(self.model_settings(), run.match_parameters, lighter)))
+        # The masked head does not count: predictions do without it.
+        settings = {**self.model_settings(), "masked_head": False}
+        return replace(self, run=replace(run, **match_parameters(settings, run.match_parameters, lighter)))
 
     def model_settings(self) -> dict[str, Any]:
         """Return the settings of the model for the task, for `RmaatConfig`."""
         names = self.info.label_names
+        settings = {**self.run.model_settings(), "vocab_size": self.vocab_size}
+        settings["masked_head"] = self.run.drawn_share is not None
+        if self.run.objective == "masked":
+            return settings
         return {
-            **self.run.model_settings(),
-            "vocab_size": self.vocab_size,
+            **settings,
             "id2label": dict(enumerate(names)),
             "label2id": {name: i for i, name in enumerate(names)},
         }

@@ -38,6 +38,10 @@ def open_run(folder: Path) -> FinishedRun:
         raise UserError(f"'{folder}' is not a run: it has no {RUN_CONFIG}; give the output_dir of `rmaat train`")
     check_finished_run(folder)
     run = RunConfig.from_yaml(folder / RUN_CONFIG)
+    if run.objective == "masked":
+        raise UserError(
+            f"'{folder}' is pre-trained and has no classifier; train one with `rmaat train --init_from {folder}`"
+        )
     config = read_config(folder)
     names = tuple(config.id2label[i] for i in range(config.num_labels))
     source = RunData.of_finished_run(run, folder, names)

@@ -36,8 +36,10 @@ class Progress(TrainerCallback):
         """Print a report above the bar."""
         if self._bar is None or not logs:
             return
-        if "eval_accuracy" in logs:
-            report = f"validation loss {logs['eval_loss']:.4f}  accuracy {100 * logs['eval_accuracy']:.2f}%"
+        if "eval_loss" in logs:
+            report = f"validation loss {logs['eval_loss']:.4f}"
+            if "eval_accuracy" in logs:
+                report += f"  accuracy {100 * logs['eval_accuracy']:.2f}%"
             if "eval_segments" in logs:
                 report += f"  {100 * logs['eval_level_accuracy']:.2f}% on at most {logs['eval_segments']} segments"
         elif "loss" in logs:

@@ -3,47 +3,37 @@
 import os
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
+from datasets import DatasetDict
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
-from transformers.trainer_utils import EvalPrediction
 
 from rmaat.errors import UserError
-from rmaat.machine.files import write_json, write_text
+from rmaat.machine.files import write_text
 from rmaat.machine.provenance import provenance
-from rmaat.models import RmaatConfig, RmaatForSequenceClassification
+from rmaat.models import RmaatConfig, RmaatForMaskedLM, RmaatForSequenceClassification
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
-from rmaat.tasks.statistics import PartStatistics, print_statistics
+from rmaat.tasks.statistics import print_statistics
 from rmaat.terminal import console
 from rmaat.training import checkpoints, run_folder
 from rmaat.training.batches import TrainingExamples
 from rmaat.training.compiler import check_compiler
 from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
-from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.finished_run import FinishedRun
 from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
-from rmaat.training.stages import Stage, append_stage, check_same_run, read_stages, stage_changes
+from rmaat.training.results import Result, accuracy, finish, majority_accuracy, measure
+from rmaat.training.stages import Stage, append_stage, check_same_run, read_stages
 from rmaat.training.stored_model import check_finished_run, load_initial_weights
-from rmaat.training.trainer import SegmentTrainer, most_probable
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a run: the content of metrics.json, and the run's folder."""
-
-    metrics: dict[str, Any]
-    output_dir: Path
+from rmaat.training.trainer import MaskedObjective, SegmentTrainer, most_probable
 
 
 def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
@@ -92,7 +82,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         return finish(source, trainer, data, statistics)
 
 
-def initialise(source: RunData, model: RmaatForSequenceClassification) -> None:
+def initialise(source: RunData, model: PreTrainedModel) -> None:
     """Load the weights of `init_from` into the model, if the run has one.
 
     Raises:
@@ -132,53 +122,6 @@ def begin(source: RunData, data_digest: str) -> Path | None:
     append_stage(folder, stage)
     write_text(folder / run_folder.RUN_CONFIG, run.to_yaml(), sync=True)
     return checkpoint
-
-
-def finish(
-    source: RunData, trainer: SegmentTrainer, data: DatasetDict, statistics: dict[str, PartStatistics]
-) -> Result:
-    """Store the best model of a trained run, test it, and write the results."""
-    run, output_dir = source.run, Path(source.run.output_dir)
-    history = list(trainer.state.log_history)
-    trainer.save_model(str(output_dir))
-
-    evaluation = measure(trainer, source.longest_first(data["validation"]), "eval")
-    test_examples = draw_examples(data["test"], run.test_examples, run.data_seed)
-    metrics = {
-        **measure(trainer, source.longest_first(test_examples), "test"),
-        "test_majority_accuracy": majority_accuracy(test_examples),
-        "test_examples": len(test_examples),
-        **evaluation,
-        "steps": trainer.state.global_step,
-        "best_step": trainer.state.best_global_step,
-        "train_tokens": trainer.totals["tokens"],
-        "train_seconds": round(trainer.totals["seconds"], 1),
-        "train_tokens_per_second": round(trainer.totals["tokens"] / max(trainer.totals["seconds"], 1e-9)),
-        "training_memory_bytes": trainer.totals["memory"],
-        "peak_memory_bytes": trainer.memory.process_peak,
-        "num_parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "curriculum_levels": trainer.levels if run.curriculum else None,
-        "init_from": run.init_from,
-        "seed": run.seed,
-        "data_seed": run.data_seed,
-        "generator_seed": source.generator_seed,
-        "dataset": run.dataset,
-        "input_type": run.input_type,
-        "patch_size": run.patch_size,
-        "model": run.model,
-        **provenance(),
-        "stages": stage_changes(read_stages(output_dir)),
-        "data": {part: asdict(part_statistics) for part, part_statistics in statistics.items()},
-    }
-    if trainer.is_world_process_zero():
-        metrics["files"] = checkpoints.file_records(output_dir, run_folder.recorded_files(output_dir))
-        write_json(output_dir / run_folder.METRICS, metrics)
-        patches = f" patches of {run.patch_size}" if run.patch_size > 1 else ""
-        title = (
-            f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.positions_per_segment}{patches}"
-        )
-        draw_curves(history, majority_accuracy(data["validation"]), title, output_dir / run_folder.CURVES)
-    return Result(metrics, output_dir)
 
 
 def is_first_process() -> bool:
@@ -270,13 +213,14 @@ def for_device(run: RunConfig) -> RunConfig:
     return with_precision(run, device())
 
 
-def build_model(source: RunData) -> RmaatForSequenceClassification:
+def build_model(source: RunData) -> RmaatForSequenceClassification | RmaatForMaskedLM:
     """Return the model of a run, with initial weights."""
-    return RmaatForSequenceClassification(RmaatConfig(**source.model_settings()))
+    config = RmaatConfig(**source.model_settings())
+    return RmaatForMaskedLM(config) if source.run.objective == "masked" else RmaatForSequenceClassification(config)
 
 
 def build_trainer(
-    source: RunData, model: RmaatForSequenceClassification, data: DatasetDict, curriculum: Curriculum | None = None
+    source: RunData, model: PreTrainedModel, data: DatasetDict, curriculum: Curriculum | None = None
 ) -> SegmentTrainer:
     """Return the trainer of a run over the parts of its data."""
     run = source.run
@@ -309,6 +253,8 @@ def build_trainer(
         save_steps=run.eval_steps,
         save_total_limit=run.save_total_limit,
         load_best_model_at_end=True,
+        # The Trainer of transformers looks for labels among the arguments of the model's forward.
+        label_names=["labels"],
         metric_for_best_model="rank",
         logging_steps=run.logging_steps,
         logging_nan_inf_filter=False,
@@ -319,17 +265,23 @@ def build_trainer(
         run_name=run.wandb_run_name or Path(run.output_dir).name,
         # In a batch of single segments no segment reads the memory. Then the parameters that only
         # change it have no gradient: learned factors, the gate, the map of associative values.
-        # Truncation may leave the first memory without a gradient.
+        # Truncation may leave the first memory without a gradient, and no loss reads the memory after
+        # the last segment if there are no labels.
         ddp_find_unused_parameters=run.schedule == "learned"
         or run.retention_form == "gate"
         or run.associative_memory
-        or run.truncated_segments is not None,
+        or run.truncated_segments is not None
+        or run.objective == "masked",
     )
     # Use one GPU per process, because replay needs real parameters and DataParallel's copies have
     # none. torchrun starts a process for each GPU.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # Draw the examples at random, because the first ones of a file may all be of one class.
     validation = draw_examples(data["validation"], run.eval_examples, run.data_seed)
+    masked = None
+    if run.drawn_share is not None:
+        weight = run.masked_loss_weight if run.objective == "labels" else None
+        masked = MaskedObjective(run.drawn_share, run.patch_size, weight)
     trainer = SegmentTrainer(
         model=model,
         args=arguments,
@@ -341,29 +293,13 @@ def build_trainer(
         ema_decay=run.ema_decay,
         label_smoothing=run.label_smoothing_factor,
         data_collator=source.collator(),
-        compute_metrics=accuracy,
+        masked=masked,
+        compute_metrics=accuracy if run.objective == "labels" else None,
         preprocess_logits_for_metrics=most_probable,
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
-    if run.pooled_norm and len(data["train"]) > 1:
+    if run.pooled_norm and run.objective == "labels" and len(data["train"]) > 1:
         trainer.add_callback(PooledNormStatistics(source, data["train"], trainer.averaged_weights))
     return trainer
-
-
-def measure(trainer: SegmentTrainer, dataset: TokenReader, part: str) -> dict[str, float]:
-    """Return loss and accuracy on a part of the data, as `PART_loss` and `PART_accuracy`."""
-    metrics = trainer.evaluate(dataset, metric_key_prefix=part)
-    return {f"{part}_{name}": metrics[f"{part}_{name}"] for name in ("accuracy", "loss")}
-
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Return the share of correct predictions, in 0 .. 1."""
-    return {"accuracy": float(np.mean(prediction.predictions == prediction.label_ids))}
-
-
-def majority_accuracy(dataset: Dataset) -> float:
-    """Return the accuracy of always guessing the commonest class of the part."""
-    labels = TokenReader(dataset).labels
-    return float(np.bincount(labels).max() / len(labels))

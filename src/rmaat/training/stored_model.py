@@ -9,9 +9,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rmaat.errors import UserError
-from rmaat.models import RmaatConfig, RmaatForSequenceClassification
+from rmaat.models import RmaatConfig
 from rmaat.settings import SAME_RESULTS, ModelSettings
 from rmaat.training import run_folder
 from rmaat.training.checkpoints import SEAL, checkpoint_damage, first_damage
@@ -48,7 +49,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def first_mismatch(weights: Mapping[str, Tensor], model: RmaatForSequenceClassification) -> tuple[str, str, str] | None:
+def first_mismatch(weights: Mapping[str, Tensor], model: PreTrainedModel) -> tuple[str, str, str] | None:
     """Return the first tensor that differs in shape between stored weights and a model.
 
     Returns:
@@ -100,10 +101,16 @@ def _damage_of_run(folder: Path) -> str | None:
         return f"{run_folder.METRICS} is not readable"
 
 
-def load_initial_weights(model: RmaatForSequenceClassification, folder: Path) -> None:
+HEADS = ("classifier.", "classifier_hidden.", "pooled_norm.", "pooled_positions", "rmaat.encoder.masked_head.")
+"""Prefixes of the tensors that only one of two models may have, if one was pre-trained."""
+
+
+def load_initial_weights(model: PreTrainedModel, folder: Path) -> None:
     """Load the weights of a finished run into the model.
 
-    If that run has other labels, the last layer of the classifier keeps its initial weights.
+    If that run has other labels, the last layer of the classifier keeps its initial weights. So do
+    the heads that the other model lacks: that of masked positions, and a whole classifier if the
+    run was pre-trained.
 
     Raises:
         UserError: if there is no such run, or its weights have other shapes. The message names the
@@ -112,8 +119,15 @@ def load_initial_weights(model: RmaatForSequenceClassification, folder: Path) ->
     check_finished_run(folder, "init_from ")
     stored_config, config = read_config(folder), model.config
     weights = read_weights(folder / WEIGHTS)
-    if stored_config.id2label != config.id2label:
-        weights |= {f"classifier.{name}": tensor for name, tensor in model.classifier.state_dict().items()}
+    state = model.state_dict()
+    # Two classifiers must have the same parts, but for the head of masked positions.
+    both_classify = all("classifier.weight" in names for names in (weights, state))
+    for prefix in HEADS[-1:] if both_classify else HEADS:
+        stored_head, initial_head = ({k: x[k] for k in x if k.startswith(prefix)} for x in (weights, state))
+        if bool(stored_head) != bool(initial_head):
+            weights = {k: x for k, x in weights.items() if k not in stored_head} | initial_head
+    if "classifier.weight" in state and stored_config.id2label != config.id2label:
+        weights |= {name: tensor for name, tensor in state.items() if name.startswith("classifier.")}
     if (mismatch := first_mismatch(weights, model)) is not None:
         name, stored, expected = mismatch
         settings = [f.name for f in fields(ModelSettings) if f.name not in SAME_RESULTS] + ["vocab_size"]

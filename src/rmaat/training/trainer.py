@@ -3,6 +3,7 @@
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rmaat.errors import TrainingDivergedError, UserError
+from rmaat.models.masked import draw_masked
 from rmaat.tasks.reader import TokenReader
 from rmaat.training.batches import GroupedByLength, GroupedBySegments
 from rmaat.training.checkpoints import checkpoint_at, checkpoint_damage, prune, seal
@@ -25,6 +27,36 @@ from rmaat.training.peak_memory import PeakMemory
 from rmaat.training.random_state import preserved_random_state
 from rmaat.training.stored_model import read_weights
 from rmaat.training.weight_average import WeightAverage
+
+
+@dataclass(frozen=True)
+class MaskedObjective:
+    """A loss at hidden positions, drawn anew for each batch.
+
+    Attributes:
+        share: the share of hidden positions.
+        patch_size: values of a position.
+        weight: the weight of the loss beside that of the labels; None means that there are no labels.
+    """
+
+    share: float
+    patch_size: int = 1
+    weight: float | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether the model learns nothing else."""
+        return self.weight is None
+
+    def inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the batch with its hidden positions, and without labels if they are not learned."""
+        masks = {"attention_mask": "masked", "other_attention_mask": "other_masked"}
+        drawn = {
+            name: draw_masked(inputs[mask], self.share, self.patch_size)
+            for mask, name in masks.items()
+            if mask in inputs
+        }
+        return {name: x for name, x in {**inputs, **drawn}.items() if name != "labels" or not self.alone}
 
 
 class SegmentTrainer(Trainer):
@@ -42,6 +74,7 @@ class SegmentTrainer(Trainer):
         best_metric: str = "accuracy",
         label_smoothing: float = 0.0,
         ema_decay: float | None = None,
+        masked: MaskedObjective | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -49,6 +82,7 @@ class SegmentTrainer(Trainer):
         self._curriculum = curriculum
         self._best_metric = best_metric
         self._label_smoothing = label_smoothing
+        self._masked = masked
         self._average: WeightAverage | None = None
         if ema_decay is not None:
             # The model is on its device by now.
@@ -174,11 +208,15 @@ class SegmentTrainer(Trainer):
             UserError: the same after training.
         """
         with preserved_random_state():
+            # Every evaluation hides the same positions.
+            torch.manual_seed(self.args.seed)
             output = super().evaluation_loop(dataloader, *args, **kwargs)
-        self._check_answers(np.asarray(output.predictions), dataloader.dataset)
+        if output.predictions is not None:
+            self._check_answers(np.asarray(output.predictions), dataloader.dataset)
         if self.is_in_train:
-            accuracy, loss = output.metrics["eval_accuracy"], output.metrics["eval_loss"]
-            output.metrics["eval_rank"] = -loss if self._best_metric == "loss" else checkpoint_rank(accuracy, loss)
+            loss, accuracy = output.metrics["eval_loss"], output.metrics.get("eval_accuracy")
+            by_loss = accuracy is None or self._best_metric == "loss"
+            output.metrics["eval_rank"] = -loss if by_loss else checkpoint_rank(accuracy, loss)
         if self._curriculum is not None and self.is_in_train:
             assert isinstance(self._train_sampler, GroupedBySegments)
             level = self.levels[-1][1]
@@ -204,15 +242,20 @@ class SegmentTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
-        """Return the loss of a batch, in training with smoothed labels.
+        """Return the loss of a batch, in training with smoothed labels and a masked loss.
 
         The Trainer of transformers would smooth the loss of evaluations too. With smoothing s, C
         classes and the label y the loss is -(1 - s) log p_y - s / C sum_c log p_c (arXiv 1512.00567).
         """
+        masked = self._masked if model.training or (self._masked and self._masked.alone) else None
+        if masked is not None:
+            inputs = masked.inputs(inputs)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if self._label_smoothing > 0 and model.training:
             uniform = -outputs.logits.log_softmax(-1).mean()
             loss = torch.lerp(loss, uniform, self._label_smoothing)
+        if masked is not None and not masked.alone:
+            loss = loss + masked.weight * outputs.masked_loss
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
