@@ -127,6 +127,7 @@ def test_every_range_is_checked():
         {"label_smoothing_factor": 1.0},
         {"adam_beta1": 1.0},
         {"adam_beta2": -0.1},
+        {"early_stopping_patience": 0},
         {"ema_decay": 0.0},
         {"ema_decay": 1.0},
     ):

@@ -76,6 +76,30 @@ def test_a_resumed_run_meets_the_same_changed_examples_whatever_the_number_of_wo
     )
 
 
+def test_a_run_stops_once_its_patience_is_over_and_a_resumed_run_at_the_same_step(tiny, monkeypatch):
+    """At a rate so high that the loss rises."""
+    run = replace(tiny, learning_rate=0.3, max_grad_norm=0.0, metric_for_best_model="loss", max_steps=60)
+    run = replace(run, eval_steps=2, save_total_limit=30, early_stopping_patience=3)
+    whole = train(run)
+    steps = whole.metrics["steps"]
+    state = json.loads((whole.output_dir / f"checkpoint-{steps}" / "trainer_state.json").read_text())
+    losses = [report["eval_loss"] for report in state["log_history"] if "eval_loss" in report]
+    assert len(losses) == steps // 2 < 30
+    for count in range(1, len(losses) + 1):
+        since_best = count - 1 - losses.index(min(losses[:count]))
+        assert (since_best == 3) == (count == len(losses)), losses
+    assert whole.metrics["best_step"] == steps - 6
+    parts = replace(run, output_dir=f"{run.output_dir}-parts")
+    interrupt(parts, monkeypatch, steps - 1)
+    resumed = train(replace(parts, resume=True))
+    assert resumed.metrics["steps"] == steps
+    # The run has ended, so resuming it trains no further step.
+    monkeypatch.setattr(SegmentTrainer, "training_step", lambda *arguments: 1 / 0)
+    again = train(replace(parts, resume=True, max_steps=80))
+    assert again.metrics["steps"] == steps
+    assert_equal_weights(whole.output_dir / "model.safetensors", again.output_dir / "model.safetensors")
+
+
 def test_resuming_in_an_empty_folder_trains_a_new_run(tiny, capsys):
     result = train(replace(tiny, max_steps=1, eval_steps=1, resume=True))
     assert "begins at the first step" in capsys.readouterr().err

@@ -29,6 +29,14 @@ def test_every_setting_is_compared_unless_it_is_listed(name):
             check_same_run(stage, FORMER, Path("run"))
 
 
+def test_a_setting_that_an_earlier_version_lacked_has_its_default():
+    settings = {name: value for name, value in FORMER.settings.items() if name != "augmentation"}
+    former = replace(FORMER, settings=settings)
+    check_same_run(changed(augmentation=False), former, Path("run"))
+    with pytest.raises(UserError, match="augmentation is True instead of False"):
+        check_same_run(changed(augmentation=True), former, Path("run"))
+
+
 def test_the_number_of_processes_the_data_and_the_workers_of_a_curriculum_are_compared():
     with pytest.raises(UserError, match="processes is 2 instead of 1"):
         check_same_run(replace(FORMER, processes=2), FORMER, Path("run"))

@@ -86,6 +86,8 @@ class RunConfig(ModelSettings, TaskOptions):
             The reported validation and test losses stay plain cross-entropies.
         augmentation: change each training example at random in a way that keeps its label. Only
             some tasks have such a change. Evaluation is not changed.
+        early_stopping_patience: evaluations without a better result after which training stops; null
+            means never. Better is what metric_for_best_model says.
         curriculum: draw each training batch from examples of one number of segments. The maximum
             number rises with accuracy.
         curriculum_threshold: accuracy at which the curriculum's maximum rises. It is measured on
@@ -133,6 +135,7 @@ class RunConfig(ModelSettings, TaskOptions):
     ema_decay: Annotated[float, Range(most=0.999999, above=0)] | None = None
     label_smoothing_factor: Annotated[float, Range(0, 0.999)] = 0.0
     augmentation: bool = False
+    early_stopping_patience: Length | None = None
     curriculum: bool = False
     curriculum_threshold: Annotated[float, Range(most=1, above=0)] = 0.95
     dataloader_num_workers: Annotated[int, Range(0, 256)] = 0

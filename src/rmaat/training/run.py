@@ -291,6 +291,7 @@ def build_trainer(
         curriculum=curriculum,
         best_metric=run.metric_for_best_model,
         ema_decay=run.ema_decay,
+        patience=run.early_stopping_patience,
         label_smoothing=run.label_smoothing_factor,
         data_collator=source.collator(),
         masked=masked,

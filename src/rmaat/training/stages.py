@@ -5,13 +5,14 @@ A run has one stage, and one more for each time that it was resumed.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rmaat.errors import UserError
 from rmaat.machine.files import write_text
 from rmaat.settings import SAME_RESULTS
+from rmaat.training.config import RunConfig
 
 STAGES = "stages.json"
 
@@ -82,6 +83,8 @@ def check_same_run(stage: Stage, former: Stage, folder: Path) -> None:
     may_differ = set(MAY_DIFFER)
     if former.settings.get("curriculum"):
         may_differ.remove("dataloader_num_workers")
+    # A setting that the former stage's version lacked has today's default, which changes no result.
+    former = replace(former, settings={**asdict(RunConfig()), **former.settings})
     # Compare every setting that is not listed, so that a new setting is compared without being added.
     here, there = (_flat(x) for x in (stage, former))
     differing = [name for name in here if name not in may_differ and here[name] != there.get(name)]

@@ -73,6 +73,7 @@ class SegmentTrainer(Trainer):
         curriculum: Curriculum | None = None,
         best_metric: str = "accuracy",
         label_smoothing: float = 0.0,
+        patience: int | None = None,
         ema_decay: float | None = None,
         masked: MaskedObjective | None = None,
         **kwargs: Any,
@@ -83,6 +84,7 @@ class SegmentTrainer(Trainer):
         self._best_metric = best_metric
         self._label_smoothing = label_smoothing
         self._masked = masked
+        self._patience = patience
         self._average: WeightAverage | None = None
         if ema_decay is not None:
             # The model is on its device by now.
@@ -121,12 +123,12 @@ class SegmentTrainer(Trainer):
     def train_from(self, checkpoint: Path | None) -> None:
         """Train to the end, from a checkpoint or from the start.
 
-        If the checkpoint is at the last step, only load its state and the best weights. The Trainer
+        If training ended at the checkpoint, only load its state and the best weights. The Trainer
         of transformers would train one more step before it noticed.
         """
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-            if state.global_step >= self._last_step():
+            if state.global_step >= self._last_step() or self._patience_is_over(state):
                 state.is_world_process_zero = self.is_world_process_zero()
                 state.is_local_process_zero = self.is_local_process_zero()
                 self.state = state
@@ -151,6 +153,24 @@ class SegmentTrainer(Trainer):
             seal(checkpoint_at(folder, step))
             assert limit is not None
             prune(folder, step, self.state.best_global_step, limit)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Note the best evaluation, and stop training if the patience is over."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        if self._patience_is_over(self.state):
+            self.control.should_training_stop = True
+        return is_best
+
+    def _patience_is_over(self, state: TrainerState) -> bool:
+        """Return whether the last evaluations were not better than the best before them.
+
+        The state's steps suffice, so a resumed run stops at the same step. The callback of
+        transformers counts for itself, and begins anew in a resumed run.
+        """
+        if self._patience is None or state.best_global_step is None:
+            return False
+        interval = int(self.args.eval_steps or 1)
+        return state.global_step // interval - state.best_global_step // interval >= self._patience
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Return a context in which the model has its averaged weights, if the run averages them."""
