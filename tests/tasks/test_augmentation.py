@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from rmaat.tasks import TASKS
-from rmaat.tasks.augmentation import ImageAugmentation, shuffled_operands
+from rmaat.tasks.image_augmentation import ImageAugmentation
 from rmaat.tasks.listops import LISTOPS, LISTOPS_SHORT
+from rmaat.tasks.listops_augmentation import shuffled_operands
 from rmaat.tasks.listops_generator import Bounds, draw_block, evaluate
 
 Tree = int | tuple[int, list["Tree"]]

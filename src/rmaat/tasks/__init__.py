@@ -10,7 +10,7 @@
 | `recall.py`, `retrieval.py`, `stories.py` | tasks that need memory; `memory.py` is their base |
 | `files.py`, `texts.py`, `records.py`, `tokenizer.py` | the user's own files, labelled or not |
 | `options.py` | the settings of tasks |
-| `augmentation.py` | training examples change at random, and their labels stay |
+| `image_augmentation.py`, `listops_augmentation.py` | training examples change at random, and their labels stay |
 | `generate.py` | generated files are written, all or none |
 | `download.py` | published archives are fetched and unpacked |
 | `text.py`, `npz.py`, `image_files.py` | text, arrays and images are read from files |

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from rmaat.errors import UserError
 from rmaat.machine.files import replacing
-from rmaat.tasks.augmentation import ImageAugmentation
 from rmaat.tasks.base import Part, Task, TaskInfo, TokenIds, first_complete
 from rmaat.tasks.download import CIFAR_10, Download
+from rmaat.tasks.image_augmentation import ImageAugmentation
 from rmaat.tasks.image_files import IDX_FILES, Images, read_batches, read_compact, read_idx_files
 
 VALIDATION = 5_000

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
-from rmaat.tasks.augmentation import shuffled_operands
 from rmaat.tasks.base import (
     SPLITS,
     Augmentation,
@@ -115,6 +114,9 @@ class ListOps(GeneratedTask):
 
     def augmentation(self) -> Augmentation:
         """Return the random order of every operator's operands."""
+        # numba takes a second to import.
+        from rmaat.tasks.listops_augmentation import shuffled_operands
+
         augmentation: Augmentation = shuffled_operands
         return augmentation
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rmaat.tasks.augmentation import ImageAugmentation
 from rmaat.tasks.base import SPLITS, Counts, GeneratedTask, Part, Progress, TaskInfo, first_complete
 from rmaat.tasks.download import LRA_RELEASE, release_folders
+from rmaat.tasks.image_augmentation import ImageAugmentation
 from rmaat.tasks.images import ImageTask
 from rmaat.tasks.pathfinder.archive import VERSION, PathfinderArchive, read_archive, write_archive
 from rmaat.tasks.pathfinder.release import FOLDERS, listed, metadata_files, read_images
