@@ -23,6 +23,7 @@ REPLAY_BUFFERS = ("device", "cpu")
 RETENTION_FORMS = ("scale", "relative", "interpolate", "gate")
 MEMORY_LAYOUTS = ("front", "back", "read_write")
 ASSOCIATIVE_WRITERS = ("memory", "all")
+ASSOCIATIVE_GATES = ("sigmoid", "stretched")
 READOUTS = ("mean", "first", "last", "memory", "running_mean")
 
 
@@ -96,6 +97,8 @@ class ModelSettings(AttentionSettings):
         associative_size: width of the associative memory's keys; it has 6 rows for each [C].
         associative_writers: positions that write to the associative memory: 'memory' or 'all' [C].
             With 'all' the map of the queries makes the keys too.
+        associative_gate: strength of a write: 'sigmoid' (arXiv 2407.04841) or 'stretched' [C]. A
+            stretched gate reaches 0, and then the write changes nothing at all.
         associative_retention: scale the associative memory by the retention factor before writing [C].
         hidden_size: width D of tokens and memory.
         num_hidden_layers: encoder layers.
@@ -139,6 +142,7 @@ class ModelSettings(AttentionSettings):
     # With size 1, a feature rolled by one is its own negative part, so their product is 0.
     associative_size: Annotated[int, Range(2, 2**16)] = 64
     associative_writers: Annotated[str, OneOf(ASSOCIATIVE_WRITERS)] = "memory"
+    associative_gate: Annotated[str, OneOf(ASSOCIATIVE_GATES)] = "sigmoid"
     associative_retention: bool = False
     hidden_size: Width = 128
     num_hidden_layers: Annotated[int, Range(1, 1000)] = 2
@@ -277,6 +281,8 @@ class ModelSettings(AttentionSettings):
     def _check_associative(self) -> None:
         if self.associative_writers == "all" and not self.associative_memory:
             raise UserError("associative_writers 'all' needs associative_memory: true")
+        if self.associative_gate != "sigmoid" and not self.associative_memory:
+            raise UserError(f"associative_gate '{self.associative_gate}' needs associative_memory: true")
         if self.associative_memory and self.associative_writers == "memory" and self.num_memory_tokens == 0:
             raise UserError(
                 "the memory tokens write the associative_memory: set num_memory_tokens >= 1 or "

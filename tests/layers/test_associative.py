@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rmaat.layers.associative import SMALLEST_NORMALISER
+from rmaat.layers.associative import SMALLEST_NORMALISER, stretched_gate
 from rmaat.ops import associative_read, associative_write
 
 
@@ -19,14 +19,14 @@ def recalled(matrix_PD, keys_P, phi_P):
     return sum(matrix_PD[p] * phi_P[p] for p in range(len(phi_P))) / max(overlap, SMALLEST_NORMALISER), overlap
 
 
-def written(k_Md, v_MD, strength_M, matrix_PD, keys_P):
+def written(k_Md, v_MD, strength_M, matrix_PD, keys_P, weighted=False):
     """One sample's matrix and sum of keys after the writes, each computed from those before."""
     new_PD, new_P = matrix_PD.clone(), keys_P.clone()
     for k_d, v_D, strength in zip(k_Md, v_MD, strength_M, strict=True):
         phi_P = features(k_d)
         previous_D, overlap = recalled(matrix_PD, keys_P, phi_P)
         new_PD += strength * torch.outer(phi_P, v_D - previous_D)
-        new_P += min(max(1 - overlap.item(), 0.0), 1.0) * phi_P
+        new_P += (strength if weighted else 1) * min(max(1 - overlap.item(), 0.0), 1.0) * phi_P
     return new_PD, new_P
 
 
@@ -34,8 +34,9 @@ def draw(*shape, seed=0):
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("writes", [1, 3])
-def test_segments_of_writes_and_reads_are_their_formulas(writes):
+def test_segments_of_writes_and_reads_are_their_formulas(writes, weighted):
     """The first reads are of an empty memory; later keys are new, known or partly known."""
     batch, d, width = 2, 4, 3
     associations = torch.zeros(batch, 6 * d, width + 1, dtype=torch.float64)
@@ -54,8 +55,8 @@ def test_segments_of_writes_and_reads_are_their_formulas(writes):
         )
         assert (found - wanted).norm() <= 1e-13 * wanted.norm()
         assert (wanted.norm() > 0) == (segment > 0)
-        associations = associative_write(k, v, strength, associations)
-        plain = [written(k[b], v[b], strength[b, :, 0], *plain[b]) for b in range(batch)]
+        associations = associative_write(k, v, strength, associations, weighted_keys=weighted)
+        plain = [written(k[b], v[b], strength[b, :, 0], *plain[b], weighted) for b in range(batch)]
         for b in range(batch):
             for one, other in zip((associations[b, :, :-1], associations[b, :, -1]), plain[b], strict=True):
                 assert (one - other).norm() <= 1e-13 * other.norm()
@@ -69,6 +70,21 @@ def test_what_is_written_in_full_is_read_and_overwritten():
         v = draw(1, 2, 3, seed=seed).float()
         associations = associative_write(k, v, full, associations)
         torch.testing.assert_close(associative_read(2.5 * k, associations), v)
+
+
+def test_a_closed_gate_leaves_the_memory_bit_for_bit():
+    before = draw(1, 24, 6, seed=3).abs()
+    k, v, closed = draw(1, 3, 4), draw(1, 3, 5, seed=1), torch.zeros(1, 3, 1, dtype=torch.float64)
+    assert torch.equal(associative_write(k, v, closed, before, weighted_keys=True), before)
+    assert not torch.equal(associative_write(k, v, closed, 0.1 * before), 0.1 * before)
+
+
+def test_the_stretched_gate_reaches_0_and_1_and_has_a_slope_between():
+    x = torch.tensor([-9.0, -2.5, 0, 2.5, 9], dtype=torch.float64, requires_grad=True)
+    gate = stretched_gate(x)
+    assert gate.tolist() == pytest.approx([0, 0, 0.5, 1, 1])
+    (slope,) = torch.autograd.grad(gate.sum(), x)
+    assert slope.tolist() == pytest.approx([0, 0, 0.3, 0, 0])
 
 
 def test_novelty_has_no_gradient():

@@ -18,6 +18,7 @@ FORMS = [
     {**ASSOCIATIVE, "associative_retention": True, "retention_schedule": "constant"},
     {**ASSOCIATIVE, "norm_first": True, "readout": "running_mean"},
     {**ASSOCIATIVE, "associative_writers": "all"},
+    {**ASSOCIATIVE, "associative_writers": "all", "associative_gate": "stretched"},
     {**ASSOCIATIVE, "associative_writers": "all", "memory_layout": "back", "short_conv_size": 3},
     {"retention_form": "relative"},
     {"retention_form": "relative", "retention_schedule": "learned"},
@@ -88,8 +89,13 @@ def plain(model, ids_N):
                 all_write = config.associative_writers == "all"
                 new_WD, key = (x_ND, layer.query) if all_write else (x_ND[written], layer.key)
                 strength_W1 = 1 / (1 + torch.exp(-layer.strength(new_WD)))
+                stretched = config.associative_gate == "stretched"
+                if stretched:
+                    strength_W1 = torch.tensor(
+                        [[min(max(1.2 * x.item() - 0.1, 0), 1)] for x in strength_W1], dtype=torch.float64
+                    )
                 of_writers = (key(new_WD), layer.value(new_WD), strength_W1, held_PE)
-                stored.append(associative_write(*(x[None] for x in of_writers))[0])
+                stored.append(associative_write(*(x[None] for x in of_writers), weighted_keys=stretched)[0])
         if stored:
             associations_LPE = torch.stack(stored)
         x_ND = encoder.final_norm(x_ND)
@@ -291,6 +297,7 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
             "associative_retention false",
         ),
         ({"associative_writers": "all"}, "'all' needs associative_memory: true"),
+        ({"associative_gate": "stretched"}, "'stretched' needs associative_memory: true"),
         ({**ASSOCIATIVE, "associative_writers": "al"}, "did you mean 'all'"),
         ({"short_conv_size": 4}, "short_conv_size must be odd, not 4"),
         ({"short_conv_size": 0}, "short_conv_size must be a whole number >= 1, not 0"),

@@ -44,7 +44,9 @@ def associative_read(q: Tensor, associations: Tensor) -> Tensor:
         return _recall(key_features(at_least_float32(q)), associations)[0].to(q.dtype)
 
 
-def associative_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tensor) -> Tensor:
+def associative_write(
+    k: Tensor, v: Tensor, strength: Tensor, associations: Tensor, *, weighted_keys: bool = False
+) -> Tensor:
     r"""Return the associations after M keys wrote values by the delta rule (arXiv 2407.04841).
 
     $$A \mathrel{+}= \sum_m \beta_m\,\phi(k_m)(v_m - \bar v_m)^\top, \quad
@@ -60,17 +62,22 @@ def associative_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tens
         v: (B, M, D).
         strength: (B, M, 1), beta in [0, 1].
         associations: (B, P, E), as in `associative_read`; zeros are an empty memory.
+        weighted_keys: add beta gamma instead of gamma to z [C], so that a key with beta = 0 changes
+            nothing. As published, every key makes z larger, and so lowers what others recall.
 
     Returns:
         (B, P, E) in the dtype of the associations, computed in at least float32 under any autocast.
     """
     with no_autocast(k):
+        strength = at_least_float32(strength)
         phi_BMP = key_features(at_least_float32(k))
         previous_BMD, overlap_BM1 = _recall(phi_BMP, associations)
         # No division by |phi|^2: it is 1, or it is 0 and the key writes nothing.
         novelty_BM1 = (1 - overlap_BM1).clamp(0, 1).detach()
+        if weighted_keys:
+            novelty_BM1 = strength * novelty_BM1
         # The last column accumulates z: a key that is stored already adds nothing to it.
-        change_BME = torch.cat([at_least_float32(strength) * (at_least_float32(v) - previous_BMD), novelty_BM1], -1)
+        change_BME = torch.cat([strength * (at_least_float32(v) - previous_BMD), novelty_BM1], -1)
         return associations + (phi_BMP.mT @ change_BME).to(associations.dtype)
 
 
@@ -82,12 +89,21 @@ def _recall(phi: Tensor, associations: Tensor) -> tuple[Tensor, Tensor]:
     return summed_BNE[..., :-1] / overlap_BN1.clamp_min(SMALLEST_NORMALISER), overlap_BN1
 
 
+STRETCH = 0.1
+"""The stretched gate reaches from -STRETCH to 1 + STRETCH before it is clamped to [0, 1]."""
+
+
+def stretched_gate(x: Tensor) -> Tensor:
+    """Return a gate in [0, 1] that reaches 0 and 1: a clamped, wider sigmoid (arXiv 1712.01312)."""
+    return ((1 + 2 * STRETCH) * x.sigmoid() - STRETCH).clamp(0, 1)
+
+
 class AssociativeMemory(nn.Module):
     """A memory that every position reads before a layer (arXiv 2407.04841).
 
     The memory positions, or all positions, write the layer's outputs to it. If all positions write,
     the map of queries computes the keys too [C]: equal tokens then have equal keys and queries from
-    the first step on.
+    the first step on. With the stretched gate a position can leave the memory exactly as it is.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -98,6 +114,7 @@ class AssociativeMemory(nn.Module):
         # Values start at 0, so an untrained memory changes no output.
         self.value = ZeroLinear(width, width, bias=False)
         self.strength = nn.Linear(width, 1)
+        self.stretched = settings.associative_gate == "stretched"
 
     def read(self, x_BND: Tensor, associations_BPE: Tensor) -> Tensor:
         """Return the values that the positions recall, (B, N, D)."""
@@ -112,5 +129,8 @@ class AssociativeMemory(nn.Module):
         # matrices after the write would copy all of them.
         to_key = self.query if self.key is None else self.key
         key_BWd = to_key(x_BWD).masked_fill(~writes_BW[..., None], 0)
-        strength_BW1 = self.strength(x_BWD).sigmoid()
-        return associative_write(key_BWd, self.value(x_BWD), strength_BW1, associations_BPE)
+        strength_BW1 = self.strength(x_BWD)
+        strength_BW1 = stretched_gate(strength_BW1) if self.stretched else strength_BW1.sigmoid()
+        return associative_write(
+            *(key_BWd, self.value(x_BWD), strength_BW1, associations_BPE), weighted_keys=self.stretched
+        )
