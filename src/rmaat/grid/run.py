@@ -63,17 +63,25 @@ def run_grid(
         screen.print(f"{len(cells)} cells, {len(done)} of them finished before")
         if waiting:
             executor = make_executor(workers, threads, ray_address)
-            outcomes = run_cells(waiting, len(cells), output.resolve(), executor, screen, len(done))
+            outcomes = run_cells(
+                waiting,
+                output.resolve(),
+                executor,
+                screen,
+                total=len(cells),
+                before=len(done),
+            )
             done |= {outcome.cell.key: outcome for outcome in outcomes}
     return [done[cell.key] for cell in cells]
 
 
 def run_cells(
     cells: Iterable[Cell],
-    total: int,
     output: Path,
     executor: Executor,
     screen: Console,
+    *,
+    total: int,
     before: int = 0,
     accuracy: str = "test_accuracy",
 ) -> list[Outcome]:
@@ -84,10 +92,10 @@ def run_cells(
 
     Args:
         cells: those to run; the next one is taken when a slot is free.
-        total: number of cells of the grid.
         output: the folder of the grid, absolute.
         executor: runs the cells; it is stopped at the end.
         screen: takes the lines and the bar.
+        total: number of cells of the grid.
         before: number of cells of the grid that have ended before.
         accuracy: what the line of a finished cell shows, one of `ACCURACIES`.
     """

@@ -179,8 +179,8 @@ class Search:
 def propose(space: Space, earlier: Iterable[Outcome], seed: Sequence[int]) -> Settings:
     """Return the values that Optuna's sampler (a tree of Parzen estimators) proposes.
 
-    A diverged or failed trial is one of state FAIL: the sampler learns nothing from it. It also does
-    not learn from values outside the space, which a recipe may have.
+    A diverged or failed trial has Optuna's state FAIL: the sampler learns nothing from it. It does
+    not learn from values outside the space either, which a recipe may have.
 
     Args:
         space: the values of each setting.
@@ -346,7 +346,13 @@ def run_search(
         total = search.trials * len(search.models)
         screen.print(f"{total} trials, {len(ended)} of them finished before")
         if len(ended) < total:
-            executor = make_executor(workers, threads, ray_address)
-            waiting = search.waiting(output)
-            run_cells(waiting, total, output, executor, screen, len(ended), accuracy="eval_accuracy")
+            run_cells(
+                search.waiting(output),
+                output,
+                make_executor(workers, threads, ray_address),
+                screen,
+                total=total,
+                before=len(ended),
+                accuracy="eval_accuracy",
+            )
         return search.outcomes(output)

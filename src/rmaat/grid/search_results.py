@@ -62,7 +62,7 @@ def write_results(search: Search, outcomes: Sequence[Outcome], output: Path) -> 
 
 
 def best_settings(search: Search, outcome: Outcome) -> str:
-    """Return a trial's settings as a file for `rmaat train --config`, without those of the budget."""
+    """Return a trial's settings without its budget, as a file for `rmaat train --config`."""
     model, values = outcome.cell.model, {n: outcome.cell.settings[n] for n in search.space}
     percent = f"{100 * accuracy(outcome):.2f}%"
     comment = f"# The best of {search.trials} trials: validation accuracy {percent}.\n"

@@ -9,9 +9,9 @@ from rmaat.grid.cells import SET_BY_THE_GRID, WITHOUT_EFFECT, typed
 from rmaat.presets import yaml_word
 from rmaat.training.config import check_key, check_layer
 
-FIXED = (
-    SET_BY_THE_GRID | WITHOUT_EFFECT | {"data_seed", "max_steps", "num_train_epochs", "eval_examples", "test_examples"}
-)
+BUDGET = frozenset({"max_steps", "num_train_epochs", "eval_examples", "test_examples"})
+
+FIXED = SET_BY_THE_GRID | WITHOUT_EFFECT | BUDGET | {"data_seed"}
 """Settings that all trials have in common, so that their accuracies can be compared."""
 
 DECADE = 10.0
