@@ -60,7 +60,7 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"rmaat {metadata.version('rmaat')}\n"
 
 
-@pytest.mark.parametrize("verb", ["train", "simulate", "predict", "compare recall"])
+@pytest.mark.parametrize("verb", ["train", "simulate", "predict", "compare recall", "search"])
 def test_the_help_has_a_line_a_flag(verb, capsys):
     with pytest.raises(SystemExit):
         main([*verb.split(), "--help"])

@@ -49,6 +49,7 @@ CHECKED_ONLY = {
     "--ray_address": "needs a Ray cluster",
     "compare memory": "measures in processes of its own; tests/cli/test_compare.py runs it",
     "compare speed": "measures in processes of its own; tests/cli/test_compare.py runs it",
+    "search --recipe": "trains in processes as compare accuracy does; tests/grid/test_search.py runs it",
     "compare recall": "trains in processes as compare accuracy does; tests/grid/test_recall.py runs it",
 }
 """Commands that are parsed and checked, by a part of theirs, and the reason."""
@@ -60,9 +61,10 @@ FILES = {
         "train.jsonl": "\n".join(EXAMPLES),
         "test.jsonl": '{"text": "more bread", "label": "bread"}',
         "letter.txt": "Wind and rain all day.",
-    }
+    },
+    "docs/how-to/search.md": {"runs/search/rmt.yaml": "recipe: cpu/listops\nmodel: rmt\n"},
 }
-"""Files of the reader's own that a page's commands name and do not make."""
+"""Files that a page's commands name and do not make here: the reader's own, a search's."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ def workshop(tmp_path: Path, data_dir: Path, grids: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_run(page: str, workshop: Workshop) -> None:
     for name, text in FILES.get(page, {}).items():
-        (workshop.folder / name).write_text(text, encoding="utf-8")
+        path = workshop.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     namespace: dict[str, Any] = {"__name__": "docs"}
     settings, output = "", ""
     for block in blocks(page):

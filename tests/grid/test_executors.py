@@ -25,7 +25,8 @@ def run(monkeypatch, cells, tmp_path, console):
 
     def run(run_cell, workers):
         monkeypatch.setattr("rmaat.grid.executors.run_cell", run_cell)
-        return run_cells(cells, tmp_path, LocalExecutor(workers, None), console, before=3)
+        executor = LocalExecutor(workers, None)
+        return run_cells(cells, tmp_path, executor, console, total=7, before=3)
 
     return run
 

@@ -37,6 +37,7 @@ VERBS = {
     "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",
     "data": "generate, download or check the data of a task",
     "compare": "compare models side by side: accuracy, memory, time",
+    "search": "search the learning rate and other settings of models, with equal trials",
     "list": "list the names of tasks, models, recipes and attention types",
 }
 """Line of each verb in `rmaat --help`."""

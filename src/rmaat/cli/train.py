@@ -41,7 +41,7 @@ def add_arguments(parser: Parser) -> None:
         help="check the settings and print them in the form of run.yaml, without training",
     )
     parser.add_class_arguments(RunConfig)
-    parser.show_sections(_sections())
+    parser.show_sections(sections())
     # A preset may change defaults, so it must know which settings the user has set.
     parser.leave_out_defaults()
 
@@ -62,13 +62,13 @@ MAIN = (
 OUTPUT = ("output_dir", "overwrite", "resume", "save_total_limit", "logging_steps")
 
 
-def _sections() -> dict[str, list[str]]:
+def sections() -> dict[str, list[str]]:
     """Return the headings of the help with their settings; each setting occurs once."""
     data = [field.name for field in fields(TaskOptions)]
     model = [field.name for field in fields(ModelSettings)]
     rest = [field.name for field in fields(RunConfig) if field.name not in (*data, *model, *OUTPUT)]
     first = ("recipe", "model", "match_parameters")
-    sections = {
+    by_title = {
         "main settings": MAIN,
         "model": (*first[1:], *model),
         "data": ("data_dir", "data_seed", *data),
@@ -77,7 +77,7 @@ def _sections() -> dict[str, list[str]]:
     }
     return {
         title: [name for name in names if title == "main settings" or name not in MAIN]
-        for title, names in sections.items()
+        for title, names in by_title.items()
     }
 
 

@@ -85,18 +85,27 @@ def parse_variant(text: str) -> Variant:
         if key in pairs:
             raise UserError(f"'{text}' gives {key} twice")
         pairs[key] = value
-    return Variant(model, tuple(sorted(_typed(pairs, text).items())))
+    return Variant(model, tuple(sorted(typed(pairs, f"'{text}'").items())))
 
 
-def _typed(pairs: Mapping[str, str], text: str) -> dict[str, Any]:
-    """Return the values with the types of the run config."""
+def typed(pairs: Mapping[str, str], where: str) -> Settings:
+    """Return the values of settings with the types of the run config; their ranges are not checked.
+
+    Args:
+        pairs: names of settings, and their values as text.
+        where: the user's words that hold them, for messages.
+
+    Raises:
+        UserError: for a value of another type than the setting's.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig)
     try:
         parsed = parser.parse_args([f"--{key}={value}" for key, value in pairs.items()])
     except Exception as error:
         message = " ".join(str(error).split())
-        raise UserError(f"'{text}': {flag_mistake(message, parser._actions) or message}") from error
+        mistake = flag_mistake(message, parser._actions) or message
+        raise UserError(f"{where}: {mistake}") from error
     return {key: getattr(parsed, key) for key in pairs}
 
 
@@ -136,8 +145,7 @@ class Cell:
 
     def folder(self, output: Path) -> Path:
         """Return the run's folder under the grid's."""
-        model = quote(self.model.replace("[", "-").replace("]", ""), safe="=,")
-        return output / CELLS / self.task / model / f"seed-{self.seed}"
+        return output / CELLS / self.task / file_name(self.model) / f"seed-{self.seed}"
 
     def run_config(self) -> RunConfig:
         """Return the run config; raises `UserError` naming the cell if settings contradict."""
@@ -147,6 +155,11 @@ class Cell:
         except UserError as mistake:
             raise UserError(f"{self.model} on {self.task}: {mistake}") from mistake
         return run
+
+
+def file_name(label: str) -> str:
+    """Return the name of a variant's files and folders; it differs for each label."""
+    return quote(label.replace("[", "-").replace("]", ""), safe="=,")
 
 
 def effective(settings: Mapping[str, Any]) -> Settings:

@@ -111,6 +111,13 @@ class RayExecutor:
         self._ray.shutdown()
 
 
+def make_executor(workers: int | None, threads: int | None, ray_address: str | None) -> Executor:
+    """Return the executor of a grid: on a Ray cluster if there is an address, else local."""
+    if not ray_address:
+        return LocalExecutor(workers, threads)
+    return RayExecutor(ray_address, workers, threads)
+
+
 def local_environments(workers: int | None, threads: int | None) -> list[dict[str, str]]:
     """Return the environment variables of each worker of this machine.
 

@@ -67,12 +67,14 @@ def read_file(path: Path) -> dict[str, Any] | None:
 
 def read_outcomes(output: Path) -> list[Outcome]:
     """Return the outcomes of the cells in a grid's folder whose runs have ended, by their keys."""
-    folders = [path.parent for path in (output / CELLS).glob(f"*/*/*/{STATUS}")]
-    outcomes = [outcome for folder in folders if (outcome := _read_outcome(folder)) is not None]
-    return sorted(outcomes, key=lambda outcome: outcome.cell.key)
+    paths = (output / CELLS).glob(f"*/*/*/{STATUS}")
+    outcomes = [outcome for path in paths if (outcome := read_outcome(path.parent)) is not None]
+    ended = [outcome for outcome in outcomes if outcome.status != BEGUN]
+    return sorted(ended, key=lambda outcome: outcome.cell.key)
 
 
-def _read_outcome(folder: Path) -> Outcome | None:
+def read_outcome(folder: Path) -> Outcome | None:
+    """Return the outcome in a cell's folder; None if its files are missing or damaged."""
     stored, settings = read_file(folder / STATUS), read_file(folder / CELL_CONFIG)
     metrics = read_file(folder / METRICS)
     if stored is None or settings is None:
@@ -82,6 +84,6 @@ def _read_outcome(folder: Path) -> Outcome | None:
     # The run's metrics decide: the grid may have been killed before it wrote the status.
     if metrics is not None:
         return Outcome(cell, FINISHED, metrics=metrics)
-    if stored["status"] in (DIVERGED, FAILED):
-        return Outcome(cell, stored["status"], stored["reason"])
-    return None
+    # A finished run whose metrics are damaged runs again.
+    status = BEGUN if stored["status"] == FINISHED else stored["status"]
+    return Outcome(cell, status, stored["reason"])

@@ -53,7 +53,7 @@ def run_cell(
     """
     started = time.monotonic()
     try:
-        _prepare(cell, folder)
+        prepare(cell, folder)
         # Metrics without a status: a power cut damaged the status of a finished cell.
         code = 0 if read_file(folder / METRICS) else _train(folder, environment, stopped)
         if code is None:
@@ -79,8 +79,12 @@ def remove_checkpoints(folder: Path) -> None:
         remove(checkpoint)
 
 
-def _prepare(cell: Cell, folder: Path) -> None:
-    """Write the cell's settings and status; a run of other settings is removed first."""
+def prepare(cell: Cell, folder: Path) -> None:
+    """Write the cell's settings and status; a run of other settings is removed first.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
     settings = {**cell.settings, "output_dir": str(folder)}
     stored = read_file(folder / CELL_CONFIG)
     if stored is None or effective(stored) != effective(settings):

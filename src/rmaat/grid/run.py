@@ -1,8 +1,7 @@
 """Running a grid into a folder: what is finished there is not run again."""
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.progress import Progress
 
 from rmaat.errors import CellsFailedError, UserError
 from rmaat.grid.cells import Cell, effective
-from rmaat.grid.executors import Executor, LocalExecutor, RayExecutor
+from rmaat.grid.executors import Executor, make_executor
 from rmaat.grid.outcomes import FAILED, FINISHED, Outcome, read_outcomes
 from rmaat.grid.process import remove_checkpoints
 from rmaat.machine.locks import LockHeldError, locked
@@ -22,6 +21,9 @@ from rmaat.tasks.options import TaskOptions
 from rmaat.terminal import console
 
 TICK_SECONDS = 0.5
+
+ACCURACIES = {"test_accuracy": "test accuracy", "eval_accuracy": "validation accuracy"}
+"""The figures of metrics.json that the line of a finished cell may show, in words."""
 
 
 def run_grid(
@@ -47,10 +49,8 @@ def run_grid(
         UserError: before anything runs, if another grid is writing to the folder, the folder holds
             cells of other settings, data is missing, or there is no such cluster.
     """
-    for name, count in (("workers", workers), ("threads", threads)):
-        if count is not None and count < 1:
-            raise UserError(f"--{name} must be >= 1, not {count}")
-    _check_data(cells)
+    check_counts(workers, threads)
+    check_data(cells)
     screen = console(stderr=True)
     with claimed(output):
         stored = read_outcomes(output)
@@ -58,57 +58,88 @@ def run_grid(
             _check_settings(cell, stored, output)
         wanted = {cell.key for cell in cells}
         done = {o.cell.key: o for o in stored if o.final and o.cell.key in wanted}
-        for outcome in done.values():
-            if outcome.status == FINISHED:
-                # The grid may have been killed before it removed them.
-                remove_checkpoints(outcome.cell.folder(output))
+        finish_removal(done.values(), output)
         waiting = [cell for cell in cells if cell.key not in done]
         screen.print(f"{len(cells)} cells, {len(done)} of them finished before")
         if waiting:
-            size = workers, threads
-            executor = RayExecutor(ray_address, *size) if ray_address else LocalExecutor(*size)
-            outcomes = run_cells(waiting, output.resolve(), executor, screen, len(done))
+            executor = make_executor(workers, threads, ray_address)
+            outcomes = run_cells(
+                waiting,
+                output.resolve(),
+                executor,
+                screen,
+                total=len(cells),
+                before=len(done),
+            )
             done |= {outcome.cell.key: outcome for outcome in outcomes}
     return [done[cell.key] for cell in cells]
 
 
 def run_cells(
-    cells: Sequence[Cell],
+    cells: Iterable[Cell],
     output: Path,
     executor: Executor,
     screen: Console,
+    *,
+    total: int,
     before: int = 0,
+    accuracy: str = "test_accuracy",
 ) -> list[Outcome]:
     """Run cells in their order, as many at a time as the executor has slots.
 
     Print a line as each begins and ends, and in a terminal a bar of all. The running cells are
-    stopped if anything is raised, such as by Ctrl-C. `before` cells of the grid have ended before.
+    stopped if anything is raised, such as by Ctrl-C.
+
+    Args:
+        cells: those to run; the next one is taken when a slot is free.
+        output: the folder of the grid, absolute.
+        executor: runs the cells; it is stopped at the end.
+        screen: takes the lines and the bar.
+        total: number of cells of the grid.
+        before: number of cells of the grid that have ended before.
+        accuracy: what the line of a finished cell shows, one of `ACCURACIES`.
     """
-    waiting, running, outcomes = deque(cells), dict[Future[Outcome], float](), list[Outcome]()
+    waiting, running, outcomes = iter(cells), dict[Future[Outcome], float](), list[Outcome]()
     bars = Progress(console=screen, disable=not screen.is_terminal)
-    bar = bars.add_task("cells", completed=before, total=before + len(cells))
+    bar = bars.add_task("cells", completed=before, total=total)
     try:
         with bars:
-            while waiting or running:
-                for _ in range(min(executor.slots - len(running), len(waiting))):
-                    cell = waiting.popleft()
+            while True:
+                while len(running) < executor.slots and (cell := next(waiting, None)) is not None:
                     running[executor.submit(cell, cell.folder(output))] = time.monotonic()
                     screen.print(f"{cell} started")
+                if not running:
+                    break
                 for future in wait(running, TICK_SECONDS, FIRST_COMPLETED).done:
                     outcomes.append(future.result())
                     minutes = (time.monotonic() - running.pop(future)) / 60
-                    count = f"[{before + len(outcomes)}/{before + len(cells)}]"
-                    screen.print(f"{count} {_line(outcomes[-1])}, after {minutes:.1f} min")
+                    count = f"[{before + len(outcomes)}/{total}]"
+                    line = _line(outcomes[-1], accuracy)
+                    screen.print(f"{count} {line}, after {minutes:.1f} min")
                     bars.advance(bar)
     finally:
         executor.stop()
     return outcomes
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: Outcome, accuracy: str) -> str:
     if outcome.status == FINISHED:
-        return f"{outcome.cell}: test accuracy {100 * outcome.metrics['test_accuracy']:.2f}%"
+        return f"{outcome.cell}: {ACCURACIES[accuracy]} {100 * outcome.metrics[accuracy]:.2f}%"
     return f"{outcome.cell}: {outcome.status}: {outcome.reason}"
+
+
+def check_counts(workers: int | None, threads: int | None) -> None:
+    """Raise `UserError` for a number of workers or threads below one."""
+    for name, count in (("workers", workers), ("threads", threads)):
+        if count is not None and count < 1:
+            raise UserError(f"--{name} must be >= 1, not {count}")
+
+
+def finish_removal(outcomes: Iterable[Outcome], output: Path) -> None:
+    """Remove the checkpoints of finished cells; a killed grid may not have removed them."""
+    for outcome in outcomes:
+        if outcome.status == FINISHED:
+            remove_checkpoints(outcome.cell.folder(output))
 
 
 @contextmanager
@@ -131,7 +162,8 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def _check_data(cells: Sequence[Cell]) -> None:
+def check_data(cells: Sequence[Cell]) -> None:
+    """Raise `UserError` if the data of a cell's task is missing."""
     for cell in {cell.task: cell for cell in cells}.values():
         run = cell.run_config()
         task_of(run.dataset, TaskOptions.of(run)).sources(data_folder(run.data_dir))
@@ -141,13 +173,14 @@ def _check_settings(cell: Cell, stored: Sequence[Outcome], output: Path) -> None
     """Refuse cells of other settings: in the same column of a table, or of the same name."""
     for other in (outcome.cell for outcome in stored):
         if other.task == cell.task:
-            _check_equal(cell.base, other.base, f"'{output}' holds cells on {cell.task}")
+            check_equal(cell.base, other.base, f"'{output}' holds cells on {cell.task}")
         if other.key == cell.key:
             settings = effective(cell.settings), effective(other.settings)
-            _check_equal(*settings, f"'{output}' holds {cell}")
+            check_equal(*settings, f"'{output}' holds {cell}")
 
 
-def _check_equal(wanted: dict[str, Any], stored: dict[str, Any], where: str) -> None:
+def check_equal(wanted: dict[str, Any], stored: dict[str, Any], where: str) -> None:
+    """Raise `UserError` naming the settings that differ from those stored, if any do."""
     names = sorted(n for n in {*wanted, *stored} if wanted.get(n) != stored.get(n))
     if names:
         differing = ", ".join(f"{n} {stored.get(n)} (now {wanted.get(n)})" for n in names)
