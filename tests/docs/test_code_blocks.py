@@ -32,9 +32,11 @@ NARROW = "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --inter
 COUNTS = "--num_train 64 --num_val 64 --num_test 16"
 GRID = "--seeds 1 --max_steps 2 --workers 1 --threads 1"
 
+STEPS = "--max_steps 2 --eval_steps 2 --warmup_steps 0 --per_device_train_batch_size 4"
+
 SMALL = {
-    "train": f"--max_steps 2 --eval_steps 2 --warmup_steps 0 --per_device_train_batch_size 4 --test_examples 8 "
-    f"--torch_compile false --bf16 false {NARROW}",
+    "train": f"{STEPS} --test_examples 8 --torch_compile false --bf16 false {NARROW}",
+    "pretrain": f"{STEPS} --torch_compile false --bf16 false {NARROW}",
     "data": COUNTS,
     "simulate": "--cycles 2 --samples_per_cycle 10",
     "compare accuracy": f"--preset smoke --models rmt {GRID}",
@@ -62,6 +64,7 @@ FILES = {
         "test.jsonl": '{"text": "more bread", "label": "bread"}',
         "letter.txt": "Wind and rain all day.",
     },
+    "docs/how-to/pretrain.md": {"notes/notes.txt": "Notes of many days. " * 200},
     "docs/how-to/search.md": {"runs/search/rmt.yaml": "recipe: cpu/listops\nmodel: rmt\n"},
 }
 """Files that a page's commands name and do not make here: the reader's own, a search's."""
@@ -242,7 +245,7 @@ def run_rmaat(words: Sequence[str], where: str, settings: str, workshop: Worksho
     small = shlex.split(SMALL.get(verbs, ""))
     if verbs == "data" and words[1] == "files":
         small = []
-    if verbs == "train" and "--resume" not in words:
+    if verbs in ("train", "pretrain") and "--resume" not in words:
         small.append("--overwrite")
     words = [re.sub(r"^(\w+=[^:]+:[^:]+):\d+$", r"\1:2", word) for word in words]
     run([*words, *small], where)
