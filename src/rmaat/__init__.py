@@ -8,10 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmaat.models import RmaatConfig, RmaatForSequenceClassification, RmaatModel
+    from rmaat.models import RmaatConfig, RmaatForMaskedLM, RmaatForSequenceClassification, RmaatModel
 
 __version__ = "0.1.0"
-__all__ = ["RmaatConfig", "RmaatForSequenceClassification", "RmaatModel"]
+__all__ = ["RmaatConfig", "RmaatForMaskedLM", "RmaatForSequenceClassification", "RmaatModel"]
 
 
 def __getattr__(name: str) -> Any:
