@@ -13,13 +13,15 @@ from rmaat.attention.performer import orthogonal_directions, performer_attention
 from rmaat.attention.s4d import s4d_kernel, two_sided_convolution
 from rmaat.attention.softmax import softmax_attention
 from rmaat.attention.vla import variational_linear_attention
-from rmaat.layers.associative import associative_read, associative_write
+from rmaat.layers.associative import associative_read, associative_write, delta_read, delta_write
 
 __all__ = [
     "associative_read",
     "associative_write",
     "astromorphic_attention",
     "decayed_sum",
+    "delta_read",
+    "delta_write",
     "feature_map",
     "kernel_attention",
     "linear_attention",

@@ -165,12 +165,12 @@ MODELS: Registry[Preset] = Registry(
                 "retention_constant": 0.0,
                 "retention_form": "interpolate",
                 "associative_memory": True,
-                "associative_gate": "stretched",
+                "associative_rule": "delta",
                 "norm_first": False,
             },
             ablations={
                 **_ABLATIONS,
-                **dict.fromkeys(("norm_first", "retention_constant", "associative_gate")),
+                **dict.fromkeys(("norm_first", "retention_constant", "associative_rule")),
             },
             extra_settings=("macro_model", "associative_size", "associative_writers"),
             lighter=tuple({"associative_size": size} for size in (32, 16, 8)),
@@ -203,7 +203,7 @@ OVERRIDES: Sequence[tuple[str, Callable[[Any], bool], Mapping[str, Any]]] = (
     (
         "associative_memory",
         _equals(False),
-        {"associative_writers": "memory", "associative_gate": "sigmoid", "associative_retention": False},
+        {"associative_writers": "memory", "associative_rule": "normalised", "associative_retention": False},
     ),
     ("astro_mem", _equals(False), {"associative_retention": False}),
     ("input_type", _equals("tokens"), {"patch_size": 1}),

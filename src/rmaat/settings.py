@@ -23,7 +23,7 @@ REPLAY_BUFFERS = ("device", "cpu")
 RETENTION_FORMS = ("scale", "relative", "interpolate", "gate")
 MEMORY_LAYOUTS = ("front", "back", "read_write")
 ASSOCIATIVE_WRITERS = ("memory", "all")
-ASSOCIATIVE_GATES = ("sigmoid", "stretched")
+ASSOCIATIVE_RULES = ("normalised", "delta")
 READOUTS = ("mean", "first", "last", "memory", "running_mean")
 
 
@@ -97,8 +97,8 @@ class ModelSettings(AttentionSettings):
         associative_size: width of the associative memory's keys; it has 6 rows for each [C].
         associative_writers: positions that write to the associative memory: 'memory' or 'all' [C].
             With 'all' the map of the queries makes the keys too.
-        associative_gate: strength of a write: 'sigmoid' (arXiv 2407.04841) or 'stretched' [C]. A
-            stretched gate reaches 0, and then the write changes nothing at all.
+        associative_rule: 'normalised' (arXiv 2407.04841) or 'delta' [C], which does not wear the
+            memory away: a position can leave it exactly as it is.
         associative_retention: scale the associative memory by the retention factor before writing [C].
         hidden_size: width D of tokens and memory.
         num_hidden_layers: encoder layers.
@@ -142,7 +142,7 @@ class ModelSettings(AttentionSettings):
     # With size 1, a feature rolled by one is its own negative part, so their product is 0.
     associative_size: Annotated[int, Range(2, 2**16)] = 64
     associative_writers: Annotated[str, OneOf(ASSOCIATIVE_WRITERS)] = "memory"
-    associative_gate: Annotated[str, OneOf(ASSOCIATIVE_GATES)] = "sigmoid"
+    associative_rule: Annotated[str, OneOf(ASSOCIATIVE_RULES)] = "normalised"
     associative_retention: bool = False
     hidden_size: Width = 128
     num_hidden_layers: Annotated[int, Range(1, 1000)] = 2
@@ -178,12 +178,13 @@ class ModelSettings(AttentionSettings):
 
     @property
     def associations_shape(self) -> tuple[int, int, int]:
-        """The shape of one sample's associative memory: layers, key features, width + 1.
+        """The shape of one sample's associative memory: layers, key features, columns E.
 
-        It has 0 layers in a model without an associative memory.
+        E is the width, and one more for the sum of keys of the rule 'normalised'. There are 0 layers
+        in a model without an associative memory.
         """
         layers = self.num_hidden_layers if self.associative_memory else 0
-        return layers, 6 * self.associative_size, self.hidden_size + 1
+        return layers, 6 * self.associative_size, self.hidden_size + int(self.associative_rule == "normalised")
 
     @property
     def schedule(self) -> str:
@@ -281,8 +282,8 @@ class ModelSettings(AttentionSettings):
     def _check_associative(self) -> None:
         if self.associative_writers == "all" and not self.associative_memory:
             raise UserError("associative_writers 'all' needs associative_memory: true")
-        if self.associative_gate != "sigmoid" and not self.associative_memory:
-            raise UserError(f"associative_gate '{self.associative_gate}' needs associative_memory: true")
+        if self.associative_rule != "normalised" and not self.associative_memory:
+            raise UserError(f"associative_rule '{self.associative_rule}' needs associative_memory: true")
         if self.associative_memory and self.associative_writers == "memory" and self.num_memory_tokens == 0:
             raise UserError(
                 "the memory tokens write the associative_memory: set num_memory_tokens >= 1 or "

@@ -8,7 +8,7 @@ from rmaat.attention.registry import BUILT_IN
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig, RmaatModel, segment
 from rmaat.models.layout import moving_permutations, permuted
-from rmaat.ops import associative_read, associative_write
+from rmaat.ops import associative_read, associative_write, delta_read, delta_write
 
 ORDERED = [name for name, attention in BUILT_IN.items() if attention.ordered]
 ASSOCIATIVE = {"associative_memory": True}
@@ -18,7 +18,7 @@ FORMS = [
     {**ASSOCIATIVE, "associative_retention": True, "retention_schedule": "constant"},
     {**ASSOCIATIVE, "norm_first": True, "readout": "running_mean"},
     {**ASSOCIATIVE, "associative_writers": "all"},
-    {**ASSOCIATIVE, "associative_writers": "all", "associative_gate": "stretched"},
+    {**ASSOCIATIVE, "associative_writers": "all", "associative_rule": "delta"},
     {**ASSOCIATIVE, "associative_writers": "all", "memory_layout": "back", "short_conv_size": 3},
     {"retention_form": "relative"},
     {"retention_form": "relative", "retention_schedule": "learned"},
@@ -78,7 +78,8 @@ def plain(model, ids_N):
         for index, block in enumerate(encoder.blocks):
             if config.associative_memory:
                 layer, held_PE = encoder.associative[index], associations_LPE[index]
-                x_ND = x_ND + associative_read(layer.query(x_ND)[None], held_PE[None])[0]
+                read = delta_read if config.associative_rule == "delta" else associative_read
+                x_ND = x_ND + read(layer.query(x_ND)[None], held_PE[None])[0]
             shared = of_layers[index] if of_layers else None
             if config.short_conv_size:
                 x_ND[tokens] = neighbours_added(x_ND[tokens], encoder.convolutions[index].taps)
@@ -89,13 +90,13 @@ def plain(model, ids_N):
                 all_write = config.associative_writers == "all"
                 new_WD, key = (x_ND, layer.query) if all_write else (x_ND[written], layer.key)
                 strength_W1 = 1 / (1 + torch.exp(-layer.strength(new_WD)))
-                stretched = config.associative_gate == "stretched"
-                if stretched:
+                delta = config.associative_rule == "delta"
+                if delta:
                     strength_W1 = torch.tensor(
                         [[min(max(1.2 * x.item() - 0.1, 0), 1)] for x in strength_W1], dtype=torch.float64
                     )
                 of_writers = (key(new_WD), layer.value(new_WD), strength_W1, held_PE)
-                stored.append(associative_write(*(x[None] for x in of_writers), weighted_keys=stretched)[0])
+                stored.append((delta_write if delta else associative_write)(*(x[None] for x in of_writers))[0])
         if stored:
             associations_LPE = torch.stack(stored)
         x_ND = encoder.final_norm(x_ND)
@@ -297,7 +298,7 @@ def test_without_associative_memory_there_are_no_associations(make_model, ragged
             "associative_retention false",
         ),
         ({"associative_writers": "all"}, "'all' needs associative_memory: true"),
-        ({"associative_gate": "stretched"}, "'stretched' needs associative_memory: true"),
+        ({"associative_rule": "delta"}, "'delta' needs associative_memory: true"),
         ({**ASSOCIATIVE, "associative_writers": "al"}, "did you mean 'all'"),
         ({"short_conv_size": 4}, "short_conv_size must be odd, not 4"),
         ({"short_conv_size": 0}, "short_conv_size must be a whole number >= 1, not 0"),

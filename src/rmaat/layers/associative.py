@@ -1,5 +1,8 @@
 """An associative memory: keys write values into a matrix by the delta rule, queries read it.
 
+Two rules: that of arXiv 2407.04841, whose reading is divided by a sum of keys, and one without that
+sum [C].
+
 Axes: B batch, N positions that read, M positions that write, W positions offered for writing, d
 width of queries and keys, P = 6 d features of a key, D width of values, E = D + 1.
 """
@@ -44,9 +47,7 @@ def associative_read(q: Tensor, associations: Tensor) -> Tensor:
         return _recall(key_features(at_least_float32(q)), associations)[0].to(q.dtype)
 
 
-def associative_write(
-    k: Tensor, v: Tensor, strength: Tensor, associations: Tensor, *, weighted_keys: bool = False
-) -> Tensor:
+def associative_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tensor) -> Tensor:
     r"""Return the associations after M keys wrote values by the delta rule (arXiv 2407.04841).
 
     $$A \mathrel{+}= \sum_m \beta_m\,\phi(k_m)(v_m - \bar v_m)^\top, \quad
@@ -62,22 +63,17 @@ def associative_write(
         v: (B, M, D).
         strength: (B, M, 1), beta in [0, 1].
         associations: (B, P, E), as in `associative_read`; zeros are an empty memory.
-        weighted_keys: add beta gamma instead of gamma to z [C], so that a key with beta = 0 changes
-            nothing. As published, every key makes z larger, and so lowers what others recall.
 
     Returns:
         (B, P, E) in the dtype of the associations, computed in at least float32 under any autocast.
     """
     with no_autocast(k):
-        strength = at_least_float32(strength)
         phi_BMP = key_features(at_least_float32(k))
         previous_BMD, overlap_BM1 = _recall(phi_BMP, associations)
         # No division by |phi|^2: it is 1, or it is 0 and the key writes nothing.
         novelty_BM1 = (1 - overlap_BM1).clamp(0, 1).detach()
-        if weighted_keys:
-            novelty_BM1 = strength * novelty_BM1
         # The last column accumulates z: a key that is stored already adds nothing to it.
-        change_BME = torch.cat([strength * (at_least_float32(v) - previous_BMD), novelty_BM1], -1)
+        change_BME = torch.cat([at_least_float32(strength) * (at_least_float32(v) - previous_BMD), novelty_BM1], -1)
         return associations + (phi_BMP.mT @ change_BME).to(associations.dtype)
 
 
@@ -87,6 +83,51 @@ def _recall(phi: Tensor, associations: Tensor) -> tuple[Tensor, Tensor]:
     summed_BNE = phi @ associations.to(phi.dtype)
     overlap_BN1 = summed_BNE[..., -1:]
     return summed_BNE[..., :-1] / overlap_BN1.clamp_min(SMALLEST_NORMALISER), overlap_BN1
+
+
+def delta_read(q: Tensor, associations: Tensor) -> Tensor:
+    """Return A^T phi(q); 0 from an empty memory, and from one without a similar key [C].
+
+    Args:
+        q: (B, N, d), before phi.
+        associations: (B, P, D), the matrix A.
+
+    Returns:
+        (B, N, D) in the dtype of q, computed in at least float32 under any autocast.
+    """
+    with no_autocast(q):
+        phi_BNP = key_features(at_least_float32(q))
+        return (phi_BNP @ associations.to(phi_BNP.dtype)).to(q.dtype)
+
+
+def delta_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tensor) -> Tensor:
+    r"""Return the associations after M keys wrote values by the delta rule, all at once [C].
+
+    $$A \mathrel{+}= \sum_m \eta_m\,\phi(k_m)(v_m - A^\top\phi(k_m))^\top, \quad
+      \eta_m = \frac{\beta_m}{\max(1, \sum_j \beta_j\,\phi(k_j)\cdot\phi(k_m))}$$
+
+    The divisor counts the keys of the call that are like m. Without it, equal keys in one call would
+    overshoot together, and A would diverge. With it the map from A to its successor is a
+    contraction, because the products of features are not negative. A key of strength 0 changes
+    nothing, and what many calls wrote fades only along keys that are written again: reading does
+    not drift with the number of calls.
+
+    Args:
+        k: (B, M, d), before phi.
+        v: (B, M, D).
+        strength: (B, M, 1), beta in [0, 1].
+        associations: (B, P, D), the matrix A; zeros are an empty memory.
+
+    Returns:
+        (B, P, D) in the dtype of the associations, computed in at least float32 under any autocast.
+    """
+    with no_autocast(k):
+        strength, phi_BMP = at_least_float32(strength), key_features(at_least_float32(k))
+        # The sum over j by one vector, in O(M P): the products of all pairs would take O(M^2 P).
+        keys_B1P = (strength * phi_BMP).sum(1, keepdim=True)
+        step_BM1 = strength / (phi_BMP * keys_B1P).sum(-1, keepdim=True).clamp_min(1)
+        error_BMD = at_least_float32(v) - phi_BMP @ associations.to(phi_BMP.dtype)
+        return associations + (phi_BMP.mT @ (step_BM1 * error_BMD)).to(associations.dtype)
 
 
 STRETCH = 0.1
@@ -103,7 +144,7 @@ class AssociativeMemory(nn.Module):
 
     The memory positions, or all positions, write the layer's outputs to it. If all positions write,
     the map of queries computes the keys too [C]: equal tokens then have equal keys and queries from
-    the first step on. With the stretched gate a position can leave the memory exactly as it is.
+    the first step on.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -114,11 +155,11 @@ class AssociativeMemory(nn.Module):
         # Values start at 0, so an untrained memory changes no output.
         self.value = ZeroLinear(width, width, bias=False)
         self.strength = nn.Linear(width, 1)
-        self.stretched = settings.associative_gate == "stretched"
+        self.delta = settings.associative_rule == "delta"
 
     def read(self, x_BND: Tensor, associations_BPE: Tensor) -> Tensor:
         """Return the values that the positions recall, (B, N, D)."""
-        return associative_read(self.query(x_BND), associations_BPE)
+        return (delta_read if self.delta else associative_read)(self.query(x_BND), associations_BPE)
 
     def write(self, x_BWD: Tensor, associations_BPE: Tensor, writes_BW: Tensor) -> Tensor:
         """Return the associations after the write, (B, P, E).
@@ -129,8 +170,7 @@ class AssociativeMemory(nn.Module):
         # matrices after the write would copy all of them.
         to_key = self.query if self.key is None else self.key
         key_BWd = to_key(x_BWD).masked_fill(~writes_BW[..., None], 0)
-        strength_BW1 = self.strength(x_BWD)
-        strength_BW1 = stretched_gate(strength_BW1) if self.stretched else strength_BW1.sigmoid()
-        return associative_write(
-            *(key_BWd, self.value(x_BWD), strength_BW1, associations_BPE), weighted_keys=self.stretched
-        )
+        logit_BW1, value_BWD = self.strength(x_BWD), self.value(x_BWD)
+        if self.delta:
+            return delta_write(key_BWd, value_BWD, stretched_gate(logit_BW1), associations_BPE)
+        return associative_write(key_BWd, value_BWD, logit_BW1.sigmoid(), associations_BPE)

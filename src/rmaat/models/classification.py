@@ -1,6 +1,7 @@
 """`RmaatForSequenceClassification`, the recurrence with a classifier on top.
 
-Axes: B batch, N tokens, T segments, M memory tokens, D width, L layers, K key features.
+Axes: B batch, N tokens, T segments, M memory tokens, D width, L layers, K key features, E
+columns of an associative memory.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class RmaatClassifierOutput(ModelOutput):
         readout: (B, D + 1), the running sum and count behind the classifier's input.
         segment_logits: (B, T, num_labels), the logits after each segment; None without
             output_segment_logits.
-        associations: (B, L, K, D + 1); None in a model without an associative memory.
+        associations: (B, L, K, E); None in a model without an associative memory.
         masked_loss: mean loss at the masked positions, (); None without masked positions. It is not
             part of `loss`.
     """

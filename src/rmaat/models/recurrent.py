@@ -58,7 +58,7 @@ class RmaatOutput(ModelOutput):
         memory: (B, M, D), the memory for the next segment.
         readout: (B, D + 1), the sum of the positions that `pooled` averages and, last, their number.
         segment_pooled: (B, T, D), `pooled` after each segment; None without output_segments.
-        associations: (B, L, K, D + 1), the associative memory of each layer; None in a model
+        associations: (B, L, K, E), the associative memory of each layer; None in a model
             without one.
         masked_loss: (B, 2), the sum of the losses at masked positions and their number; None without
             masked positions.
@@ -190,7 +190,7 @@ class RmaatModel(RmaatPreTrainedModel):
                 per value.
             output_segments: return segment_pooled too, for a loss on every segment. After a row's
                 last segment its entries repeat.
-            associations: (B, L, K, D + 1) from the previous call, in a model with
+            associations: (B, L, K, E) from the previous call, in a model with
                 associative_memory; None begins with an empty one.
             masked: (B, P) bool, True at the positions to hide and to predict, in a model with a
                 masked head. P is the number of tokens, or of patches.

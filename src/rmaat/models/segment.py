@@ -4,7 +4,8 @@ Training, replay, streaming and evaluation all call this pure function.
 
 Axes: B batch, S tokens or patches of a segment, P values of a patch, M memory tokens, N = M + S
 positions (2 M + S if memory is read and written at separate positions), D width, L layers, T
-segments, K key features of the associative memory, E = D + 1.
+segments, K key features of the associative memory, E columns of it: D + 1, or D for the rule
+'delta'.
 """
 
 from typing import NamedTuple, cast
