@@ -108,10 +108,18 @@ def test_cells_of_other_settings_are_refused(cells, tmp_path, ran, listops_dir, 
     assert not ran
 
 
+def test_a_cell_of_a_version_without_a_new_setting_counts(cells, tmp_path, ran, outcome, leave):
+    assert cells[0].settings["unit_features"] is False
+    earlier = {name: value for name, value in cells[0].settings.items() if name != "unit_features"}
+    leave(outcome(replace(cells[0], settings=earlier)), cells[0].folder(tmp_path))
+    run_grid(cells, tmp_path, workers=1)
+    assert cells[0].key not in ran
+
+
 def test_a_cell_of_another_model_of_that_name_is_refused(cells, tmp_path, ran, outcome, leave):
     other = replace(cells[0], settings={**cells[0].settings, "hidden_act": "relu"})
     leave(outcome(other), other.folder(tmp_path))
-    message = r"listops_short rmaat seed 0 with hidden_act relu \(now None\)"
+    message = r"listops_short rmaat seed 0 with hidden_act relu \(now gelu\)"
     with pytest.raises(UserError, match=message):
         run_grid(cells, tmp_path, workers=1)
     assert not ran

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rmaat.machine.locks import LockHeldError, locked
 from rmaat.tasks import data_folder, task_of
 from rmaat.tasks.options import TaskOptions
 from rmaat.terminal import console
+from rmaat.training.config import RunConfig
 
 TICK_SECONDS = 0.5
 
@@ -180,7 +182,12 @@ def _check_settings(cell: Cell, stored: Sequence[Outcome], output: Path) -> None
 
 
 def check_equal(wanted: dict[str, Any], stored: dict[str, Any], where: str) -> None:
-    """Raise `UserError` naming the settings that differ from those stored, if any do."""
+    """Raise `UserError` naming the settings that differ from those stored, if any do.
+
+    A setting that one of them lacks has its default there. Earlier versions lack new settings.
+    """
+    defaults = asdict(RunConfig())
+    wanted, stored = {**defaults, **wanted}, {**defaults, **stored}
     names = sorted(n for n in {*wanted, *stored} if wanted.get(n) != stored.get(n))
     if names:
         differing = ", ".join(f"{n} {stored.get(n)} (now {wanted.get(n)})" for n in names)
