@@ -71,6 +71,7 @@ def _recurrent(attention_type: str, *, replay: bool, associative: bool = False) 
         "truncated_segments": None,
         "retention_form": "scale",
         "associative_memory": associative,
+        **({"associative_rule": "normalised", "associative_writers": "memory"} if associative else {}),
     }
 
 

@@ -306,7 +306,7 @@ class ModelSettings(AttentionSettings):
                 f"attention_type '{kind}' packs the tokens into memory at the front: memory_layout must be 'front'"
             )
         if layout == "back" and not attention.sees_order(self):
-            without = f" without {attention.ordered_by}" if attention.ordered else ""
+            without = f" without {' or '.join(attention.ordered_by)}" if attention.ordered else ""
             raise UserError(
                 f"memory_layout 'back' has no effect in attention_type '{kind}'{without}, because "
                 "that attention ignores the order of positions"

@@ -168,8 +168,7 @@ def test_delta_leaves_the_memory_bit_for_bit_where_nothing_is_written():
     assert torch.equal(delta_write(torch.zeros_like(k), v, 1 + closed, before), before)
 
 
-def test_delta_is_a_contraction_however_many_keys_are_alike():
-    """Two memories that are written alike come nearer to each other, and never leave the values' range."""
+def test_delta_brings_no_two_memories_further_apart_however_many_keys_are_alike():
     one, other = draw(1, 24, 5, seed=1), draw(1, 24, 5, seed=2)
     for step in range(50):
         k, v = draw(1, 1, 4, seed=step % 3) + 0.1 * draw(1, 64, 4, seed=step), draw(1, 64, 5, seed=step)

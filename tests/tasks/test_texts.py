@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from rmaat.errors import UserError
 from rmaat.tasks import load, task_of
@@ -97,3 +99,52 @@ def test_missing_files_are_named(tmp_path):
         read(tmp_path, train_file=str(tmp_path / "rows.jsonl"))
     with pytest.raises(UserError, match="label_column"):
         read(tmp_path, train_file="x", label_column="y")
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    """The folder of a tokenizer of 600 words, w0 to w599."""
+    words = {f"w{i}": i for i in range(600)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="w0").save_pretrained(tmp_path / "tokenizer")
+    return str(tmp_path / "tokenizer")
+
+
+def test_texts_with_a_tokenizer(tmp_path, tokenizer):
+    file = tmp_path / "one.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in (" ".join(f"w{i}" for i in range(600)), " ")))
+    data = read(tmp_path, train_file=str(file), tokenizer=tokenizer)
+    ids = np.concatenate(
+        [example["input_ids"] for part in ("train", "validation") for example in TokenReader(data[part])]
+    )
+    # A word at the border of two blocks is cut into two unknown ones.
+    assert len(np.unique(ids)) > 540
+
+
+def test_the_cache_tells_readers_and_parts_apart(tmp_path):
+    record = json.dumps({"text": "ab" * 500})
+    for name in ("one.txt", "one.jsonl"):
+        (tmp_path / name).write_text(record)
+    text, records = (
+        b"".join(pieces(read(tmp_path, train_file=str(tmp_path / n))["train"])) for n in ("one.txt", "one.jsonl")
+    )
+    assert len(text) > len(records)
+    assert set(records) == set(b"ab")
+    for part, names in (("p", "ab"), ("q", "c"), ("r", "a"), ("s", "bc")):
+        (tmp_path / part).mkdir()
+        for name in names:
+            (tmp_path / part / f"{name}.txt").write_text(name * 100)
+    for train, validation, expected in (("p", "q", "ab"), ("r", "s", "a")):
+        data = read(tmp_path, train_file=str(tmp_path / train), validation_file=str(tmp_path / validation))
+        assert set(b"".join(pieces(data["train"]))) == set(expected.encode())
+
+
+def test_hidden_files_are_left_out_and_shared_ones_refused(tmp_path):
+    folder = tmp_path / "texts"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git" / "x.md").write_text("hidden " * 500)
+    (folder / "A.TXT").write_text("seen " * 500)
+    assert b"hidden" not in b"".join(pieces(read(tmp_path, train_file=str(folder))["train"]))
+    with pytest.raises(UserError, match="in both train_file and validation_file"):
+        read(tmp_path, train_file=str(folder), validation_file=str(folder / "A.TXT"))

@@ -1,4 +1,4 @@
-"""Pre-training on hidden tokens, a masked loss beside the labels, and training from the result."""
+"""Pre-training on masked tokens, a masked loss beside the labels, and training from the result."""
 
 import json
 from dataclasses import replace
@@ -39,7 +39,7 @@ def test_a_pre_trained_run_has_a_loss_and_no_test(pretraining):
         open_run(result.output_dir)
 
 
-def test_it_learns_to_predict_hidden_tokens(pretraining, tmp_path):
+def test_it_learns_to_predict_masked_tokens(pretraining, tmp_path):
     (tmp_path / "two.txt").write_text("ab" * 6000)
     run = replace(
         pretraining,
@@ -55,11 +55,11 @@ def test_it_learns_to_predict_hidden_tokens(pretraining, tmp_path):
         hidden_dropout_prob=0.0,
     )
     result = train(run)
-    # Guessing costs log 2 = 0.69, and is needed where both neighbours are hidden, at 0.3^2 of the places.
+    # Guessing costs log 2 = 0.69, and is needed where both neighbours are masked, at 0.3^2 of the places.
     assert result.metrics["eval_loss"] < 0.2
     history = json.loads((checkpoint_at(result.output_dir, 40) / "trainer_state.json").read_text())["log_history"]
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
-    # Evaluations hide the same positions each time.
+    # Evaluations mask the same positions each time.
     assert result.metrics["eval_loss"] == pytest.approx(min(losses), rel=1e-4)
 
 
@@ -90,7 +90,7 @@ def test_a_masked_loss_beside_the_labels(tiny, straight):
     run = replace(tiny, masked_loss_weight=0.5, mask_share=0.3)
     result = train(run)
     assert any("masked_head" in name for name in weights(result.output_dir))
-    # Nothing is hidden in evaluations: a run that begins with these weights has the same accuracy.
+    # Nothing is masked in evaluations: a run that begins with these weights has the same accuracy.
     again = replace(run, init_from=str(result.output_dir), output_dir=tiny.output_dir + "2", learning_rate=1e-9)
     assert train(again).metrics["test_accuracy"] == result.metrics["test_accuracy"]
     assert result.metrics["test_accuracy"] > 0

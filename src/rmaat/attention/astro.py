@@ -190,7 +190,7 @@ def _plain_attention(
             hebbian_BHmd = hebbian_BHmd.sigmoid()
         read_BHNd = phi_q_BHNm @ hebbian_BHmd
         if form.presynaptic_plasticity:
-            normaliser_BHN1 = phi_q_BHNm @ _response(phi_k_BHNm.sum(-2).unsqueeze(-1), form.alpha)
+            normaliser_BHN1 = phi_q_BHNm @ calcium_response(phi_k_BHNm.sum(-2).unsqueeze(-1), form.alpha)
             read_BHNd = read_BHNd / normaliser_BHN1.clamp_min(SMALLEST_NORMALISER)
         return read_BHNd.to(v.dtype)
 
@@ -227,7 +227,7 @@ class _Attention(torch.autograd.Function):
             sums_BHm1 = normaliser_BHN1 = None
             if form.presynaptic_plasticity:
                 sums_BHm1 = phi_k_BHNm.sum(-2).unsqueeze(-1)
-                normaliser_BHN1 = phi_q_BHNm @ _response(sums_BHm1, form.alpha)
+                normaliser_BHN1 = phi_q_BHNm @ calcium_response(sums_BHm1, form.alpha)
                 read_BHNd.div_(normaliser_BHN1.clamp_min(SMALLEST_NORMALISER))
             ctx.form = form
             ctx.save_for_backward(q, k, v, r, mask, scale_B111, hebbian_BHmd, sums_BHm1, normaliser_BHN1)
@@ -259,7 +259,7 @@ class _Attention(torch.autograd.Function):
             if form.presynaptic_plasticity:
                 grad_normaliser_BHN1 = -(phi_q_BHNm * grad_phi_q_BHNm).sum(-1, keepdim=True) / clamped_BHN1
                 grad_normaliser_BHN1 = grad_normaliser_BHN1.where(normaliser_BHN1 >= SMALLEST_NORMALISER, 0)
-                response_BHm1 = _response(sums_BHm1, form.alpha)
+                response_BHm1 = calcium_response(sums_BHm1, form.alpha)
                 grad_response_BHm1 = phi_q_BHNm.mT @ grad_normaliser_BHN1
                 grad_phi_q_BHNm.addcmul_(grad_normaliser_BHN1, response_BHm1.mT)
                 present_BHm1 = sums_BHm1 >= torch.finfo(sums_BHm1.dtype).tiny
@@ -289,6 +289,7 @@ def _present(x: Tensor, mask: Tensor | None) -> Tensor:
     return wide_BHNd if mask is None else wide_BHNd.masked_fill(~mask[:, None, :, None], 0)
 
 
-def _response(sums_BHm1: Tensor, alpha: float) -> Tensor:
+def calcium_response(sums: Tensor, alpha: float) -> Tensor:
+    """Return g, the sums of key features to the power alpha, elementwise."""
     # Clamped because the power's slope at 0 is infinite.
-    return sums_BHm1.clamp_min(torch.finfo(sums_BHm1.dtype).tiny).pow(alpha)
+    return sums.clamp_min(torch.finfo(sums.dtype).tiny).pow(alpha)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from rmaat.attention.astro import SMALLEST_NORMALISER
+from rmaat.attention.astro import SMALLEST_NORMALISER, calcium_response
 from rmaat.attention.decay import CHUNK, sum_before
 from rmaat.attention.features import feature_map
 from rmaat.attention.precision import at_least_float32, no_autocast
@@ -177,13 +177,12 @@ def extended_attention(
         hebbian = (query, write, values)
         read_BHNd = query @ (write.mT @ values) if rate is None else decayed_attention(*hebbian, rate, num_memory)
         if extension.gain is not None:
-            # The norm takes away any factor of a row, and so s and C.
+            # The norm removes any factor of a row, and so s and C.
             size_BHN1 = (read_BHNd.square().mean(-1, keepdim=True) + NORM_EPSILON).sqrt()
             return (read_BHNd / size_BHN1 * extension.gain).to(v.dtype)
         assert scale is not None
         if presynaptic_plasticity:
             sums = phi_k.sum(-2, keepdim=True) if rate is None else decayed_sums(phi_k, rate, num_memory)
-            # Clamped because the power's slope at 0 is infinite.
-            response = sums.clamp_min(torch.finfo(sums.dtype).tiny).pow(alpha)
+            response = calcium_response(sums, alpha)
             read_BHNd = read_BHNd / (phi_q * response).sum(-1, keepdim=True).clamp_min(SMALLEST_NORMALISER)
         return (read_BHNd / scale).to(v.dtype)

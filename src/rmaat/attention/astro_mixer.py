@@ -27,6 +27,10 @@ SHORTEST_HALF_LIFE = 4.0
 """Tokens over which the fastest decay halves a weight at the start."""
 
 
+LARGEST_LOG_RATE = 10.0
+"""At this rate the next token has a weight of 0 in float32."""
+
+
 def initial_decay_rates(num_heads: int, num_tokens: int, device: torch.device | None = None) -> Tensor:
     """Return the decay of each head per position, (H,): half-lives from 4 tokens to a segment [C].
 
@@ -42,8 +46,8 @@ class AstromorphicMixer(AttentionMixer):
     """Astromorphic attention [P] over the memory and the tokens of a segment, as a module.
 
     `basis` is M (H, m, N), from which the relative positions R come; N is memory plus segment
-    length, memory first [C]. With a `basis_stride` it holds every so manieth column, which its
-    neighbours share. Without H_astro there is none.
+    length, memory first [C]. With a `basis_stride` it holds one column for that many neighbours,
+    which share it. Without H_astro there is none.
 
     The parts beyond the paper are those of `rmaat.attention.astro_extended`. `log_rate` (H - 1,) are
     the logarithms of the learned decay rates; `gain` (H, 1, d) are the factors of normed readings.
@@ -71,10 +75,10 @@ class AstromorphicMixer(AttentionMixer):
         self.gain = nn.Parameter(torch.empty(self.num_heads, 1, head_width)) if settings.reading_norm else None
 
     def initialise(self) -> None:
-        """Fill decay rates and gains, and draw M, normal, scaled so that the R of each head has the root mean square INITIAL_R [C].
+        """Initialise the parameters.
 
-        In long segments M then has a standard deviation of order N^(-1/3); in short ones a smaller
-        one.
+        M is normal, scaled so that the R of each head has the root mean square INITIAL_R [C]. In long
+        segments it then has a standard deviation of order N^(-1/3); in short ones a smaller one.
         """
         if self.log_rate is not None:
             init.copy_(self.log_rate, self._initial_rates(self.log_rate.device)[1:].log())
@@ -105,7 +109,8 @@ class AstromorphicMixer(AttentionMixer):
             return None
         if self.log_rate is None:
             return self._initial_rates(like.device).to(like.dtype)
-        return torch.cat([self.log_rate.new_zeros(1), self.log_rate.exp()]).to(like.dtype)
+        # Clamped: an infinite rate times the distance 0 would be NaN.
+        return torch.cat([self.log_rate.new_zeros(1), self.log_rate.clamp_max(LARGEST_LOG_RATE).exp()]).to(like.dtype)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
         """Astromorphic attention with R = the first positions of `shared`."""

@@ -128,7 +128,8 @@ class Attention:
         summary: one line, with the source.
         ordered: whether the order of positions makes a difference, by a convolution, a recurrence
             or relative positions.
-        ordered_by: the setting without which the order makes no difference, or None.
+        ordered_by: the settings without all of which the order makes no difference; none if it always
+            makes one.
         packs_memory: whether it writes the tokens into the memory positions itself. It then needs
             memory tokens, and they stand at the front.
         settings: the class of the settings that it owns; one that `AttentionSettings` inherits.
@@ -139,7 +140,7 @@ class Attention:
     module: str
     summary: str
     ordered: bool = False
-    ordered_by: str | None = None
+    ordered_by: tuple[str, ...] = ()
     packs_memory: bool = False
     settings: type[MixerSettings] = MixerSettings
     switches: tuple[str, ...] = ()
@@ -151,7 +152,8 @@ class Attention:
 
     def sees_order(self, settings: MixerSettings) -> bool:
         """Whether the order of positions makes a difference under these settings."""
-        return self.ordered and (self.ordered_by is None or bool(getattr(settings, self.ordered_by)))
+        switched_on = (getattr(settings, name) not in (False, "none") for name in self.ordered_by)
+        return self.ordered and (not self.ordered_by or any(switched_on))
 
 
 BUILT_IN: dict[str, Attention] = {
@@ -159,7 +161,7 @@ BUILT_IN: dict[str, Attention] = {
         module="rmaat.attention.astro_mixer:AstromorphicMixer",
         summary="linear attention with an astrocyte and presynaptic plasticity (arXiv 2601.00426)",
         ordered=True,
-        ordered_by="hebbian_astro",
+        ordered_by=("hebbian_astro", "attention_decay", "rotary_positions"),
         settings=AstroSettings,
         switches=(
             *("hebbian_astro", "hebbian_sigmoid", "presynaptic_plasticity"),

@@ -31,7 +31,7 @@ from rmaat.errors import (
 
 VERBS = {
     "train": "train a model on a task; settings come from a recipe, a YAML file and --key value",
-    "pretrain": "train a model to predict hidden tokens or values, without labels",
+    "pretrain": "train a model to predict masked tokens or values, without labels",
     "evaluate": "measure a finished run on the task's test part",
     "predict": "label texts with a finished run",
     "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",

@@ -1,4 +1,4 @@
-"""Pre-train a model: it predicts hidden tokens or values, without labels.
+"""Pre-train a model: it predicts masked tokens or values, without labels.
 
 Settings come as for `rmaat train`. `rmaat train --init_from` trains a classifier from the result.
 """

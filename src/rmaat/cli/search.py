@@ -16,7 +16,7 @@ from rmaat.training.config import RunConfig
 
 TRIALS = 8
 
-SET_BY_THE_SEARCH = {"recipe", "model", "output_dir", "overwrite", "resume", "test_examples"}
+SET_BY_THE_SEARCH = {"recipe", "model", "output_dir", "overwrite", "resume", "test_examples", "objective"}
 """Settings of a run that are no flags: those that differ between trials, and what is not tested."""
 
 

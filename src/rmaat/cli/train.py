@@ -119,7 +119,7 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
     print()
     if config.objective == "masked":
         print(f"masked loss              {metrics['eval_loss']:7.4f}   (validation)")
-        print(f"train on from it         rmaat train --init_from {folder} ...")
+        print(f"fine-tune it             rmaat train --init_from {folder} ...")
     else:
         _print_test(metrics)
     print(f"curves                   {folder / 'curves.png'}")
@@ -164,9 +164,13 @@ def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
     if config.astro_mem and config.retention_schedule == "none":
         yield "astro_mem", "retention_schedule is 'none'"
     if config.objective == "masked":
-        yield from ((name, "objective is 'masked'") for name in ("test_examples", "metric_for_best_model"))
+        unused = ("test_examples", "metric_for_best_model", "readout", "pooled_norm", "classifier_hidden_size")
+        yield from ((name, "objective is 'masked'") for name in unused)
     elif not config.masked_loss_weight:
         yield "mask_share", "masked_loss_weight is 0"
+    if config.reading_norm:
+        replaced = ("calcium_exponent", "presynaptic_plasticity", "hebbian_scale")
+        yield from ((name, "reading_norm is true") for name in replaced)
     if not config.curriculum:
         yield "curriculum_threshold", "curriculum is false"
 

@@ -25,7 +25,7 @@ from rmaat.values import flag_mistake
 GRAMMAR = re.compile(r"(?P<model>[^\[\]]+)(?:\[(?P<changes>[^\[\]]+)\])?")
 
 PLACES = frozenset({"data_dir", "output_dir", "overwrite", "resume"})
-SET_BY_THE_GRID = PLACES | {"recipe", "dataset", "seed", "model"}
+SET_BY_THE_GRID = PLACES | {"recipe", "dataset", "seed", "model", "objective"}
 """Settings that a variant cannot change."""
 
 WITHOUT_EFFECT = PLACES | {"wandb", "wandb_run_name"}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from rmaat.errors import DIVERGENCE_PREFIX, ERROR_PREFIX, UserError
@@ -25,6 +26,7 @@ from rmaat.grid.outcomes import (
 from rmaat.machine.files import sync_to_disk, write_text
 from rmaat.settings_file import settings_text
 from rmaat.training.checkpoints import last_usable_checkpoint, numbered_checkpoints, remove
+from rmaat.training.config import RunConfig
 from rmaat.training.run_folder import METRICS
 
 LOG = "log.txt"
@@ -87,7 +89,9 @@ def prepare(cell: Cell, folder: Path) -> None:
     """
     settings = {**cell.settings, "output_dir": str(folder)}
     stored = read_file(folder / CELL_CONFIG)
-    if stored is None or effective(stored) != effective(settings):
+    # Earlier versions lack new settings, which have their defaults then.
+    defaults = asdict(RunConfig())
+    if stored is None or effective({**defaults, **stored}) != effective({**defaults, **settings}):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     # Written each time: the data may have moved since, which changes no result.

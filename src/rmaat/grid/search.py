@@ -269,6 +269,8 @@ def make_search(
         raise UserError("--models names none; give at least one")
     runs = {label: RunConfig.resolved(layer) for label, layer in layers.items()}
     run = next(iter(runs.values()))
+    if run.objective != "labels":
+        raise UserError(f"a search compares accuracies, and objective '{run.objective}' has none")
     parsed: Space = parse_space(space) if space else {"learning_rate": around(run.learning_rate)}
     for label, variant in zip(layers, expand(models), strict=True):
         if twice := sorted(dict(variant.changes).keys() & parsed.keys()):
@@ -288,7 +290,7 @@ def make_search(
         RunData.of(search.trial(label, 0, first).run_config()).with_matched_parameters()
         for name, values in parsed.items():
             for value in values.extremes:
-                search.trial(label, 0, {**first, name: value}).run_config()
+                RunData.of(search.trial(label, 0, {**first, name: value}).run_config())
     return search
 
 

@@ -4,7 +4,8 @@ Two rules: that of arXiv 2407.04841, whose reading is divided by a sum of keys, 
 sum [C].
 
 Axes: B batch, N positions that read, M positions that write, W positions offered for writing, d
-width of queries and keys, P = 6 d features of a key, D width of values, E = D + 1.
+width of queries and keys, P = 6 d features of a key, D width of values, E = D + 1
+columns of the first rule, D of the second.
 """
 
 import torch
@@ -107,10 +108,10 @@ def delta_write(k: Tensor, v: Tensor, strength: Tensor, associations: Tensor) ->
       \eta_m = \frac{\beta_m}{\max(1, \sum_j \beta_j\,\phi(k_j)\cdot\phi(k_m))}$$
 
     The divisor counts the keys of the call that are like m. Without it, equal keys in one call would
-    overshoot together, and A would diverge. With it the map from A to its successor is a
-    contraction, because the products of features are not negative. A key of strength 0 changes
-    nothing, and what many calls wrote fades only along keys that are written again: reading does
-    not drift with the number of calls.
+    overshoot together, and A would diverge. With it no write increases the distance between two
+    memories: the eigenvalues of sum_m eta_m phi_m phi_m^T are those of a matrix with the entries
+    beta_j phi_m . phi_j / max(1, sum_j beta_j phi_m . phi_j), which are not negative, so they are at
+    most its largest row sum, 1. A key of strength 0 changes nothing.
 
     Args:
         k: (B, M, d), before phi.
@@ -135,7 +136,10 @@ STRETCH = 0.1
 
 
 def stretched_gate(x: Tensor) -> Tensor:
-    """Return a gate in [0, 1] that reaches 0 and 1: a clamped, wider sigmoid (arXiv 1712.01312)."""
+    """Return a gate in [0, 1] that reaches 0 and 1: a clamped, wider sigmoid (arXiv 1712.01312).
+
+    Closed or fully open it has no gradient.
+    """
     return ((1 + 2 * STRETCH) * x.sigmoid() - STRETCH).clamp(0, 1)
 
 

@@ -3,7 +3,7 @@
 - `segment.py`: the segment step, which computes one segment.
 - `recurrent.py`: `RmaatModel`, the recurrence over all segments of a sequence.
 - `classification.py`: `RmaatForSequenceClassification`, with a classifier on top.
-- `masked_lm.py`: `RmaatForMaskedLM`, which predicts hidden tokens or values.
+- `masked_lm.py`: `RmaatForMaskedLM`, which predicts masked tokens or values.
 
 Importing this package registers the classes with the Auto classes of transformers.
 """

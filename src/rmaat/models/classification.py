@@ -12,7 +12,6 @@ from torch.nn.functional import batch_norm, cross_entropy
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
-from rmaat.backprop import Backprop
 from rmaat.models.checks import (
     check_labels,
     check_pair,
@@ -22,7 +21,7 @@ from rmaat.models.checks import (
 )
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.masked import mean_loss
-from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
+from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedHead
 
 
 @dataclass
@@ -52,7 +51,7 @@ class RmaatClassifierOutput(ModelOutput):
     masked_loss: Tensor | None = None
 
 
-class RmaatForSequenceClassification(RmaatPreTrainedModel):
+class RmaatForSequenceClassification(RmaatPreTrainedHead):
     """RMAAT with a classifier on the last segment's readout.
 
     The loss is taken at the last segment only [C: RMT]. The classifier is linear [C], or has one
@@ -78,15 +77,6 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
         self.activation = None if hidden is None else ACT2FN[config.hidden_act]
         self.classifier = nn.Linear(features if hidden is None else hidden, config.num_labels)
         self.post_init()
-
-    @property
-    def backprop(self) -> Backprop:
-        """The object that runs the loop over segments, see `RmaatModel.backprop`."""
-        return self.rmaat.backprop
-
-    @backprop.setter
-    def backprop(self, backprop: Backprop | None) -> None:
-        self.rmaat.backprop = backprop
 
     def forward(
         self,
@@ -143,13 +133,12 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             associations,
             masked,
         )
-        masked_loss = out.masked_loss
+        sums = [out.masked_loss]
         if other_input_ids is None:
             features = self._normalised(out.pooled, out.readout[:, -1:], len(first))
         else:
             second = self.rmaat(other_input_ids, other_attention_mask, masked=other_masked)
-            if masked_loss is not None and second.masked_loss is not None:
-                masked_loss = masked_loss + second.masked_loss
+            sums.append(second.masked_loss)
             # Normalise both towers in one call, so that they share the batch statistics.
             pooled, readout = (torch.cat(pair) for pair in ((out.pooled, second.pooled), (out.readout, second.readout)))
             one, other = self._normalised(pooled, readout[:, -1:], len(first)).chunk(2)
@@ -159,10 +148,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedModel):
             warn_of_infinite_logits(logits)
         loss = None if labels is None else cross_entropy(logits, labels)
         by_segment = None if out.segment_pooled is None else self._logits(out.segment_pooled)
-        mean_masked_loss = None if masked_loss is None else mean_loss(masked_loss)
-        return RmaatClassifierOutput(
-            *(loss, logits, out.memory, out.readout, by_segment, out.associations, mean_masked_loss)
-        )
+        state = (out.memory, out.readout, by_segment, out.associations)
+        return RmaatClassifierOutput(loss, logits, *state, mean_loss(*sums))
 
     def _logits(self, features: Tensor) -> Tensor:
         features = self.dropout(features)

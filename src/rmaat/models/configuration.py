@@ -40,7 +40,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
     """
 
     model_type = "rmaat"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["memory", "readout", "associations"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["memory", "readout", "associations", "masked_loss"]
 
     vocab_size: VocabSize = 256
     masked_head: bool = False

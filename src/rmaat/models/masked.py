@@ -71,7 +71,13 @@ def draw_masked(attention_mask: Tensor, share: float, patch_size: int = 1) -> Te
     return (torch.rand(present.shape) < share).to(present.device) & present
 
 
-def mean_loss(sums_B2: Tensor) -> Tensor:
-    """Return the mean loss over all masked positions of a batch, (); 0 if there are none."""
-    loss, count = sums_B2.sum(0)
+def mean_loss(*sums_B2: Tensor | None) -> Tensor | None:
+    """Return the mean loss over the masked positions of one or several inputs of a batch, ().
+
+    It is 0 without any masked position, and None if no input has a mask.
+    """
+    present = [sums.sum(0) for sums in sums_B2 if sums is not None]
+    if not present:
+        return None
+    loss, count = torch.stack(present).sum(0)
     return loss / count.clamp_min(1)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from rmaat.backprop import Backprop
 from rmaat.errors import UserError
 from rmaat.models.checks import check_pair
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.masked import mean_loss
-from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedModel
+from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedHead
 
 
 @dataclass
@@ -22,17 +21,19 @@ class RmaatMaskedLMOutput(ModelOutput):
 
     Attributes:
         loss: mean loss over the masked positions of the batch, (); None without masked positions.
-        masked_loss: (B, 2), the sum of each row's losses and their number.
-        memory: (B, M, D), the memory after the last segment.
+        masked_loss: (B, 2), the sum of each row's losses and their number; of the first input.
+        memory, readout, associations: the state for a call that goes on, see `RmaatOutput`.
     """
 
     loss: Tensor | None = None
     masked_loss: Tensor | None = None
     memory: Tensor | None = None
+    readout: Tensor | None = None
+    associations: Tensor | None = None
 
 
-class RmaatForMaskedLM(RmaatPreTrainedModel):
-    """RMAAT that predicts hidden tokens or values of every segment, in the memory of one segment.
+class RmaatForMaskedLM(RmaatPreTrainedHead):
+    """RMAAT that predicts masked tokens or values of every segment, in the memory of one segment.
 
     The segment step adds up the losses, so no logits are stored, and replay gives the exact
     gradient. `init_from` of a later run, or `load_state_dict(..., strict=False)`, takes the weights.
@@ -45,15 +46,6 @@ class RmaatForMaskedLM(RmaatPreTrainedModel):
         self.rmaat = RmaatModel(config)
         self.post_init()
 
-    @property
-    def backprop(self) -> Backprop:
-        """The object that runs the loop over segments, see `RmaatModel.backprop`."""
-        return self.rmaat.backprop
-
-    @backprop.setter
-    def backprop(self, backprop: Backprop | None) -> None:
-        self.rmaat.backprop = backprop
-
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -61,6 +53,8 @@ class RmaatForMaskedLM(RmaatPreTrainedModel):
         masked: Tensor | None = None,
         input_values: Tensor | None = None,
         memory: Tensor | None = None,
+        readout: Tensor | None = None,
+        associations: Tensor | None = None,
         segment_offset: int | Tensor = 0,
         total_segments: int | Tensor | None = None,
         other_input_ids: Tensor | None = None,
@@ -74,19 +68,21 @@ class RmaatForMaskedLM(RmaatPreTrainedModel):
             other_attention_mask: (B, N').
             other_masked: (B, P').
         """
-        continues = memory is not None or total_segments is not None
+        continues = any(x is not None for x in (memory, readout, associations, total_segments))
         check_pair(self.config.two_towers, other_input_ids, continues)
         out = self.rmaat(
             input_ids,
             attention_mask,
             memory,
+            readout,
+            associations=associations,
             segment_offset=segment_offset,
             total_segments=total_segments,
             input_values=input_values,
             masked=masked,
         )
-        sums = out.masked_loss
+        sums = [out.masked_loss]
         if other_input_ids is not None:
             second = self.rmaat(other_input_ids, other_attention_mask, masked=other_masked)
-            sums = None if sums is None or second.masked_loss is None else sums + second.masked_loss
-        return RmaatMaskedLMOutput(None if sums is None else mean_loss(sums), sums, out.memory)
+            sums.append(second.masked_loss)
+        return RmaatMaskedLMOutput(mean_loss(*sums), out.masked_loss, out.memory, out.readout, out.associations)

@@ -349,6 +349,21 @@ class RmaatModel(RmaatPreTrainedModel):
         return (SegmentState(*outputs[: len(state)]), *outputs[len(state) :])
 
 
+class RmaatPreTrainedHead(RmaatPreTrainedModel):
+    """The base class of models that have a head on top of `rmaat`."""
+
+    rmaat: RmaatModel
+
+    @property
+    def backprop(self) -> Backprop:
+        """The object that runs the loop over segments, see `RmaatModel.backprop`."""
+        return self.rmaat.backprop
+
+    @backprop.setter
+    def backprop(self, backprop: Backprop | None) -> None:
+        self.rmaat.backprop = backprop
+
+
 def learned_factors(logits_K: Tensor, segment_range: SegmentRange, relative: bool = False) -> Tensor:
     """Return the factors of the schedule 'learned': a softmax over each row's first T logits [C].
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
-from rmaat.tasks.base import Part, Row, TaskInfo
+from rmaat.tasks.base import Part, Row, TaskInfo, token_dtype
 from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.records import READERS, read_records
 from rmaat.tasks.text import VOCAB_SIZE, open_bytes
@@ -60,28 +60,40 @@ class TextsTask(TokenizedTask):
     def info(self) -> TaskInfo:  # type: ignore[override]
         """The task's description, with the vocabulary of the tokenizer."""
         seeded = self.options.validation_file is None
-        return replace(INFO, vocab_size=self.vocab_size, source=str(self.options.train_file), seeded=seeded)
+        source = self.options.train_file or INFO.source
+        return replace(INFO, vocab_size=self.vocab_size, source=source, seeded=seeded)
 
     def with_options(self, options: Mapping[str, Any]) -> TextsTask:
         """Return the task of these files."""
         return TextsTask(FilesOptions(**options))
 
     def settings(self) -> dict[str, Any]:
-        """Return the column of texts and a checksum of the tokenizer."""
-        return {"text_column": asdict(self.options)["text_column"], "tokenizer": self.tokenizer_checksum()}
+        """Return the column of texts, the kinds of the files by part, and the tokenizer's checksum."""
+        # The digest of the files holds neither their names nor where train ends.
+        kinds = [[_reader(path) or "text" for path in self._files(option)] for option in self._options()]
+        return {
+            "text_column": asdict(self.options)["text_column"],
+            "files": kinds,
+            "tokenizer": self.tokenizer_checksum(),
+        }
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """Return the files of train, then those of validation; `data_dir` is not used.
 
         Raises:
-            UserError: if train_file is not given, or a file is missing, or a folder has no text.
+            UserError: if train_file is not given, a file is missing or in both parts, or a folder
+                has no text.
         """
         if self.options.train_file is None:
             raise UserError("the task texts needs train_file: a file of text, or a folder of such files")
-        return tuple(path for option in self._options() for path in self._files(option))
+        parts = [self._files(option) for option in self._options()]
+        resolved = [{path.resolve() for path in part} for part in parts]
+        for path in sorted(set.intersection(*resolved))[:1] if len(parts) > 1 else []:
+            raise UserError(f"{path} is in both train_file and validation_file; move it out of train_file")
+        return tuple(path for part in parts for path in part)
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
-        """Read the train files twice, as a stream: for their lengths, then for their texts."""
+        """Return parts that stream the files, after one pass over those of train for their lengths."""
         self.sources(data_dir)
         if self.options.validation_file is None:
             size, is_held_out = self._hold_out(seed)
@@ -89,7 +101,8 @@ class TextsTask(TokenizedTask):
         else:
             train, validation = (self._part(option, BLOCK_CHARACTERS[1], None) for option in self._options())
         # Pre-training has no test; every data set has three parts.
-        return {"train": train, "validation": validation, "test": replace(validation, rows=[([b" "], 0)])}
+        test = Part([([np.zeros(1, token_dtype(self.vocab_size))], 0)])
+        return {"train": train, "validation": validation, "test": test}
 
     def _options(self) -> list[str]:
         return ["train_file"] if self.options.validation_file is None else ["train_file", "validation_file"]
@@ -101,14 +114,20 @@ class TextsTask(TokenizedTask):
         if not path.is_dir():
             raise UserError(f"{option} {path} is missing; give the path of a file or a folder")
         kinds = (*TEXT_SUFFIXES, *READERS)
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _kind(file) in kinds]
+        files = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+            and _kind(file) in kinds
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        ]
         if not files:
             raise UserError(f"{option}: the folder {path} has no file whose name ends in one of {', '.join(kinds)}")
         return files
 
     def _hold_out(self, seed: int) -> tuple[int, NDArray[np.bool_]]:
         """Return the characters of a block, and the mask of the blocks that are held out."""
-        lengths = array("q", (sum(map(len, pieces)) for pieces in self._texts("train_file")))
+        lengths = array("q", (sum(map(len, pieces)) for _, pieces in self._texts("train_file")))
         fewest, most = BLOCK_CHARACTERS
         size = min(max(sum(lengths) // BLOCKS, fewest), most)
         count = int(-(-np.frombuffer(lengths, np.int64) // size).sum()) if lengths else 0
@@ -126,30 +145,42 @@ class TextsTask(TokenizedTask):
         return Part(self._rows(option, size, chosen), expected=expected, cut=True)
 
     def _rows(self, option: str, size: int, chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
-        blocks = (block for pieces in self._texts(option) for block in _blocks(pieces, size))
-        for index, block in enumerate(blocks):
-            if chosen is None or chosen[index]:
-                yield [self.encode(block)], 0
+        blocks = ((where, block) for where, pieces in self._texts(option) for block in _blocks(pieces, size))
+        for index, (where, block) in enumerate(blocks):
+            if chosen is not None and not chosen[index]:
+                continue
+            try:
+                ids = self.known_ids(block)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
+            if len(ids):
+                yield [ids], 0
 
-    def _texts(self, option: str) -> Iterator[Iterator[str]]:
-        """Yield each text that is not empty, in pieces that fit into memory."""
+    def _texts(self, option: str) -> Iterator[tuple[str, Iterator[str]]]:
+        """Yield the place of each text that is not empty, and the text in pieces that fit into memory."""
         column = self.options.text_column or "text"
         for path in self._files(option):
-            if _kind(path) not in READERS:
-                yield _pieces(path)
+            if _reader(path) is None:
+                yield str(path), _pieces(path)
                 continue
             for where, record in read_records(path, [column]):
                 text = record[column]
                 if not isinstance(text, str | None):
                     raise UserError(f"{path}, {where}: column '{column}' is no text but {type(text).__name__}")
                 if text:
-                    yield iter((text,))
+                    yield f"{path}, {where}", iter((text,))
 
 
 def _kind(path: Path) -> str:
     """Return the suffix of a file's name, without that of its compression."""
     suffixes = path.suffixes
-    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in (".gz", ".xz") else path.suffix
+    return (suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in (".gz", ".xz") else path.suffix).lower()
+
+
+def _reader(path: Path) -> str | None:
+    """Return the suffix of a file of records, or None for a file that is one text."""
+    kind = _kind(path)
+    return kind if kind in READERS else None
 
 
 def _pieces(path: Path) -> Iterator[str]:

@@ -44,12 +44,17 @@ class TokenizedTask(Task, ABC):
 
     def encode(self, text: str) -> TokenIds:
         """Return UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
+        ids = self.known_ids(text)
+        if len(ids) == 0:
+            raise UserError("the text has nothing that the tokenizer knows")
+        return ids
+
+    def known_ids(self, text: str) -> TokenIds:
+        """Return the ids of `encode`, (N,); none if the tokenizer knows nothing of the text."""
         tokenizer, text_bytes = self._tokenizer, encode_bytes(text)
         if tokenizer is None:
             return text_bytes
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if not ids:
-            raise UserError("the text has nothing that the tokenizer knows")
         return np.array(ids, token_dtype(self.vocab_size))
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:

@@ -53,10 +53,11 @@ class RunConfig(ModelSettings, TaskOptions):
             That run may have an easier task, shorter sequences, or other labels. With other labels
             the last layer of the classifier keeps its random initial weights.
         seed: seed of the initial weights, the order of examples and dropout.
-        objective: what is learned: the 'labels', or 'masked' tokens or values, see `rmaat pretrain`.
-        mask_share: share of the positions that are hidden, for the masked loss.
+        objective: what is learned: the 'labels', or 'masked' tokens or values (`rmaat pretrain`).
+        mask_share: share of the positions that are masked; null means the task's, as published in
+            arXiv 2310.02980.
         masked_loss_weight: weight of a masked loss beside the loss of the labels; 0 means none.
-            Then some positions of each training batch are hidden, and predicted too.
+            Then some positions of each training batch are masked, and predicted too.
         max_steps: optimiser steps; 0 means those of num_train_epochs.
         num_train_epochs: passes over the training part, if max_steps is 0.
         per_device_train_batch_size: examples of one training batch on one device.
@@ -109,7 +110,7 @@ class RunConfig(ModelSettings, TaskOptions):
     init_from: str | None = None
     seed: Seed = 0
     objective: Annotated[str, OneOf(OBJECTIVES)] = "labels"
-    mask_share: Annotated[float, Range(most=0.95, above=0)] = 0.15
+    mask_share: Annotated[float, Range(most=0.95, above=0)] | None = None
     masked_loss_weight: Annotated[float, Range(0, 1e3)] = 0.0
     max_steps: Count = 0
     num_train_epochs: Annotated[float, Range(0, 1e6)] = 1.0
@@ -151,17 +152,24 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
         if self.bf16 and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
-        if self.objective == "masked" and (self.curriculum or self.masked_loss_weight or self.label_smoothing_factor):
-            raise UserError("objective 'masked' excludes curriculum, masked_loss_weight and label_smoothing_factor")
+        if self.objective == "masked":
+            for name in ("curriculum", "masked_loss_weight", "label_smoothing_factor"):
+                if getattr(self, name):
+                    off = "false" if name == "curriculum" else "0"
+                    raise UserError(f"objective 'masked' excludes {name}, which needs labels; set {name}: {off}")
+        if self.curriculum and self.early_stopping_patience is not None:
+            raise UserError(
+                "early_stopping_patience excludes curriculum, because the accuracy on long examples rises late"
+            )
         if self.wandb and importlib.util.find_spec("wandb") is None:
             raise UserError("wandb: true needs the package wandb; install it with `pip install 'rmaat[wandb]'`")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: one continues the run, the other deletes it")
 
     @property
-    def drawn_share(self) -> float | None:
-        """The share of hidden positions in training; None if there is no masked loss."""
-        return self.mask_share if self.objective == "masked" or self.masked_loss_weight > 0 else None
+    def has_masked_loss(self) -> bool:
+        """Whether positions are masked in training, and predicted."""
+        return self.objective == "masked" or self.masked_loss_weight > 0
 
     def model_settings(self) -> dict[str, Any]:
         """Return the settings of the model, for `RmaatConfig`."""

@@ -29,6 +29,9 @@ from rmaat.tasks.tokenizer import TokenizedTask
 from rmaat.training.config import RunConfig
 from rmaat.training.run_folder import TOKENIZER
 
+PUBLISHED_SHARES = {"expression": 0.1, "text": 0.15, "image": 0.5, "memory": 0.15}
+"""Shares of masked positions by the kind of task (arXiv 2310.02980); 'memory' is [C]."""
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -167,7 +170,7 @@ class RunData:
         """Return the settings of the model for the task, for `RmaatConfig`."""
         names = self.info.label_names
         settings = {**self.run.model_settings(), "vocab_size": self.vocab_size}
-        settings["masked_head"] = self.run.drawn_share is not None
+        settings["masked_head"] = self.run.has_masked_loss
         if self.run.objective == "masked":
             return settings
         return {
@@ -175,6 +178,11 @@ class RunData:
             "id2label": dict(enumerate(names)),
             "label2id": {name: i for i, name in enumerate(names)},
         }
+
+    @property
+    def mask_share(self) -> float:
+        """The share of masked positions, if there is a masked loss."""
+        return PUBLISHED_SHARES[self.info.kind] if self.run.mask_share is None else self.run.mask_share
 
     @property
     def vocab_size(self) -> int:

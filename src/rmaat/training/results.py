@@ -39,9 +39,9 @@ def finish(
     history = list(trainer.state.log_history)
     trainer.save_model(str(output_dir))
 
-    labelled = run.objective == "labels"
+    labelled, stages = run.objective == "labels", read_stages(output_dir)
     metrics = {
-        **(test(source, trainer, data["test"]) if labelled else {}),
+        **(test_results(source, trainer, data["test"]) if labelled else {}),
         **measure(trainer, source.longest_first(data["validation"]), "eval"),
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
@@ -54,7 +54,7 @@ def finish(
         "curriculum_levels": trainer.levels if run.curriculum else None,
         "objective": run.objective,
         "init_from": run.init_from,
-        "init_from_training": None if run.init_from is None else spent_before(Path(run.init_from)),
+        "init_from_training": stages[0].init_from_training,
         "seed": run.seed,
         "data_seed": run.data_seed,
         "generator_seed": source.generator_seed,
@@ -63,7 +63,7 @@ def finish(
         "patch_size": run.patch_size,
         "model": run.model,
         **provenance(),
-        "stages": stage_changes(read_stages(output_dir)),
+        "stages": stage_changes(stages),
         "data": {part: asdict(part_statistics) for part, part_statistics in statistics.items()},
     }
     if trainer.is_world_process_zero():
@@ -78,7 +78,7 @@ def finish(
     return Result(metrics, output_dir)
 
 
-def test(source: RunData, trainer: SegmentTrainer, part: Dataset) -> dict[str, Any]:
+def test_results(source: RunData, trainer: SegmentTrainer, part: Dataset) -> dict[str, Any]:
     """Return the results on the test part, or on the examples of it that the run's settings draw."""
     examples = draw_examples(part, source.run.test_examples, source.run.data_seed)
     return {
@@ -88,7 +88,7 @@ def test(source: RunData, trainer: SegmentTrainer, part: Dataset) -> dict[str, A
     }
 
 
-def spent_before(folder: Path) -> dict[str, Any] | None:
+def previous_training(folder: Path) -> dict[str, Any] | None:
     """Return the training that the weights of a run had: its own, and that of the run it began with.
 
     The budget of pre-training and training together is the sum over the chain. None for a folder

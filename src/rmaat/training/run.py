@@ -30,7 +30,7 @@ from rmaat.training.finished_run import FinishedRun
 from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
-from rmaat.training.results import Result, accuracy, finish, majority_accuracy, measure
+from rmaat.training.results import Result, accuracy, finish, majority_accuracy, measure, previous_training
 from rmaat.training.stages import Stage, append_stage, check_same_run, read_stages
 from rmaat.training.stored_model import check_finished_run, load_initial_weights
 from rmaat.training.trainer import MaskedObjective, SegmentTrainer, most_probable
@@ -105,7 +105,9 @@ def begin(source: RunData, data_digest: str) -> Path | None:
     """
     run = source.run
     folder = Path(run.output_dir)
-    stage = Stage(0, asdict(run), data_digest, int(os.environ.get("WORLD_SIZE", "1")), **provenance())
+    previous = None if run.init_from is None else previous_training(Path(run.init_from))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    stage = Stage(0, asdict(run), data_digest, processes, **provenance(), init_from_training=previous)
     checkpoint = resumed_checkpoint(source, stage) if run.resume else None
     # The first of several processes prepares the folder. The others need it only after the trainer
     # has connected them.
@@ -279,9 +281,9 @@ def build_trainer(
     # Draw the examples at random, because the first ones of a file may all be of one class.
     validation = draw_examples(data["validation"], run.eval_examples, run.data_seed)
     masked = None
-    if run.drawn_share is not None:
+    if run.has_masked_loss:
         weight = run.masked_loss_weight if run.objective == "labels" else None
-        masked = MaskedObjective(run.drawn_share, run.patch_size, weight)
+        masked = MaskedObjective(source.mask_share, run.patch_size, weight)
     trainer = SegmentTrainer(
         model=model,
         args=arguments,

@@ -42,6 +42,8 @@ class Stage:
         command: the command line.
         commit: the version of this package.
         machine: processor, system and versions.
+        init_from_training: the training that the weights of init_from had, see
+            `rmaat.training.results.previous_training`.
     """
 
     step: int
@@ -51,6 +53,7 @@ class Stage:
     command: str
     commit: str
     machine: str
+    init_from_training: dict[str, Any] | None = None
 
 
 def read_stages(folder: Path) -> list[Stage]:
@@ -81,6 +84,9 @@ def check_same_run(stage: Stage, former: Stage, folder: Path) -> None:
         folder: the run's folder.
     """
     may_differ = set(MAY_DIFFER)
+    if former.settings.get("objective") == "masked":
+        # Which positions an evaluation masks depends on its batches.
+        may_differ.remove("per_device_eval_batch_size")
     if former.settings.get("curriculum"):
         may_differ.remove("dataloader_num_workers")
     # A setting that the former stage's version lacked has today's default, which changes no result.

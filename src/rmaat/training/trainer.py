@@ -1,6 +1,7 @@
 """`SegmentTrainer`: the Trainer of transformers with this project's batches, counts and checks."""
 
 import math
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -31,10 +32,10 @@ from rmaat.training.weight_average import WeightAverage
 
 @dataclass(frozen=True)
 class MaskedObjective:
-    """A loss at hidden positions, drawn anew for each batch.
+    """A loss at masked positions, drawn anew for each batch.
 
     Attributes:
-        share: the share of hidden positions.
+        share: the share of masked positions.
         patch_size: values of a position.
         weight: the weight of the loss beside that of the labels; None means that there are no labels.
     """
@@ -49,7 +50,7 @@ class MaskedObjective:
         return self.weight is None
 
     def inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the batch with its hidden positions, and without labels if they are not learned."""
+        """Return the batch with its masked positions, and without labels if they are not learned."""
         masks = {"attention_mask": "masked", "other_attention_mask": "other_masked"}
         drawn = {
             name: draw_masked(inputs[mask], self.share, self.patch_size)
@@ -57,6 +58,10 @@ class MaskedObjective:
             if mask in inputs
         }
         return {name: x for name, x in {**inputs, **drawn}.items() if name != "labels" or not self.alone}
+
+
+WITHOUT_DECAY = (".log_rate", ".gain")
+"""Ends of the names of parameters without weight decay: 0 is no neutral value of theirs."""
 
 
 class SegmentTrainer(Trainer):
@@ -159,6 +164,9 @@ class SegmentTrainer(Trainer):
         is_best = super()._determine_best_metric(metrics, trial)
         if self._patience_is_over(self.state):
             self.control.should_training_stop = True
+            if self.is_world_process_zero():
+                steps = f"step {self.state.global_step}: {self._patience} evaluations"
+                print(f"stopped at {steps} without a better result", file=sys.stderr)
         return is_best
 
     def _patience_is_over(self, state: TrainerState) -> bool:
@@ -203,6 +211,11 @@ class SegmentTrainer(Trainer):
         assert self.model is not None
         self.model.load_state_dict(read_weights(best / SAFE_WEIGHTS_NAME))
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Return the names of the parameters with weight decay: neither biases, nor norms, nor rates."""
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if not name.endswith(WITHOUT_DECAY)]
+
     def _last_step(self) -> int:
         if self.args.max_steps > 0:
             return self.args.max_steps
@@ -228,7 +241,7 @@ class SegmentTrainer(Trainer):
             UserError: the same after training.
         """
         with preserved_random_state():
-            # Every evaluation hides the same positions.
+            # Every evaluation masks the same positions.
             torch.manual_seed(self.args.seed)
             output = super().evaluation_loop(dataloader, *args, **kwargs)
         if output.predictions is not None:
