@@ -167,7 +167,7 @@ def test_every_entry_is_complete(name):
     assert issubclass(import_object(attention.module), Mixer)
     assert issubclass(AttentionSettings, attention.settings)
     assert set(attention.switches) <= set(attention.setting_names)
-    assert attention.ordered_by is None or attention.ordered_by in attention.setting_names
+    assert set(attention.ordered_by) <= set(attention.setting_names)
     assert "arXiv" in attention.summary
 
 
