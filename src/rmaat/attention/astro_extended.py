@@ -57,6 +57,7 @@ def decayed_attention(q: Tensor, k: Tensor, v: Tensor, rate: Tensor, num_memory:
     Returns:
         (B, H, N, d), the dtype of v.
     """
+    # Memory has no decay, so its keys and values are one sum that every position reads.
     q_memory, k_memory, v_memory = (x[..., :num_memory, :] for x in (q, k, v))
     q_tokens, k_tokens, v_tokens = (x[..., num_memory:, :] for x in (q, k, v))
     stored_BHmd = k_memory.mT @ v_memory
@@ -169,6 +170,7 @@ def extended_attention(
             phi_q, phi_k = normalize(phi_q, dim=-1), normalize(phi_k, dim=-1)
         phi_k = phi_k.masked_fill(absent_B1N1, 0)
         values = at_least_float32(v).masked_fill(absent_B1N1, 0)
+        # C is made of plain features: with rotated ones it could be 0 or negative.
         query, write = (rotated(phi_q), rotated(phi_k)) if extension.rotary else (phi_q, phi_k)
         if r is not None:
             phi_r = feature_map(at_least_float32(r))

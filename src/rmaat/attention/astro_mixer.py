@@ -127,6 +127,7 @@ class AstromorphicMixer(AttentionMixer):
                 presynaptic_plasticity=self.presynaptic_plasticity,
             )
         scale = None
+        # The norm of a reading removes s, so it needs no count.
         if self.gain is None:
             count_B1N1 = wide_mask_BN[:, None, :, None]
             # With decay, a position counts the others by their weights.

@@ -17,7 +17,7 @@ from rmaat.training.config import RunConfig
 TRIALS = 8
 
 SET_BY_THE_SEARCH = {"recipe", "model", "output_dir", "overwrite", "resume", "test_examples", "objective"}
-"""Settings of a run that are no flags: those that differ between trials, and what is not tested."""
+"""Settings that the search sets itself, so they are not flags."""
 
 
 def add_arguments(parser: Parser) -> None:

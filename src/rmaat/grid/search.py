@@ -56,7 +56,7 @@ class Trial(Cell):
 
     @property
     def key(self) -> Key:
-        """What names the trial within a search's folder."""
+        """The trial's name within the folder of its search."""
         return self.task, self.model, self.number
 
     def __str__(self) -> str:
@@ -248,8 +248,8 @@ def make_search(
         trials: number of trials of each model.
         settings: run settings of all trials. The steps and the seed are settings of the search:
             warm-up and evaluations keep their shares of the steps, unless they are set as well.
-        space: what is searched, see `rmaat.grid.space.parse_space`; None means the learning rate,
-            from a tenth to ten times of what it is without a search.
+        space: the searched settings with their values, see `rmaat.grid.space.parse_space`. None
+            means the learning rate, from a tenth to ten times the recipe's.
 
     Raises:
         UserError: for no models, too few or too many trials, an unknown recipe, model or setting,

@@ -70,7 +70,7 @@ def best_settings(search: Search, outcome: Outcome) -> str:
 
 
 def to_json(search: Search, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what is stored, without the machine."""
+    """Return the content of search.json, without command, commit and machine."""
     best = best_trials(outcomes)
     trials = []
     for outcome in outcomes:

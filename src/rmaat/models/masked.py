@@ -13,7 +13,7 @@ from rmaat.models.configuration import RmaatConfig
 
 
 class MaskedHead(nn.Module):
-    """Predicts what stands at masked positions (arXiv 2310.02980).
+    """A head that predicts the tokens or values at masked positions (arXiv 2310.02980).
 
     The embedding of a masked position is replaced by `vector`, (D,), with the position added as for
     others. A linear map of the last layer's output predicts the token's id, or the values.
@@ -40,6 +40,7 @@ class MaskedHead(nn.Module):
             inputs: (B, S) ids, or (B, S, P) values, before masking.
             masked_BS: bool.
         """
+        # Losses are summed for each row, because rows of a batch end in different segments.
         rows = torch.arange(len(hidden_BSD), device=hidden_BSD.device)[:, None].expand_as(masked_BS)
         if torch.compiler.is_compiling():
             # The number of masked positions differs from step to step; a compiled graph computes

@@ -262,6 +262,7 @@ class RmaatModel(RmaatPreTrainedModel):
         if masked is None:
             masked_TBS = torch.zeros(total, len(lengths), 0, dtype=torch.bool, device=tokens.device)
         else:
+            # Fill up to whole segments; the step ignores the mask in the padding.
             masked = masked.bool()[:, : total * size]
             padded_BP = pad(masked, (0, total * size - masked.shape[1]))
             masked_TBS = padded_BP.unflatten(1, (total, size)).transpose(0, 1)

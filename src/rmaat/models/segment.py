@@ -274,6 +274,7 @@ class SegmentEncoder(nn.Module):
             readout = state.readout + readout
         associations = torch.stack(written_LBKE, dim=1) if written_LBKE else state.associations
         masked_loss = state.masked_loss
+        # The loss travels in the state, so replay treats it as any other output of the segment.
         if masked_BS is not None and self.masked_head is not None:
             masked_loss = masked_loss + self.masked_head(tokens_out_BSD, tokens, masked_BS).to(masked_loss.dtype)
         return SegmentState(

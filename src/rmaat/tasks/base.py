@@ -126,7 +126,7 @@ class Task(ABC):
     download: Download | None = None
     """The archive that `rmaat data TASK --download` fetches."""
     names_are_data: bool = True
-    """True if the name of a file may say what is in it: the folder of an IMDb review is its label."""
+    """True if the content of a data set depends on file names. A folder names the label of IMDb reviews."""
     option_names: tuple[str, ...] = ()
     """The settings of `rmaat.tasks.options.TaskOptions` that the task has."""
 

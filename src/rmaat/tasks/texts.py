@@ -129,6 +129,8 @@ class TextsTask(TokenizedTask):
         """Return the characters of a block, and the mask of the blocks that are held out."""
         lengths = array("q", (sum(map(len, pieces)) for _, pieces in self._texts("train_file")))
         fewest, most = BLOCK_CHARACTERS
+        # Hold out blocks, not whole texts: there may be a single text. Large blocks keep most of a
+        # validation example's neighbours out of train; short texts need small ones to have several.
         size = min(max(sum(lengths) // BLOCKS, fewest), most)
         count = int(-(-np.frombuffer(lengths, np.int64) // size).sum()) if lengths else 0
         if count < 2:
@@ -203,6 +205,7 @@ def _blocks(pieces: Iterator[str], size: int) -> Iterator[str]:
     """Yield the text of the pieces in blocks of `size` characters; the last may be shorter."""
     rest = ""
     for piece in pieces:
+        # Pieces end where the reader's buffer ended, blocks at multiples of the size.
         rest += piece
         whole = len(rest) // size * size
         yield from (rest[start : start + size] for start in range(0, whole, size))

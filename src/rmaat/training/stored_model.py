@@ -124,6 +124,7 @@ def load_initial_weights(model: PreTrainedModel, folder: Path) -> None:
     both_classify = all("classifier.weight" in names for names in (weights, state))
     for prefix in HEADS[-1:] if both_classify else HEADS:
         stored_head, initial_head = ({k: x[k] for k in x if k.startswith(prefix)} for x in (weights, state))
+        # If only one of the two models has the head, keep the new model's: initial weights or none.
         if bool(stored_head) != bool(initial_head):
             weights = {k: x for k, x in weights.items() if k not in stored_head} | initial_head
     if "classifier.weight" in state and stored_config.id2label != config.id2label:

@@ -280,6 +280,7 @@ class SegmentTrainer(Trainer):
         The Trainer of transformers would smooth the loss of evaluations too. With smoothing s, C
         classes and the label y the loss is -(1 - s) log p_y - s / C sum_c log p_c (arXiv 1512.00567).
         """
+        # Beside labels, positions are masked in training only: evaluations classify whole inputs.
         masked = self._masked if model.training or (self._masked and self._masked.alone) else None
         if masked is not None:
             inputs = masked.inputs(inputs)
