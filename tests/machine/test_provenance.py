@@ -75,3 +75,9 @@ def test_the_environment_gives_the_commit_of_a_copy_without_git(monkeypatch):
     assert provenance()["commit"] == "0123456789ab"
     monkeypatch.setenv("RMAAT_COMMIT", "")
     assert provenance()["commit"] not in ("", "0123456789ab")
+
+
+def test_paths_below_the_working_directory_are_relative_in_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/bin/rmaat", "--output", str(tmp_path / "a b"), "--data_dir", "/elsewhere"])
+    assert provenance()["command"] == "rmaat --output 'a b' --data_dir /elsewhere"

@@ -13,6 +13,9 @@ from rmaat import __version__
 def provenance() -> dict[str, str]:
     """Return `command`, `commit` and `machine`, each one line.
 
+    Absolute paths below the working directory are relative in the command, so that others can
+    repeat it.
+
     The commit is `$RMAAT_COMMIT` if set, else that of the repository that tracks this package, else
     the package's version.
     """
@@ -20,11 +23,16 @@ def provenance() -> dict[str, str]:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *map(_relative, sys.argv[1:])]),
         "commit": _commit(),
         "machine": f"{device}, {os.cpu_count()} CPU cores, {platform.system()}, "
         f"Python {platform.python_version()}, PyTorch {torch.__version__}",
     }
+
+
+def _relative(word: str) -> str:
+    path = Path(word)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else word
 
 
 def _commit() -> str:
