@@ -73,6 +73,12 @@ class AstromorphicMixer(AttentionMixer):
         self.unit_features = settings.unit_features
         self.rotary = settings.rotary_positions
         self.gain = nn.Parameter(torch.empty(self.num_heads, 1, head_width)) if settings.reading_norm else None
+        self.extended = (
+            settings.attention_decay != "none"
+            or settings.unit_features
+            or settings.rotary_positions
+            or settings.reading_norm
+        )
 
     def initialise(self) -> None:
         """Initialise the parameters.
@@ -103,33 +109,32 @@ class AstromorphicMixer(AttentionMixer):
     def _initial_rates(self, device: torch.device | None = None) -> Tensor:
         return initial_decay_rates(self.num_heads, self.num_positions - self.num_memory, device)
 
-    def _rates(self, like: Tensor) -> Tensor | None:
+    def _rates(self, device: torch.device, dtype: torch.dtype) -> Tensor | None:
         """Return the decay of each head, (H,), or None without decay."""
         if self.attention_decay == "none":
             return None
         if self.log_rate is None:
-            return self._initial_rates(like.device).to(like.dtype)
+            return self._initial_rates(device).to(dtype)
         # Clamped: an infinite rate times the distance 0 would be NaN.
-        return torch.cat([self.log_rate.new_zeros(1), self.log_rate.clamp_max(LARGEST_LOG_RATE).exp()]).to(like.dtype)
+        return torch.cat([self.log_rate.new_zeros(1), self.log_rate.clamp_max(LARGEST_LOG_RATE).exp()]).to(dtype)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
         """Astromorphic attention with R = the first positions of `shared`."""
         r = None if shared is None else shared[:, : k.shape[2]]
         # Counted in the type that sums are made in: bfloat16 has no whole numbers beyond 256.
-        wide_mask_BN = mask_BN.to(torch.promote_types(k.dtype, torch.float32))
-        rate = self._rates(wide_mask_BN)
-        extended = rate is not None or self.unit_features or self.rotary or self.gain is not None
-        if not extended:
-            scale = self._scale(wide_mask_BN.sum(1)) if self.hebbian_scale == "auto" else self.hebbian_scale
+        wide = torch.promote_types(k.dtype, torch.float32)
+        if not self.extended:
+            divisor = self._scale(mask_BN.sum(1, dtype=wide)) if self.hebbian_scale == "auto" else self.hebbian_scale
             return astromorphic_attention(
-                *(q, k, v, r, self.alpha, scale, mask_BN),
+                *(q, k, v, r, self.alpha, divisor),
+                mask_BN,
                 hebbian_sigmoid=self.hebbian_sigmoid,
                 presynaptic_plasticity=self.presynaptic_plasticity,
             )
-        scale = None
+        rate, scale = self._rates(k.device, wide), None
         # The norm of a reading removes s, so it needs no count.
         if self.gain is None:
-            count_B1N1 = wide_mask_BN[:, None, :, None]
+            count_B1N1 = mask_BN[:, None, :, None].to(wide)
             # With decay, a position counts the others by their weights.
             if rate is None:
                 count = count_B1N1.sum(2, keepdim=True)
