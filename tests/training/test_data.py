@@ -203,6 +203,28 @@ def test_the_tokenizer_of_a_run_is_kept_with_it(own_files, tmp_path, capsys):
     assert not kept.exists()
 
 
+def test_an_automatic_tokenizer_is_made_once_for_a_run_and_those_that_begin_with_it(own_files, tmp_path):
+    run = replace(own_files, tokenizer="auto")
+    train(run)
+    tokenizer = Path(run.output_dir) / "tokenizer"
+    first = open_run(Path(run.output_dir)).source.task.tokenizer_checksum()
+    # Other texts would give another tokenizer.
+    train_file = Path(run.train_file)
+    train_file.write_text(train_file.read_text().replace("train", "zebra"))
+    assert RunData.of(run).task.tokenizer_checksum() != first
+    assert RunData.of(replace(run, resume=True)).task.tokenizer_checksum() == first
+    fine_tuned = RunData.of(replace(run, init_from=run.output_dir, output_dir=str(tmp_path / "next")))
+    assert fine_tuned.task.tokenizer_checksum() == first
+    assert fine_tuned.run.tokenizer == str(tokenizer)
+
+
+def test_a_run_that_begins_with_one_of_bytes_reads_bytes(own_files, tmp_path):
+    train(own_files)
+    run = replace(own_files, tokenizer="auto", init_from=own_files.output_dir, output_dir=str(tmp_path / "next"))
+    assert train(run).metrics["init_from"] == own_files.output_dir
+    assert open_run(tmp_path / "next").config.tokenizer is None
+
+
 def test_own_files_may_move_before_a_run_is_resumed(own_files, tmp_path):
     train(own_files)
     (tmp_path / "moved").mkdir()

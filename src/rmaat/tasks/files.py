@@ -119,6 +119,15 @@ class FilesTask(TokenizedTask):
         parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
         return parts
 
+    def training_files(self) -> tuple[Path, ...]:
+        """Return the train file."""
+        return (self._path("train_file"),)
+
+    def training_texts(self) -> Iterator[str]:
+        """Yield the texts of the train file, with those held out for validation."""
+        for _, texts, _ in _examples(self._path("train_file"), self._text_columns, self._label_column):
+            yield from texts
+
     def test_part(self) -> Part:
         """Return the test part, from the test file alone.
 

@@ -23,8 +23,9 @@ class FilesOptions:
         text_column: column of the text; null means 'text'.
         other_text_column: column of the second text, for pairs; null means there is none.
         label_column: column of the label, a string or a number; null means 'label'.
-        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; null means
-            bytes.
+        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; 'auto' makes
+            one from the texts of train (byte-level BPE, at most 16,384 tokens), or takes that of
+            init_from; null means bytes.
     """
 
     train_file: str | None = None

@@ -104,6 +104,15 @@ class TextsTask(TokenizedTask):
         test = Part([([np.zeros(1, token_dtype(self.vocab_size))], 0)])
         return {"train": train, "validation": validation, "test": test}
 
+    def training_files(self) -> list[Path]:
+        """Return the files of train."""
+        return self._files("train_file")
+
+    def training_texts(self) -> Iterator[str]:
+        """Yield the texts of train in blocks, with those held out for validation."""
+        for _, pieces in self._texts("train_file"):
+            yield from _blocks(pieces, BLOCK_CHARACTERS[1])
+
     def _options(self) -> list[str]:
         return ["train_file"] if self.options.validation_file is None else ["train_file", "validation_file"]
 

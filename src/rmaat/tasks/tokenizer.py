@@ -1,25 +1,50 @@
-"""Text as bytes, or as the ids of a Hugging Face tokenizer."""
+"""Text as bytes, or as the ids of a tokenizer: one of Hugging Face, or one made from the texts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rmaat.errors import UserError
+from rmaat.machine.files import scratch_folder, sync_to_disk
+from rmaat.machine.locks import locked
 from rmaat.tasks.base import Task, TokenIds, token_dtype
+from rmaat.tasks.cache import cache_folder
+from rmaat.tasks.checksums import combined_checksum, remembered_checksums
 from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.text import VOCAB_SIZE, decode_bytes, encode_bytes
+
+AUTOMATIC = "auto"
+"""The name of the tokenizer that is made from the texts of the training file."""
+
+LARGEST_VOCABULARY = 2**14
+"""Most tokens of an automatic tokenizer."""
+
+FEWEST_OCCURRENCES = 10
+"""Two tokens become one if they stand side by side at least this often, so few texts give few tokens."""
+
+BYTES_READ = 2**26
+"""An automatic tokenizer is made from all texts of files up to this size, of larger files from some."""
 
 
 class TokenizedTask(Task, ABC):
     """A task of the user's own texts, whose tokens are bytes or the ids of `options.tokenizer`."""
+
+    @abstractmethod
+    def training_files(self) -> Sequence[Path]:
+        """Return the files of train."""
+
+    @abstractmethod
+    def training_texts(self) -> Iterator[str]:
+        """Yield the texts of the files of train."""
 
     def __init__(self, options: FilesOptions) -> None:
         self.options = options
@@ -64,7 +89,60 @@ class TokenizedTask(Task, ABC):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return None if self.options.tokenizer is None else load_tokenizer(self.options.tokenizer)
+        if self.options.tokenizer is None:
+            return None
+        automatic = self.options.tokenizer == AUTOMATIC
+        return load_tokenizer(str(self._automatic_tokenizer()) if automatic else self.options.tokenizer)
+
+    def _automatic_tokenizer(self) -> Path:
+        """Return the folder of the tokenizer made from the files of train; make it if needed.
+
+        It is made once for the same files and columns, and kept in the cache folder.
+        """
+        files = self.training_files()
+        cache = cache_folder(Path())
+        columns = [self.options.text_column, self.options.other_text_column]
+        content = combined_checksum(remembered_checksums(files, cache))
+        key = json.dumps([content, columns, LARGEST_VOCABULARY, FEWEST_OCCURRENCES, BYTES_READ])
+        folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        try:
+            with locked(folder.with_suffix(".lock")):
+                if not folder.is_dir():
+                    step = -(-sum(path.stat().st_size for path in files) // BYTES_READ)
+                    tokenizer = byte_pair_tokenizer(islice(self.training_texts(), 0, None, max(1, step)))
+                    with scratch_folder(folder.with_suffix(".partial")) as partial:
+                        tokenizer.save_pretrained(partial)
+                        for path in (*partial.iterdir(), partial):
+                            sync_to_disk(path)
+                        partial.replace(folder)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be written ({error.strerror or error}); set RMAAT_CACHE to a writable folder"
+            ) from error
+        return folder
+
+
+def byte_pair_tokenizer(texts: Iterable[str]) -> Any:
+    """Return a byte-level BPE tokenizer whose tokens are frequent in these texts.
+
+    Its ids decode to any text that they were made from. It has the 256 bytes, and at most
+    `LARGEST_VOCABULARY` tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=LARGEST_VOCABULARY,
+        min_frequency=FEWEST_OCCURRENCES,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # A lone surrogate is no text. It is refused with its place when the data set is built.
+    tokenizer.train_from_iterator((text.encode(errors="replace").decode() for text in texts), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def load_tokenizer(name: str) -> Any:

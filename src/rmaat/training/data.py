@@ -25,9 +25,9 @@ from rmaat.tasks.options import FilesOptions, TaskOptions
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import PartStatistics, dataset_statistics
-from rmaat.tasks.tokenizer import TokenizedTask
+from rmaat.tasks.tokenizer import AUTOMATIC, TokenizedTask
 from rmaat.training.config import RunConfig
-from rmaat.training.run_folder import TOKENIZER
+from rmaat.training.run_folder import RUN_CONFIG, TOKENIZER
 
 PUBLISHED_SHARES = {"expression": 0.1, "text": 0.15, "image": 0.5, "memory": 0.15}
 """Shares of masked positions by the kind of task (arXiv 2310.02980); 'memory' is [C]."""
@@ -56,7 +56,8 @@ class RunData:
         Raises:
             UserError: if the run's settings do not suit its task.
         """
-        task = task_of(run.dataset, TaskOptions.of(run))
+        run, options = _with_existing_tokenizer(run)
+        task = task_of(run.dataset, options)
         return cls(run, task, task.info)._checked()
 
     @classmethod
@@ -317,6 +318,24 @@ class RunData:
         A batch then holds similar lengths, and a lack of memory shows in the first batch.
         """
         return TokenReader(part.select(np.argsort(-self.lengths(part), kind="stable")))
+
+
+def _with_existing_tokenizer(run: RunConfig) -> tuple[RunConfig, TaskOptions]:
+    """Return the run and the options of its task, with an existing tokenizer in place of an automatic one.
+
+    A resumed run has its own. A run that begins with the weights of another has that one's, or bytes
+    if it read bytes.
+    """
+    options = TaskOptions.of(run)
+    if run.tokenizer == AUTOMATIC:
+        output_dir = Path(run.output_dir)
+        if run.resume and (output_dir / RUN_CONFIG).is_file():
+            options = replace(options, tokenizer=str(_saved_tokenizer(output_dir)))
+        elif run.init_from is not None:
+            saved = Path(run.init_from) / TOKENIZER
+            run = replace(run, tokenizer=str(saved) if saved.is_dir() else None)
+            options = replace(options, tokenizer=run.tokenizer)
+    return run, options
 
 
 def _saved_tokenizer(folder: Path) -> Path:
