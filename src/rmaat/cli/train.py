@@ -150,6 +150,8 @@ def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:
 
 def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Yield settings that have no effect under others, each with the reason."""
+    if config.max_seq_len == 0:
+        yield "num_segments", "max_seq_len is 0"
     if config.max_steps:
         yield "num_train_epochs", f"max_steps is {config.max_steps}"
     if config.match_parameters is not None:

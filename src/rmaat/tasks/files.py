@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,16 @@ class FilesTask(TokenizedTask):
         """Yield the texts of the train file, with those held out for validation."""
         for _, texts, _ in _examples(self._path("train_file"), self._text_columns, self._label_column):
             yield from texts
+
+    def example_lengths(self, most: int) -> NDArray[np.int64]:
+        """Return the tokens of each text of at most `most` examples of train, (E, columns).
+
+        The examples are evenly spaced in the file.
+        """
+        path = self._path("train_file")
+        step = -(-len(self._scan(path).labels) // most)
+        examples = islice(_examples(path, self._text_columns, self._label_column), 0, None, step)
+        return np.array([[len(self.known_ids(text)) for text in texts] for _, texts, _ in examples], np.int64)
 
     def test_part(self) -> Part:
         """Return the test part, from the test file alone.

@@ -39,6 +39,9 @@ class RunConfig(ModelSettings, TaskOptions):
         model: preset of settings, one of `rmaat list models`; null takes the settings as they are.
         match_parameters: number of parameters to reach, within 10%; null means no target. The run
             then chooses intermediate_size, and its setting has no effect.
+        max_seq_len: longest sequence, in tokens or values [P]; 0 chooses it and num_segments by the
+            lengths of one's own documents. It is then the 95th percentile, and a segment has at most
+            256 tokens.
         dataset: the task, one of `rmaat list tasks`.
         data_dir: folder of the data; null means the environment's RMAAT_DATA, else 'datasets'.
         data_seed: seed of the examples that are held out or drawn for evaluation. Held out is the
@@ -101,6 +104,7 @@ class RunConfig(ModelSettings, TaskOptions):
     recipe: str | None = None
     model: str | None = None
     match_parameters: Annotated[int, Range(1, 2**50)] | None = None
+    max_seq_len: Count = 4096
     dataset: str = "listops"
     data_dir: str | None = None
     data_seed: Seed = 0
@@ -147,7 +151,8 @@ class RunConfig(ModelSettings, TaskOptions):
         """Raise `UserError` if settings contradict each other or leave their ranges."""
         check_values(self, RunConfig)
         resolve(asdict(self))
-        self.check_model()
+        if self.max_seq_len:
+            self.check_model()
         if self.max_steps == 0 and not self.num_train_epochs > 0:
             raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
         if self.bf16 and self.fp16:

@@ -27,6 +27,7 @@ from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import PartStatistics, dataset_statistics
 from rmaat.tasks.tokenizer import AUTOMATIC, TokenizedTask
 from rmaat.training.config import RunConfig
+from rmaat.training.lengths import with_lengths
 from rmaat.training.run_folder import RUN_CONFIG, TOKENIZER
 
 PUBLISHED_SHARES = {"expression": 0.1, "text": 0.15, "image": 0.5, "memory": 0.15}
@@ -58,7 +59,7 @@ class RunData:
         """
         run, options = _with_existing_tokenizer(run)
         task = task_of(run.dataset, options)
-        return cls(run, task, task.info)._checked()
+        return cls(with_lengths(run, task), task, task.info)._checked()
 
     @classmethod
     def of_finished_run(cls, run: RunConfig, folder: Path, label_names: tuple[str, ...]) -> "RunData":

@@ -50,6 +50,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         UserError: for mistakes in the config, the data or the output folder, before training starts.
         TrainingDivergedError: if the loss or a gradient stops being finite.
     """
+    chosen_lengths = run.max_seq_len == 0
     source = prepare_data(run)
     run = source.run
     data, data_digest = source.load(bar), source.data_digest()
@@ -78,6 +79,9 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         trainer = build_trainer(source, model, data, curriculum)
         if trainer.is_world_process_zero():
             print_statistics(statistics, console(stderr=True))
+            if chosen_lengths:
+                message = f"by the documents' lengths: max_seq_len {run.max_seq_len}, num_segments {run.num_segments}"
+                print(message, file=sys.stderr)
         trainer.train_from(checkpoint)
         return finish(source, trainer, data, statistics)
 
