@@ -17,7 +17,8 @@ from tests.stress.trials import Malicious, Trials, silent
 from rmaat.errors import UserError
 from rmaat.training.checkpoints import numbered_checkpoints, seal
 from rmaat.training.config import RunConfig
-from rmaat.training.finished_run import open_run, predict
+from rmaat.training.finished_run import open_run
+from rmaat.training.inference import predict
 from rmaat.training.run import evaluate, train
 
 TEXT = "[MAX 3 [MIN 4 8 ] 2 ]"

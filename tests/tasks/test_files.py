@@ -394,3 +394,63 @@ def test_code_in_the_folder_of_a_tokenizer_is_not_run(
     with pytest.raises(UserError, match="neither a folder with a tokenizer nor"):
         files_task(replace(put(tmp_path / "d"), tokenizer=str(tokenizer_folder)))
     assert not (tmp_path / "mark").exists()
+
+
+BAD: dict[str, tuple[bytes, int]] = {
+    ".jsonl": (
+        b'{\n[]\n{"text": "", "label": "no"}\n{"text": "c", "label": null}\n{"text": "\xff", "label": "no"}\n',
+        5,
+    ),
+    ".csv": (b'"open,no\r\n\r\n"x" y,no\r\none\r\n\xe9,no\r\n"a\n\xe9",no\r\n', 6),
+    ".tsv": (b"one\n\n\xe9\tno\n\tno\n", 4),
+}
+
+
+@pytest.mark.parametrize("suffix", BAD)
+def test_malformed_rows_are_skipped_and_counted_if_asked_for(tmp_path: Path, suffix: str) -> None:
+    bad, count = BAD[suffix]
+    good = FORMATS[suffix](rows_of("train"))
+    header = 0 if suffix == ".jsonl" else good.index(b"\n") + 1
+    rows = good[header:].splitlines(keepends=True)
+    spoilt = good[:header] + b"".join([*rows[:9], bad, *rows[9:]])
+    options = put(tmp_path / "d", suffix, train=spoilt, test=FORMATS[suffix](rows_of("test")) + bad)
+    with pytest.raises(UserError, match=r"train\.\w+, line 1\d: "):
+        files_task(options)
+    dataset = load(files_task(replace(options, skip_bad_rows=True)), tmp_path)
+    assert sorted(texts(dataset["train"]) + texts(dataset["validation"])) == sorted(
+        row["text"] for row in rows_of("train")
+    )
+    (note,) = part_statistics(dataset["train"]).notes
+    first = 10 if suffix == ".jsonl" else 11
+    assert note.startswith(f"skipped {count} malformed rows of train{suffix}; the first: line {first}: ")
+    assert not part_statistics(dataset["validation"]).notes, "they are counted once"
+    assert part_statistics(dataset["test"]).notes[0].startswith(f"skipped {count} malformed rows of test{suffix}; ")
+    # Nothing of the run that skips them serves one that does not.
+    with pytest.raises(UserError, match=r"train\.\w+, line 1\d: "):
+        load(files_task(replace(options, skip_bad_rows=False)), tmp_path)
+
+
+def test_rows_that_cannot_be_encoded_are_skipped_too(tmp_path: Path) -> None:
+    rows = [*rows_of("train", 30), {"text": "a \ud800", "label": "no"}]
+    options = replace(put(tmp_path / "d", train=jsonl(rows), validation=rows_of("v", 3)), skip_bad_rows=True)
+    dataset = load(files_task(options), tmp_path)
+    assert len(dataset["train"]) == 30
+    assert "skipped 1 malformed row of train.jsonl; the first: line 31: " in part_statistics(dataset["train"]).notes[0]
+
+
+def test_what_is_no_malformed_row_is_not_skipped(tmp_path: Path) -> None:
+    unknown = [*rows_of("test"), {"text": "t", "label": "new"}]
+    for parts, word in (
+        ({"test": unknown}, "the label 'new' is not in"),
+        (
+            {"train": b'{"txt": "a"}\n[]\n'},
+            "has no examples: skipped 2 malformed rows of .*; the first: line 1: no column",
+        ),
+    ):
+        with pytest.raises(UserError, match=word):
+            load(files_task(replace(put(tmp_path / "d", **parts), skip_bad_rows=True)), tmp_path)
+    (tmp_path / "e.csv").write_bytes(b"txt,label\na,x\n")
+    with pytest.raises(UserError, match="line 1: no column 'text'"):
+        files_task(
+            FilesOptions(train_file=str(tmp_path / "e.csv"), test_file=str(tmp_path / "e.csv"), skip_bad_rows=True)
+        )

@@ -21,7 +21,8 @@ from rmaat.tasks import load
 from rmaat.training.checkpoints import last_usable_checkpoint
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData, draw_examples
-from rmaat.training.finished_run import open_run, predict
+from rmaat.training.finished_run import open_run
+from rmaat.training.inference import predict
 from rmaat.training.run import build_model, build_trainer, evaluate, train
 from rmaat.training.trainer import SegmentTrainer
 

@@ -1,8 +1,11 @@
-"""Measure a finished run on the test part of its task."""
+"""Measure a finished run on the test part of its task, or on another file."""
 
+import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+
+from rmaat.errors import printable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -14,6 +17,18 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="data folder (default: the run's)",
     )
+    parser.add_argument(
+        "--test_file",
+        type=str | None,
+        default=None,
+        help="another file of the same columns, for a run of the task files (default: the run's)",
+    )
+    parser.add_argument(
+        "--skip_bad_rows",
+        type=bool | None,
+        default=None,
+        help="skip and count malformed rows of the test file (default: the run's)",
+    )
 
 
 def run(arguments: Namespace) -> None:
@@ -24,7 +39,10 @@ def run(arguments: Namespace) -> None:
     from rmaat.training.run import evaluate
 
     hide_progress_of_transformers()
-    metrics = evaluate(open_run(arguments.model), arguments.data_dir, count_bar)
+    finished = open_run(arguments.model).with_test_file(arguments.test_file, arguments.skip_bad_rows)
+    metrics = evaluate(finished, arguments.data_dir, count_bar)
+    for note in metrics["test_notes"]:
+        print(printable(f"note: test: {note}"), file=sys.stderr)
     accuracy, examples = metrics["test_accuracy"], metrics["test_examples"]
     print(f"test accuracy            {100 * accuracy:6.2f}%   ({examples} examples)")
     print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")

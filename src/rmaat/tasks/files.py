@@ -8,7 +8,7 @@ class is held out of train, chosen by the seed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from itertools import islice, repeat
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rmaat.errors import UserError, did_you_mean
 from rmaat.tasks.base import Part, Row, TaskInfo
 from rmaat.tasks.options import FilesOptions
-from rmaat.tasks.records import read_records
+from rmaat.tasks.records import BadRow, MalformedRowError, SkippedRows, read_records, refuse, texts_of
 from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
 from rmaat.tasks.text import VOCAB_SIZE
 from rmaat.tasks.tokenizer import TokenizedTask
@@ -87,7 +87,9 @@ class FilesTask(TokenizedTask):
     def settings(self) -> dict[str, Any]:
         """Return the options without paths, and a checksum of the tokenizer."""
         columns = {name: value for name, value in asdict(self.options).items() if name.endswith("_column")}
-        return {"options": columns, "tokenizer": self.tokenizer_checksum()}
+        # Only if it is set, so that data sets of earlier versions keep their keys.
+        skipping = {"skip_bad_rows": True} if self.options.skip_bad_rows else {}
+        return {"options": columns, "tokenizer": self.tokenizer_checksum(), **skipping}
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """Return the files of the options: train, validation, test; `data_dir` is not used."""
@@ -98,7 +100,7 @@ class FilesTask(TokenizedTask):
         """Read every file twice, as a stream: for labels and digests, then for the texts."""
         train, *others = self.sources(data_dir)
         scans = {path: self._scan(path) for path in (train, *others)}
-        in_other, again = repeated(scans[train].digests, {one for path in others for one in scans[path].digests})
+        in_other, again = self._repeated(train, others)
         usable = ~(in_other | again)
         if not usable.any():
             raise UserError(
@@ -109,7 +111,7 @@ class FilesTask(TokenizedTask):
         if self.options.validation_file is None:
             chosen = self._hold_out(train, scans[train].labels, usable, seed)
             parts["train"] = self._part(train, usable & ~chosen)
-            parts["validation"] = self._part(train, chosen)
+            parts["validation"] = self._part(train, chosen, noted=False)
         else:
             parts["train"] = self._part(train, usable)
             parts["validation"] = self._part(others[0], np.ones(len(scans[others[0]].labels), bool))
@@ -125,7 +127,7 @@ class FilesTask(TokenizedTask):
 
     def training_texts(self) -> Iterator[str]:
         """Yield the texts of the train file, with those held out for validation."""
-        for _, texts, _ in _examples(self._path("train_file"), self._text_columns, self._label_column):
+        for _, texts, _ in self._examples("train_file"):
             yield from texts
 
     def example_lengths(self, most: int) -> NDArray[np.int64]:
@@ -133,10 +135,36 @@ class FilesTask(TokenizedTask):
 
         The examples are evenly spaced in the file.
         """
-        path = self._path("train_file")
-        step = -(-len(self._scan(path).labels) // most)
-        examples = islice(_examples(path, self._text_columns, self._label_column), 0, None, step)
+        step = -(-len(self._scan(self._path("train_file")).labels) // most)
+        examples = islice(self._examples("train_file"), 0, None, step)
         return np.array([[len(self.known_ids(text)) for text in texts] for _, texts, _ in examples], np.int64)
+
+    def labelled_texts(self, option: str) -> Iterator[tuple[Sequence[str], int]]:
+        """Yield texts and label of the examples of a file.
+
+        Examples of train that repeat one of validation or test, or an earlier one, are left out.
+
+        Args:
+            option: 'train_file', 'validation_file' or 'test_file'.
+        """
+        ids = self._label_ids()
+        usable: Iterable[bool] = repeat(True)
+        if option == "train_file":
+            train, *others = self.sources(Path())
+            usable = ~np.logical_or(*self._repeated(train, others))
+        for (_, texts, label), wanted in zip(self._examples(option), usable, strict=False):
+            if wanted and label in ids:
+                yield texts, ids[label]
+
+    def _examples(self, option: str) -> Iterator[tuple[str, list[str], str]]:
+        """Yield place, texts and label of every example of a file."""
+        bad_row = SkippedRows() if self.options.skip_bad_rows else refuse
+        return _examples(self._path(option), self._text_columns, self._label_column, bad_row)
+
+    def _repeated(self, train: Path, others: Sequence[Path]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return the masks of the examples of train that are in another file too, and of repetitions."""
+        in_others = {digest for path in others for digest in self._scan(path).digests}
+        return repeated(self._scan(train).digests, in_others)
 
     def test_part(self) -> Part:
         """Return the test part, from the test file alone.
@@ -145,7 +173,8 @@ class FilesTask(TokenizedTask):
             UserError: if the file is missing, or is malformed or has a label that is not in `info`;
                 names file and line.
         """
-        return Part(self._rows(self._path("test_file"), None))
+        notes: list[str] = []
+        return Part(self._rows(self._path("test_file"), None, notes), notes)
 
     def _path(self, option: str) -> Path:
         name = getattr(self.options, option)
@@ -158,7 +187,8 @@ class FilesTask(TokenizedTask):
 
     def _scan(self, path: Path) -> _Scan:
         status = path.stat()
-        return _scan(path, self._text_columns, self._label_column, status.st_size, status.st_mtime_ns)
+        skip = bool(self.options.skip_bad_rows)
+        return _scan(path, self._text_columns, self._label_column, skip, status.st_size, status.st_mtime_ns)
 
     def _train_labels(self) -> tuple[str, ...]:
         train = self._path("train_file")
@@ -192,13 +222,27 @@ class FilesTask(TokenizedTask):
     def _label_ids(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.info.label_names)}
 
-    def _part(self, path: Path, chosen: NDArray[np.bool_]) -> Part:
-        return Part(self._rows(path, chosen), expected=int(chosen.sum()))
+    def _part(self, path: Path, chosen: NDArray[np.bool_], noted: bool = True) -> Part:
+        notes: list[str] = []
+        return Part(self._rows(path, chosen, notes, noted), notes, expected=int(chosen.sum()))
 
-    def _rows(self, path: Path, chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
-        """Yield the chosen examples of a file, or all. Labels of the others are checked too."""
+    def _rows(
+        self, path: Path, chosen: NDArray[np.bool_] | None, notes: list[str], noted: bool = True
+    ) -> Iterator[Row]:
+        """Yield the chosen examples of a file, or all. Labels of the others are checked too.
+
+        Args:
+            path: the file.
+            chosen: the mask of the examples, (E,); None means all.
+            notes: the list to which the number of skipped rows is added at the end.
+            noted: count the rows that cannot be read. Two parts of one file must not both count
+                them.
+        """
         ids = self._label_ids()
-        examples = _examples(path, self._text_columns, self._label_column)
+        skipped = SkippedRows()
+        bad_row = skipped if self.options.skip_bad_rows else refuse
+        bad_read = bad_row if noted or bad_row is refuse else SkippedRows()
+        examples = _examples(path, self._text_columns, self._label_column, bad_read)
         for (where, texts, label), wanted in zip(examples, repeat(True) if chosen is None else chosen, strict=False):
             if label not in ids:
                 known = f"one of the model's; {did_you_mean(label, ids)}"
@@ -207,9 +251,12 @@ class FilesTask(TokenizedTask):
             if not wanted:
                 continue
             try:
-                yield [self.encode(text) for text in texts], ids[label]
+                encoded = [self.encode(text) for text in texts]
             except UserError as error:
-                raise UserError(f"{path}, {where}: {error}") from error
+                bad_row(MalformedRowError(path, where, error))
+                continue
+            yield encoded, ids[label]
+        notes.extend(skipped.notes())
 
 
 def files_task(options: FilesOptions) -> FilesTask:
@@ -225,28 +272,32 @@ def files_task(options: FilesOptions) -> FilesTask:
     return task
 
 
-def _examples(path: Path, text_columns: Sequence[str], label_column: str) -> Iterator[tuple[str, list[str], str]]:
+def _examples(
+    path: Path, text_columns: Sequence[str], label_column: str, bad_row: BadRow
+) -> Iterator[tuple[str, list[str], str]]:
     """Yield place, texts and label of every example.
 
     Raises:
-        UserError: if a text or label is malformed, or there is no example; names file and line.
+        UserError: if there is no example; see `read_records` for the other mistakes. A malformed
+            text or label goes to `bad_row`.
     """
-    where = None
-    for where, record in read_records(path, [*text_columns, label_column]):
-        for column in text_columns:
-            text = record[column]
-            if not isinstance(text, str) or not text:
-                problem = "is empty" if text in ("", None) else f"is no text but {type(text).__name__}"
-                raise UserError(f"{path}, {where}: column '{column}' {problem}")
+    empty = True
+    for where, record in read_records(path, [*text_columns, label_column], bad_row):
+        try:
+            texts = texts_of(path, where, record, text_columns)
+        except MalformedRowError as error:
+            bad_row(error)
+            continue
         label = _label_name(record[label_column])
         if label is None:
-            raise UserError(
-                f"{path}, {where}: column '{label_column}' must be a string or a whole number, "
-                f"found {record[label_column]!r:.40}"
-            )
-        yield where, [record[column] for column in text_columns], label
-    if where is None:
-        raise UserError(f"{path} has no examples")
+            problem = f"column '{label_column}' must be a string or a whole number, found {record[label_column]!r:.40}"
+            bad_row(MalformedRowError(path, where, problem))
+            continue
+        empty = False
+        yield where, texts, label
+    if empty:
+        reasons = "; ".join(bad_row.notes()) if isinstance(bad_row, SkippedRows) else ""
+        raise UserError(f"{path} has no examples{f': {reasons}' if reasons else ''}")
 
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}\.0+")
@@ -280,10 +331,11 @@ class _Scan:
 # `info` and `build` scan the same files. Size and time are arguments so that a changed file is
 # scanned again.
 @lru_cache(maxsize=3)
-def _scan(path: Path, text_columns: tuple[str, ...], label_column: str, size: int, modified: int) -> _Scan:
+def _scan(path: Path, text_columns: tuple[str, ...], label_column: str, skip: bool, size: int, modified: int) -> _Scan:
     scan = _Scan([], [])
     known: dict[str, str] = {}  # one string object for each label, not one for each example
-    for _, texts, label in _examples(path, text_columns, label_column):
+    bad_row = SkippedRows() if skip else refuse
+    for _, texts, label in _examples(path, text_columns, label_column, bad_row):
         scan.labels.append(known.setdefault(label, label))
         scan.digests.append(digest([text.encode(errors="surrogatepass") for text in texts]))
     return scan

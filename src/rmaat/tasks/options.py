@@ -1,6 +1,8 @@
-"""The settings of tasks: one flat set, of which each task has a few."""
+"""The settings of tasks: one flat set, of which each task has a few.
 
-from __future__ import annotations
+Annotations must not be strings here: jsonargparse would not resolve those that `RunConfig`
+inherits, and would let any value pass.
+"""
 
 from dataclasses import dataclass, fields
 from typing import Annotated, Self
@@ -26,6 +28,8 @@ class FilesOptions:
         tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; 'auto' makes
             one from the texts of train (byte-level BPE, at most 16,384 tokens), or takes that of
             init_from; null means bytes.
+        skip_bad_rows: task files: skip malformed rows, and report their number; null means false.
+            By default the first one ends the command.
     """
 
     train_file: str | None = None
@@ -35,6 +39,7 @@ class FilesOptions:
     other_text_column: str | None = None
     label_column: str | None = None
     tokenizer: str | None = None
+    skip_bad_rows: bool | None = None
 
     @classmethod
     def of(cls, settings: object) -> Self:

@@ -64,6 +64,17 @@ class PartStatistics:
         lengths = {column: LengthStatistics(**of_column) for column, of_column in values.pop("lengths").items()}
         return cls(lengths=lengths, **values)
 
+    def evaluation_notes(self) -> list[str]:
+        """Return the notes, and a line on the sequences that were cut, for one who reads a result."""
+        return [
+            *self.notes,
+            *(
+                f"{of.cut:,} of {self.examples:,} sequences were cut to {of.max_seq_len:,} tokens, as in training"
+                for of in self.lengths.values()
+                if of.cut
+            ),
+        ]
+
     def sentence(self) -> str:
         """Return the examples, lengths and notes on one line, for a log."""
         lengths = [

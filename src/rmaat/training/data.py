@@ -1,7 +1,7 @@
 """`RunData`, the data of a run: its task, its batches, its statistics."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -310,7 +310,10 @@ class RunData:
 
         With two towers it is the length of the longer input.
         """
-        by_column = [lengths(part, column) for column in self.info.columns]
+        return self.input_lengths([lengths(part, column) for column in self.info.columns])
+
+    def input_lengths(self, by_column: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Return what `lengths` returns, from the lengths (E,) of each token column."""
         return np.add.reduce(by_column) + 1 if self.joins_pairs else np.maximum.reduce(by_column)
 
     def longest_first(self, part: Dataset) -> TokenReader:

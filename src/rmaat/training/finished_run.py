@@ -1,14 +1,12 @@
-"""Reading a finished run, and predicting with its model."""
+"""Reading a finished run."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import Any
 
 from rmaat.errors import UserError
 from rmaat.models import RmaatForSequenceClassification
+from rmaat.tasks.files import FilesTask
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.run_folder import RUN_CONFIG
@@ -26,6 +24,29 @@ class FinishedRun:
     def config(self) -> RunConfig:
         """The run's settings."""
         return self.source.run
+
+    def with_test_file(self, test_file: str | None = None, skip_bad_rows: bool | None = None) -> "FinishedRun":
+        """Return the run with other settings of its test part, for `evaluate`.
+
+        Args:
+            test_file: a file with the columns of the run's own; None leaves the run's.
+            skip_bad_rows: skip malformed rows; None leaves the run's choice.
+
+        Raises:
+            UserError: if one is given and the run's task is not the user's own files.
+        """
+        options = {"test_file": test_file, "skip_bad_rows": skip_bad_rows}
+        changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if not changes:
+            return self
+        task = self.source.task
+        if not isinstance(task, FilesTask):
+            raise UserError(
+                f"{', '.join(changes)}: only for runs of the task files; this run has the test part of "
+                f"{self.config.dataset}"
+            )
+        task = FilesTask(replace(task.options, **changes), self.source.info.label_names)
+        return replace(self, source=replace(self.source, task=task))
 
 
 def open_run(folder: Path) -> FinishedRun:
@@ -58,45 +79,3 @@ def open_run(folder: Path) -> FinishedRun:
             f"{name} is {stored}, config.json requires {expected}"
         )
     return FinishedRun(source, RmaatForSequenceClassification.from_pretrained(folder).eval())
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable label of a text, and the probabilities of all labels."""
-
-    label: str
-    probabilities: tuple[float, ...]
-
-    @property
-    def probability(self) -> float:
-        """The probability of the label."""
-        return max(self.probabilities)
-
-
-@torch.no_grad()
-def predict(run: FinishedRun, texts: Sequence[str]) -> Prediction:
-    """Return the prediction for one example, computed on the model's device.
-
-    Args:
-        run: the finished run.
-        texts: one text, or two if the run's task has pairs. Each is truncated as in training.
-
-    Raises:
-        UserError: for a text that is empty or that the task cannot encode, or for a wrong number
-            of texts.
-    """
-    columns = run.source.info.columns
-    if len(texts) != len(columns):
-        raise UserError(f"an example of {run.config.dataset} has {len(columns)} text(s), not {len(texts)}")
-    example = {
-        column: run.source.task.encode(text)[: run.source.sequence_limit]
-        for column, text in zip(columns, texts, strict=True)
-    }
-    batch = {name: x.to(run.model.device) for name, x in run.source.collator()([example]).items()}
-    logits = run.model(**batch).logits[0].cpu()
-    if not logits.isfinite().all():
-        raise UserError(
-            "the model's logits for this text are not finite, so it has no prediction; its training diverged"
-        )
-    probabilities = logits.double().softmax(0).numpy()
-    return Prediction(run.source.info.label_names[int(np.argmax(probabilities))], tuple(probabilities.tolist()))

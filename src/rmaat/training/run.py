@@ -18,7 +18,7 @@ from rmaat.machine.provenance import provenance
 from rmaat.models import RmaatConfig, RmaatForMaskedLM, RmaatForSequenceClassification
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
-from rmaat.tasks.statistics import print_statistics
+from rmaat.tasks.statistics import part_statistics, print_statistics
 from rmaat.terminal import console
 from rmaat.training import checkpoints, run_folder
 from rmaat.training.batches import TrainingExamples
@@ -166,8 +166,11 @@ def resumed_checkpoint(source: RunData, stage: Stage) -> Path | None:
 def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBar = no_bar) -> dict[str, Any]:
     """Return loss and accuracy of a finished run on the whole test part of its task.
 
+    Texts are truncated as in training, so the figures are those of metrics.json. `test_notes` says
+    how many were, and how many rows were skipped.
+
     Args:
-        finished: the run.
+        finished: the run; `FinishedRun.with_test_file` chooses another file.
         data_dir: folder of the data; None means that of the run.
         bar: shown while the data set is built.
 
@@ -188,7 +191,12 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
         # Without training, tensorboard has no folder and would write to the current one.
         trainer.remove_callback(TensorBoardCallback)
         metrics = measure(trainer, source.longest_first(test), "test")
-        return {**metrics, "test_majority_accuracy": majority_accuracy(test), "test_examples": len(test)}
+        return {
+            **metrics,
+            "test_majority_accuracy": majority_accuracy(test),
+            "test_examples": len(test),
+            "test_notes": list(part_statistics(test).evaluation_notes()),
+        }
 
 
 def device() -> str:

@@ -1,0 +1,184 @@
+"""Inputs of predictions: text files, folders, files of records, standard input, pictures.
+
+They are read as a stream, in order. A bad input becomes an example with a problem, so that the
+others can be predicted.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmaat.errors import UserError
+from rmaat.tasks.base import TaskInfo
+from rmaat.tasks.records import MalformedRowError, Record, is_record_file, read_rows, texts_of
+from rmaat.tasks.text import open_bytes
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example without a label, or the reason why it cannot be read.
+
+    Attributes:
+        name: its file, FILE:LINE for a record, or "standard input".
+        texts: one text, or two if the task has pairs; for a task of images the path of the picture.
+        problem: the mistake in the input, without its name; there are no texts then.
+        is_row: True for a row of a file of records.
+    """
+
+    name: str
+    texts: tuple[str, ...] = ()
+    problem: str | None = None
+    is_row: bool = False
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The text of a file, or the path of a picture; it may be a half of a pair."""
+
+    name: str
+    text: str = ""
+    problem: str | None = None
+
+
+def read_inputs(
+    inputs: Iterable[str], info: TaskInfo, columns: Sequence[str], left_out: Path | None = None
+) -> Iterator[Example]:
+    """Yield the examples of the inputs, in order, a few of them in memory at a time.
+
+    An input is a text file (also .gz, .xz), a file of records, "-" for standard input, or a folder.
+    A folder stands for all files beneath it, sorted by path. Hidden ones are left out, and links to
+    folders are not followed. A task of pairs takes texts two by two, and a pair from each record. A
+    task of images takes pictures.
+
+    Args:
+        inputs: paths or "-".
+        info: the task.
+        columns: the columns of the texts in records, one for each text of an example.
+        left_out: a file that folders do not stand for, such as the output.
+    """
+    size = len(info.columns)
+    texts: list[_Text] = []
+    for item in inputs:
+        for example in _examples_of(item, info, columns, left_out):
+            if isinstance(example, Example):
+                yield example
+                continue
+            texts.append(example)
+            if len(texts) == size:
+                yield _joined(texts)
+                texts = []
+    for text in texts:
+        problem = f"a run on {info.name} takes files two by two; this one has no second"
+        yield Example(text.name, problem=problem)
+
+
+def _examples_of(item: str, info: TaskInfo, columns: Sequence[str], left_out: Path | None) -> Iterator[Example | _Text]:
+    """Yield the texts of one input, and the examples of its records."""
+    for name, problem in _files(item, left_out):
+        if problem is not None:
+            yield Example(name, problem=problem)
+        elif info.kind == "image":
+            # The task opens the picture.
+            standard_input = "a picture cannot come from standard input" if name == STANDARD_INPUT else None
+            yield _Text(_display_name(name), name, standard_input)
+        elif is_record_file(Path(name)):
+            yield from _rows(Path(name), info, columns)
+        else:
+            yield _text(name)
+
+
+def _files(item: str, left_out: Path | None) -> Iterator[tuple[str, str | None]]:
+    """Yield an input, or the files beneath it if it is a folder, each with its problem or None."""
+    if not Path(item).is_dir():
+        yield item, None
+        return
+    empty = True
+    for name, problem in _beneath(item):
+        if left_out is None or Path(name).resolve() != left_out:
+            empty = False
+            yield name, problem
+    if empty:
+        yield item, "the folder has no file"
+
+
+def _beneath(folder: str) -> Iterator[tuple[str, str | None]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        yield folder, f"cannot be read: {error.strerror}"
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _beneath(entry.path)
+        elif entry.is_file() or (entry.is_symlink() and not entry.is_dir()):
+            yield entry.path, None
+
+
+def _rows(path: Path, info: TaskInfo, columns: Sequence[str]) -> Iterator[Example]:
+    if len(columns) != len(info.columns):
+        problem = f"a run on {info.name} reads pairs, whose columns are not known; give --other_text_column"
+        yield Example(str(path), problem=problem)
+        return
+    try:
+        for row in read_rows(path, columns):
+            yield _row(path, row, columns)
+    except UserError as error:
+        # Readers name the path in front of the mistake.
+        yield Example(str(path), problem=str(error).removeprefix(str(path)).lstrip(" ,:"))
+
+
+def _row(path: Path, row: Record | MalformedRowError, columns: Sequence[str]) -> Example:
+    if isinstance(row, MalformedRowError):
+        return Example(_row_name(path, row.where), problem=row.problem, is_row=True)
+    where, record = row
+    try:
+        return Example(_row_name(path, where), tuple(texts_of(path, where, record, columns)), is_row=True)
+    except MalformedRowError as error:
+        return Example(_row_name(path, where), problem=error.problem, is_row=True)
+
+
+def _row_name(path: Path, where: str) -> str:
+    return f"{path}:{where.rpartition(' ')[2]}"
+
+
+def _text(name: str) -> _Text:
+    """Return the text of a file or of standard input."""
+    shown = _display_name(name)
+    try:
+        return _Text(shown, _content(name).decode())
+    except UnicodeDecodeError as error:
+        return _Text(shown, problem=f"not UTF-8 text: {error.reason} at byte {error.start}")
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        return _Text(shown, problem=f"cannot be read: {reason}")
+
+
+def _content(name: str) -> bytes:
+    if name == STANDARD_INPUT:
+        return sys.stdin.buffer.read()
+    with open_bytes(Path(name)) as file:
+        return file.read()
+
+
+def _joined(texts: Sequence[_Text]) -> Example:
+    """Return the example of one text, or of the two texts of a pair."""
+    name = ", ".join(text.name for text in texts)
+    for text in texts:
+        if text.problem is not None:
+            return Example(name, problem=text.problem if len(texts) == 1 else f"{text.name}: {text.problem}")
+    return Example(name, tuple(text.text for text in texts))
+
+
+def _display_name(name: str) -> str:
+    return "standard input" if name == STANDARD_INPUT else name

@@ -1,0 +1,226 @@
+"""Predictions of a finished run for texts of any length, in batches of similar lengths.
+
+Axes: E examples, N tokens, T segments, C classes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rmaat.errors import UserError
+from rmaat.tasks.base import TokenIds
+from rmaat.tasks.inputs import Example
+from rmaat.training.finished_run import FinishedRun
+
+WINDOW_EXAMPLES = 512
+"""Most examples that are in memory at a time, and sorted by length."""
+
+WINDOW_TOKENS = 2**22
+"""Tokens in memory after which no more examples are read."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable label of an example, and the probabilities of all labels.
+
+    Attributes:
+        label: the label.
+        probabilities: one for each of the task's `label_names`, in their order.
+        truncated: True if the end of a text was not read.
+    """
+
+    label: str
+    probabilities: tuple[float, ...]
+    truncated: bool = False
+
+    @property
+    def probability(self) -> float:
+        """The probability of the label."""
+        return max(self.probabilities)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The prediction for an example, or the reason why it has none.
+
+    Attributes:
+        name: the example's name.
+        prediction: the prediction; None if there is a problem.
+        problem: the reason why there is no prediction.
+        is_row: True for a row of a file of records.
+    """
+
+    name: str
+    prediction: Prediction | None = None
+    problem: str | None = None
+    is_row: bool = False
+
+
+def predict(run: FinishedRun, texts: Sequence[str], *, truncate: bool = False) -> Prediction:
+    """Return the prediction for one example; see `predict_many`.
+
+    Args:
+        run: the finished run.
+        texts: one text, or two if the run's task has pairs.
+        truncate: truncate texts as training did.
+
+    Raises:
+        UserError: for a text that is empty or that the task cannot encode, for a wrong number of
+            texts, and for logits that are not finite.
+    """
+    (outcome,) = predict_many(run, [Example("", tuple(texts))], truncate=truncate)
+    if outcome.prediction is None:
+        raise UserError(outcome.problem)
+    return outcome.prediction
+
+
+def predict_many(
+    run: FinishedRun,
+    examples: Iterable[Example],
+    *,
+    truncate: bool = False,
+    batch_size: int | None = None,
+) -> Iterator[Outcome]:
+    """Yield the outcome of each example, in order, computed on the model's device.
+
+    Examples are drawn, sorted by length and predicted a few hundred at a time, so memory does not
+    grow with their number. A text is read whole, in any number of segments, and memory does not
+    grow with its length beyond the text itself. Models for which `reads_any_length` is False read
+    it truncated as in training. The examples of a batch change each other's probabilities by
+    rounding only.
+
+    Args:
+        run: the finished run.
+        examples: the examples; `rmaat.tasks.inputs.read_inputs` makes them from files.
+        truncate: truncate texts as training did, which gives the results of `evaluate`.
+        batch_size: most examples of a batch; None means the run's per_device_eval_batch_size. A
+            batch never has more than `batch_size` * max_seq_len tokens, except for a single
+            example of two towers.
+    """
+    size = run.config.per_device_eval_batch_size if batch_size is None else batch_size
+    limit = run.source.sequence_limit if truncate or not reads_any_length(run) else None
+    window: list[_Encoded | Outcome] = []
+    tokens = 0
+    for example in examples:
+        window.append(_encode(run, example, limit))
+        tokens += getattr(window[-1], "length", 0)
+        if len(window) >= WINDOW_EXAMPLES or tokens >= WINDOW_TOKENS:
+            yield from _outcomes(run, window, size)
+            window, tokens = [], 0
+    yield from _outcomes(run, window, size)
+
+
+def reads_any_length(run: FinishedRun) -> bool:
+    """Return True if the run's model can read texts longer than those of training.
+
+    A model of one segment has not learned to carry memory, and the schedule 'learned' has no
+    factors for further segments. Images have one length.
+    """
+    config = run.model.config
+    return config.num_segments > 1 and config.schedule != "learned" and run.source.info.kind != "image"
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The token ids of an example, by column, and the length of the model's input."""
+
+    name: str
+    is_row: bool
+    columns: dict[str, TokenIds]
+    length: int
+    truncated: bool
+
+
+def _encode(run: FinishedRun, example: Example, limit: int | None) -> _Encoded | Outcome:
+    """Return the token ids of an example, or its outcome if there are none."""
+    names = run.source.info.columns
+    problem = example.problem
+    if problem is None and len(example.texts) != len(names):
+        problem = f"an example of {run.config.dataset} has {len(names)} text(s), not {len(example.texts)}"
+    if problem is not None:
+        return Outcome(example.name, problem=problem, is_row=example.is_row)
+    try:
+        whole = [run.source.task.encode(text) for text in example.texts]
+    except UserError as error:
+        return Outcome(example.name, problem=str(error), is_row=example.is_row)
+    truncated = limit is not None and any(len(ids) > limit for ids in whole)
+    # A view would keep the whole text in memory.
+    sequences = [ids[:limit].copy() for ids in whole] if truncated else whole
+    lengths = [np.array([len(ids)]) for ids in sequences]
+    length = int(run.source.input_lengths(lengths)[0])
+    return _Encoded(example.name, example.is_row, dict(zip(names, sequences, strict=True)), length, truncated)
+
+
+def _outcomes(run: FinishedRun, window: Sequence[_Encoded | Outcome], batch_size: int) -> Iterator[Outcome]:
+    """Yield the outcomes of a window of examples, in its order."""
+    outcomes = dict[int, Outcome]()
+    places = [place for place, item in enumerate(window) if isinstance(item, _Encoded)]
+    encoded = [item for item in window if isinstance(item, _Encoded)]
+    lengths = np.array([item.length for item in encoded], np.int64)
+    most_tokens = batch_size * run.model.config.max_seq_len
+    for rows in length_batches(lengths, batch_size, most_tokens):
+        logits = _logits(run, [encoded[row] for row in rows], most_tokens)
+        for row, logits_C in zip(rows, logits, strict=True):
+            outcomes[places[row]] = _outcome(run, encoded[row], logits_C)
+    for place, item in enumerate(window):
+        yield item if isinstance(item, Outcome) else outcomes[place]
+
+
+def length_batches(lengths: NDArray[np.int64], most_rows: int, most_tokens: int) -> Iterator[list[int]]:
+    """Yield batches of indices, by falling length, so that a batch holds similar lengths.
+
+    A batch has at most `most_tokens` tokens with its padding, or a single example.
+
+    Args:
+        lengths: (E,) lengths of the examples, at least 1.
+        most_rows: most examples of a batch.
+        most_tokens: most tokens of a batch.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, min(most_rows, most_tokens // int(lengths[order[start]])))
+        yield order[start : start + rows].tolist()
+        start += rows
+
+
+@torch.no_grad()
+def _logits(run: FinishedRun, examples: Sequence[_Encoded], most_tokens: int) -> Tensor:
+    """Return the logits (E, C) of a batch, on the CPU."""
+    model = run.model
+    batch = run.source.collator()([example.columns for example in examples])
+    length = examples[0].length
+    if len(examples) == 1 and length > most_tokens and not model.config.two_towers:
+        return _logits_in_parts(run, batch["input_ids"][:, :length], most_tokens)
+    return model(**{name: x.to(model.device) for name, x in batch.items()}).logits.cpu()
+
+
+def _logits_in_parts(run: FinishedRun, ids_1N: Tensor, most_tokens: int) -> Tensor:
+    """Return the logits (1, C) of one long sequence, read a few segments at a time.
+
+    One call would need some bytes of memory for each token of the sequence on the model's device.
+    """
+    model, segment = run.model, run.model.config.tokens_per_segment
+    segments_per_call = max(1, most_tokens // segment)
+    total = -(-ids_1N.shape[1] // segment)
+    state: dict[str, Any] = {}
+    for first in range(0, total, segments_per_call):
+        part = ids_1N[:, first * segment : (first + segments_per_call) * segment]
+        out = model(input_ids=part.to(model.device), segment_offset=first, total_segments=total, **state)
+        state = {"memory": out.memory, "readout": out.readout, "associations": out.associations}
+    return out.logits.cpu()
+
+
+def _outcome(run: FinishedRun, encoded: _Encoded, logits_C: Tensor) -> Outcome:
+    if not logits_C.isfinite().all():
+        problem = "the model's logits for this text are not finite, so it has no prediction; its training diverged"
+        return Outcome(encoded.name, problem=problem, is_row=encoded.is_row)
+    probabilities = logits_C.double().softmax(0).numpy()
+    label = run.source.info.label_names[int(np.argmax(probabilities))]
+    prediction = Prediction(label, tuple(probabilities.tolist()), encoded.truncated)
+    return Outcome(encoded.name, prediction, is_row=encoded.is_row)

@@ -1,0 +1,198 @@
+"""Predictions for many examples: order, batches, long texts, bad examples, memory."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmaat.errors import UserError
+from rmaat.tasks.files import FilesTask
+from rmaat.tasks.inputs import Example
+from rmaat.tasks.options import FilesOptions
+from rmaat.training import inference
+from rmaat.training.config import RunConfig
+from rmaat.training.data import RunData
+from rmaat.training.finished_run import FinishedRun
+from rmaat.training.inference import length_batches, predict, predict_many
+from rmaat.training.run import build_model
+
+LONG = RunConfig.resolved({"dataset": "files", "model": "rmaat_long", "readout": "running_mean"})
+
+
+def untrained(plain: RunConfig | None = None, **changes: Any) -> FinishedRun:
+    """A run on texts with random weights, of segments of 16 bytes."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    lengths = {"max_seq_len": 64, "num_segments": 4, "per_device_eval_batch_size": 4}
+    run = replace(plain or RunConfig(dataset="files"), **{**sizes, **lengths, **changes})
+    source = RunData(run, task := FilesTask(FilesOptions.of(run), ("no", "yes")), task.info)
+    torch.manual_seed(0)
+    model = build_model(source).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(10)  # so that the texts have different probabilities
+    return FinishedRun(source, model)
+
+
+def texts_of_lengths(*lengths: int) -> list[str]:
+    generator = np.random.default_rng(0)
+    return ["".join(map(chr, generator.integers(97, 123, length))) for length in lengths]
+
+
+@pytest.mark.parametrize(
+    ("plain", "changes"),
+    [
+        (None, {}),
+        (None, {"readout": "running_mean", "pooled_norm": True}),
+        (LONG, {}),
+        (None, {"other_text_column": "b"}),
+        (None, {"other_text_column": "b", "two_towers": True}),
+    ],
+)
+def test_outcomes_have_the_order_of_the_examples_and_do_not_depend_on_the_others(monkeypatch, plain, changes):
+    monkeypatch.setattr(inference, "WINDOW_EXAMPLES", 7)
+    run = untrained(plain, **changes)
+    lengths = np.random.default_rng(1).integers(1, 300, 40)
+    texts = texts_of_lengths(*lengths.tolist())
+    examples = [
+        Example(str(i), (text, texts[i - 1])[: len(run.source.info.columns)], is_row=i == 3)
+        for i, text in enumerate(texts)
+    ]
+    outcomes = list(predict_many(run, examples))
+    assert [outcome.name for outcome in outcomes] == [example.name for example in examples]
+    assert [outcome.name for outcome in outcomes if outcome.is_row] == ["3"]
+    alone = [predict(run, example.texts).probabilities for example in examples]
+    np.testing.assert_allclose([outcome.prediction.probabilities for outcome in outcomes], alone, rtol=1e-4)
+    assert np.ptp(alone, axis=0)[0] > 0.1
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(1, 400), max_size=30), st.integers(1, 8), st.integers(1, 500))
+def test_batches_hold_similar_lengths_within_their_tokens(lengths, most_rows, most_tokens):
+    array = np.array(lengths, np.int64)
+    batches = list(length_batches(array, most_rows, most_tokens))
+    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) <= most_rows
+        assert len(batch) == 1 or len(batch) * array[batch].max() <= most_tokens
+    assert all(array[one].min() >= array[other].max() for one, other in itertools.pairwise(batches))
+
+
+def calls(run: FinishedRun) -> list[int]:
+    """A list to which each call of the model adds its tokens of one row."""
+    widths: list[int] = []
+
+    def record(module, arguments, named):
+        widths.append(named["input_ids"].shape[1])
+
+    run.model.register_forward_pre_hook(record, with_kwargs=True)
+    return widths
+
+
+@pytest.mark.parametrize(("plain", "pair"), [(None, False), (None, True), (LONG, False), (LONG, True)])
+def test_a_long_text_is_read_whole_a_few_segments_at_a_time(plain, pair):
+    run = untrained(plain, other_text_column="b" if pair else None)
+    texts = texts_of_lengths(1000, 805)[: 1 + pair]
+    ids = [text.encode() for text in texts]
+    columns = dict(zip(run.source.info.columns, (np.frombuffer(x, np.uint8) for x in ids), strict=True))
+    with torch.no_grad():
+        expected = run.model(**run.source.collator()([columns])).logits[0].softmax(0)
+    widths = calls(run)
+    (outcome,) = predict_many(run, [Example("", tuple(texts))])
+    assert outcome.prediction.probabilities == pytest.approx(expected.tolist(), rel=1e-4)
+    assert not outcome.prediction.truncated
+    assert sum(widths) == 1000 + 806 * pair
+    assert max(widths) == 256, "tokens of a full batch"
+    # Its beginning counts, so nothing was cut.
+    other = predict(run, ["Z" * 500 + texts[0][500:], *texts[1:]])
+    if plain is LONG:
+        assert other.probabilities != pytest.approx(outcome.prediction.probabilities, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_segments": 1, "num_memory_tokens": 0, "attention_type": "softmax", "readout": "running_mean"},
+        {"retention_schedule": "learned"},
+    ],
+)
+def test_a_model_that_reads_no_more_than_in_training_says_so(changes):
+    run = untrained(**changes)
+    (text,) = texts_of_lengths(65)
+    predictions = [predict(run, [x]) for x in (text, text[:64], text[:63])]
+    assert [prediction.truncated for prediction in predictions] == [True, False, False]
+    assert predictions[0].probabilities == predictions[1].probabilities != predictions[2].probabilities
+
+
+def test_texts_are_truncated_as_in_training_if_asked_for():
+    run = untrained(other_text_column="b")
+    text, other = texts_of_lengths(100, 20)
+    assert not predict(run, [text, other]).truncated
+    prediction = predict(run, [text, other], truncate=True)
+    assert prediction == replace(predict(run, [text[:31], other]), truncated=True)
+
+
+def test_examples_are_drawn_a_window_at_a_time(monkeypatch):
+    run, drawn = untrained(), []
+
+    def endless(text):
+        for number in itertools.count():
+            drawn.append(number)
+            yield Example(str(number), (text,))
+
+    monkeypatch.setattr(inference, "WINDOW_EXAMPLES", 10)
+    names = [outcome.name for outcome in itertools.islice(predict_many(run, endless("text")), 25)]
+    assert names == [str(i) for i in range(25)]
+    assert len(drawn) == 30
+    drawn.clear()
+    monkeypatch.setattr(inference, "WINDOW_TOKENS", 12)
+    next(predict_many(run, endless("text")))
+    assert len(drawn) == 3
+
+
+def test_a_bad_example_has_a_problem_and_the_others_predictions():
+    run = untrained()
+    examples = [
+        Example("a", ("good",)),
+        Example("b", problem="cannot be read"),
+        Example("c", ("",), is_row=True),
+        Example("d", ("one", "two")),
+        Example("e", ("good",)),
+    ]
+    outcomes = list(predict_many(run, examples))
+    assert [outcome.name for outcome in outcomes if outcome.prediction] == ["a", "e"]
+    assert [str(outcome.problem)[:17] for outcome in outcomes[1:4]] == [
+        "cannot be read",
+        "the text is empty",
+        "an example of fil",
+    ]
+    assert outcomes[2].is_row
+    with pytest.raises(UserError, match="the text is empty"):
+        predict(run, [""])
+    with torch.no_grad():
+        run.model.classifier.bias[0] = torch.inf
+    with pytest.warns(UserWarning, match="not finite"), pytest.raises(UserError, match="its training diverged"):
+        predict(run, ["good"])
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that is not a mapped file."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) << 10
+    pytest.skip("the system does not tell mapped files from other memory")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plain", [None, LONG])
+def test_memory_does_not_grow_with_the_length_of_a_text(plain):
+    run = untrained(plain, max_seq_len=4096, num_segments=4)
+    used = []
+    run.model.register_forward_hook(lambda *_: used.append(anonymous_bytes()))
+    predict(run, ["long text " * 500_000])
+    assert len(used) == -(-5_000_000 // (4 * 4096))
+    assert max(used[3:]) - used[2] < 2 << 20
