@@ -3,44 +3,19 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.training.untrained import LONG, texts_of_lengths, untrained
 
 from rmaat.errors import UserError
-from rmaat.tasks.files import FilesTask
 from rmaat.tasks.inputs import Example
-from rmaat.tasks.options import FilesOptions
 from rmaat.training import inference
-from rmaat.training.config import RunConfig
-from rmaat.training.data import RunData
 from rmaat.training.finished_run import FinishedRun
 from rmaat.training.inference import length_batches, predict, predict_many
-from rmaat.training.run import build_model
-
-LONG = RunConfig.resolved({"dataset": "files", "model": "rmaat_long", "readout": "running_mean"})
-
-
-def untrained(plain: RunConfig | None = None, **changes: Any) -> FinishedRun:
-    """A run on texts with random weights, of segments of 16 bytes."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    lengths = {"max_seq_len": 64, "num_segments": 4, "per_device_eval_batch_size": 4}
-    run = replace(plain or RunConfig(dataset="files"), **{**sizes, **lengths, **changes})
-    source = RunData(run, task := FilesTask(FilesOptions.of(run), ("no", "yes")), task.info)
-    torch.manual_seed(0)
-    model = build_model(source).eval()
-    with torch.no_grad():
-        model.classifier.weight.mul_(10)  # so that the texts have different probabilities
-    return FinishedRun(source, model)
-
-
-def texts_of_lengths(*lengths: int) -> list[str]:
-    generator = np.random.default_rng(0)
-    return ["".join(map(chr, generator.integers(97, 123, length))) for length in lengths]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ VERBS = {
     "pretrain": "train a model to predict masked tokens or values, without labels",
     "evaluate": "measure a finished run on the task's test part",
     "predict": "label texts with a finished run",
+    "explain": "show which segments of a text decided its label",
     "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",
     "data": "generate, download or check the data of a task",
     "compare": "compare models side by side: accuracy, memory, time",
