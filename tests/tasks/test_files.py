@@ -425,9 +425,13 @@ def test_malformed_rows_are_skipped_and_counted_if_asked_for(tmp_path: Path, suf
     assert note.startswith(f"skipped {count} malformed rows of train{suffix}; the first: line {first}: ")
     assert not part_statistics(dataset["validation"]).notes, "they are counted once"
     assert part_statistics(dataset["test"]).notes[0].startswith(f"skipped {count} malformed rows of test{suffix}; ")
-    # Nothing of the run that skips them serves one that does not.
-    with pytest.raises(UserError, match=r"train\.\w+, line 1\d: "):
-        load(files_task(replace(options, skip_bad_rows=False)), tmp_path)
+
+
+def test_a_data_set_with_skipped_rows_serves_no_run_that_does_not_skip_them(tmp_path: Path) -> None:
+    options = put(tmp_path / "d", test=jsonl(rows_of("test")) + b"[]\n")
+    load(files_task(replace(options, skip_bad_rows=True)), tmp_path)
+    with pytest.raises(UserError, match=r"test\.jsonl, line 41: "):
+        load(files_task(options), tmp_path)
 
 
 def test_rows_that_cannot_be_encoded_are_skipped_too(tmp_path: Path) -> None:

@@ -57,15 +57,11 @@ def test_batches_hold_similar_lengths_within_their_tokens(lengths, most_rows, mo
     assert all(array[one].min() >= array[other].max() for one, other in itertools.pairwise(batches))
 
 
-def calls(run: FinishedRun) -> list[int]:
-    """A list to which each call of the model adds its tokens of one row."""
-    widths: list[int] = []
-
-    def record(module, arguments, named):
-        widths.append(named["input_ids"].shape[1])
-
-    run.model.register_forward_pre_hook(record, with_kwargs=True)
-    return widths
+def calls(run: FinishedRun) -> list[dict[str, Any]]:
+    """A list to which each call of the model adds its arguments."""
+    arguments: list[dict[str, Any]] = []
+    run.model.register_forward_pre_hook(lambda module, args, named: arguments.append(named), with_kwargs=True)
+    return arguments
 
 
 @pytest.mark.parametrize(("plain", "pair"), [(None, False), (None, True), (LONG, False), (LONG, True)])
@@ -76,12 +72,15 @@ def test_a_long_text_is_read_whole_a_few_segments_at_a_time(plain, pair):
     columns = dict(zip(run.source.info.columns, (np.frombuffer(x, np.uint8) for x in ids), strict=True))
     with torch.no_grad():
         expected = run.model(**run.source.collator()([columns])).logits[0].softmax(0)
-    widths = calls(run)
+    parts = calls(run)
     (outcome,) = predict_many(run, [Example("", tuple(texts))])
     assert outcome.prediction.probabilities == pytest.approx(expected.tolist(), rel=1e-4)
     assert not outcome.prediction.truncated
+    widths = [part["input_ids"].shape[1] for part in parts]
     assert sum(widths) == 1000 + 806 * pair
     assert max(widths) == 256, "tokens of a full batch"
+    assert [part["segment_offset"] for part in parts] == [16 * i for i in range(len(parts))]
+    assert {part["total_segments"] for part in parts} == {-(-sum(widths) // 16)}
     # Its beginning counts, so nothing was cut.
     other = predict(run, ["Z" * 500 + texts[0][500:], *texts[1:]])
     if plain is LONG:

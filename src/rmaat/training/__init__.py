@@ -4,5 +4,6 @@
 - `data.py`: the examples of a run's task.
 - `run.py`: `train` and `evaluate`.
 - `trainer.py`: the Trainer of transformers with this project's order of examples.
-- `finished_run.py`: reads a finished run and predicts with it.
+- `finished_run.py`: reads a finished run.
+- `inference.py`: predicts with a finished run, for examples of any number and length.
 """
