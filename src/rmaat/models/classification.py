@@ -94,6 +94,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         associations: Tensor | None = None,
         masked: Tensor | None = None,
         other_masked: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> RmaatClassifierOutput:
         """Classify sequences or, with two towers, pairs of them.
 
@@ -110,6 +111,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
                 need whole sequences.
             masked: (B, P) bool, the positions to hide and to predict.
             other_masked: (B, P'), those of the second input.
+            token_type_ids: ignored.
         """
         first = select_input(input_ids, input_values, self.config.input_type)
         if labels is not None:

@@ -60,6 +60,7 @@ class RmaatForMaskedLM(RmaatPreTrainedHead):
         other_input_ids: Tensor | None = None,
         other_attention_mask: Tensor | None = None,
         other_masked: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> RmaatMaskedLMOutput:
         """Predict the masked positions; `RmaatModel.forward` describes the arguments and the errors.
 
@@ -67,6 +68,7 @@ class RmaatForMaskedLM(RmaatPreTrainedHead):
             other_input_ids: (B, N'), the second input of a pair if the config has two_towers.
             other_attention_mask: (B, N').
             other_masked: (B, P').
+            token_type_ids: ignored.
         """
         continues = any(x is not None for x in (memory, readout, associations, total_segments))
         check_pair(self.config.two_towers, other_input_ids, continues)

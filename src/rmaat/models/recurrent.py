@@ -171,6 +171,7 @@ class RmaatModel(RmaatPreTrainedModel):
         output_segments: bool = False,
         associations: Tensor | None = None,
         masked: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> RmaatOutput:
         """Run all segments.
 
@@ -194,6 +195,7 @@ class RmaatModel(RmaatPreTrainedModel):
                 associative_memory; None begins with an empty one.
             masked: (B, P) bool, True at the positions to hide and to predict, in a model with a
                 masked head. P is the number of tokens, or of patches.
+            token_type_ids: ignored; the tokenizers of some other models return them.
 
         Returns:
             `RmaatOutput`. A row without a token returns its state unchanged.
