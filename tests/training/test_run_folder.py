@@ -59,10 +59,11 @@ def old_run(folder: Path) -> None:
         (checkpoint / "files.json").write_text("{}")
     for name in ("metrics.json", "run.yaml", "stages.json", "config.json", "model.safetensors", "curves.png", "notes"):
         (folder / name).write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer").mkdir()
 
 
-@pytest.mark.parametrize("name", ["run.yaml", "model.safetensors", "checkpoint-4", "tokenizer"])
+@pytest.mark.parametrize("name", ["run.yaml", "model.safetensors", "checkpoint-4", "tokenizer", "tokenizer.json"])
 def test_any_file_of_a_run_is_refused_without_overwrite(tmp_path, name):
     old_run(tmp_path / "old")
     (tmp_path / "new").mkdir()

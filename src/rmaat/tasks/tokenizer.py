@@ -1,13 +1,13 @@
-"""Text as bytes, or as the ids of a Hugging Face tokenizer."""
+"""Text as bytes, or as the ids of a Hugging Face tokenizer; bytes as such a tokenizer."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import ABC
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,20 @@ class TokenizedTask(Task, ABC):
         content = backend.to_str() if backend is not None else json.dumps(sorted(self._tokenizer.get_vocab().items()))
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def save_tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer, if there is one, so that `folder` can be used as `tokenizer`."""
-        if self._tokenizer is not None:
-            self._tokenizer.save_pretrained(folder)
+    def hub_tokenizer(self, max_length: int, separator: int | None = None) -> Any:
+        """Return the task's tokenizer as one of transformers, to be stored beside a model.
+
+        Args:
+            max_length: the length at which a call with `truncation=True` truncates.
+            separator: the id between two texts of one sequence; it is used for bytes only.
+        """
+        if self._tokenizer is None:
+            return byte_tokenizer(max_length, separator)
+        tokenizer = copy.deepcopy(self._tokenizer)
+        tokenizer.model_max_length = max_length
+        # The models take padding on the right only.
+        tokenizer.padding_side = "right"
+        return tokenizer
 
     def encode(self, text: str) -> TokenIds:
         """Return UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
@@ -68,15 +78,74 @@ class TokenizedTask(Task, ABC):
 
 
 def load_tokenizer(name: str) -> Any:
-    """Return the tokenizer of that name or folder; raise `UserError` if it is not on this machine."""
+    """Return the tokenizer of that name or folder, which adds no special tokens to a text.
+
+    Raises:
+        UserError: if it is not on this machine.
+    """
     from transformers import AutoTokenizer
 
     try:
         # Without trust_remote_code, transformers asks on the terminal whether to run code from
         # the folder.
-        return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for a damaged or missing tokenizer
         raise UserError(
             f"tokenizer '{name}' is neither a folder with a tokenizer nor in the Hugging Face cache of this machine; "
             f"fetch it with `hf download {name}`, or leave --tokenizer out for bytes"
         ) from error
+    return _without_special_tokens(tokenizer)
+
+
+def _without_special_tokens(tokenizer: Any) -> Any:
+    """Return a tokenizer that adds no special tokens by default either, so that pipelines add none."""
+    from transformers import PreTrainedTokenizerFast
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not tokenizer.num_special_tokens_to_add():
+        return tokenizer
+    backend = copy.deepcopy(backend)
+    backend.post_processor = None
+    # The classes of single models would build their post-processor again when they are loaded.
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **tokenizer.special_tokens_map)
+
+
+def byte_tokenizer(max_length: int, separator: int | None = None) -> Any:
+    """Return a `PreTrainedTokenizerFast` whose ids are the UTF-8 bytes of a text.
+
+    It needs no code of this package to be loaded. Padding has the id 0.
+
+    Args:
+        max_length: the length at which a call with `truncation=True` truncates.
+        separator: the id between the two texts of a pair, 256; None for no pairs.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    characters = _byte_characters()
+    backend = Tokenizer(models.BPE(vocab={character: byte for byte, character in enumerate(characters)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    special = {"pad_token": characters[0]}
+    if separator is not None:
+        special["sep_token"] = "<separator>"
+        backend.add_special_tokens([AddedToken(special["sep_token"], normalized=False)])
+        backend.post_processor = processors.TemplateProcessing(
+            single="$A", pair="$A <separator> $B", special_tokens=[(special["sep_token"], separator)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        # A text that holds the characters of a special token is bytes as well.
+        split_special_tokens=True,
+        **special,
+    )
+
+
+def _byte_characters() -> list[str]:
+    """Return the printable character that stands for each byte in `tokenizers.ByteLevel`, (256,)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = (chr(256 + i) for i in range(256))
+    return [chr(byte) if byte in printable else next(others) for byte in range(VOCAB_SIZE)]

@@ -25,9 +25,10 @@ from rmaat.tasks.options import FilesOptions, TaskOptions
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import PartStatistics, dataset_statistics
-from rmaat.tasks.tokenizer import TokenizedTask
+from rmaat.tasks.text import BytesTask
+from rmaat.tasks.tokenizer import TokenizedTask, byte_tokenizer
 from rmaat.training.config import RunConfig
-from rmaat.training.run_folder import TOKENIZER
+from rmaat.training.run_folder import tokenizer_folder
 
 PUBLISHED_SHARES = {"expression": 0.1, "text": 0.15, "image": 0.5, "memory": 0.15}
 """Shares of masked positions by the kind of task (arXiv 2310.02980); 'memory' is [C]."""
@@ -73,7 +74,7 @@ class RunData:
             return cls.of(run)
         options = FilesOptions.of(run)
         if options.tokenizer is not None:
-            options = replace(options, tokenizer=str(_saved_tokenizer(folder)))
+            options = replace(options, tokenizer=str(tokenizer_folder(folder)))
         task = FilesTask(options, label_names)
         return cls(run, task, task.info)._checked()
 
@@ -137,18 +138,21 @@ class RunData:
             )
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Save the tokenizer, if there is one, in the run's folder.
+        """Save the tokenizer of a task of texts in the run's folder; one of bytes has a tokenizer too.
 
-        Its name or path may later stand for another tokenizer.
+        The name or path of the user's tokenizer may later stand for another one.
         """
+        separator = self.info.separator if self.joins_pairs else None
         if isinstance(self.task, TokenizedTask):
-            self.task.save_tokenizer(folder / TOKENIZER)
+            self.task.hub_tokenizer(self.run.max_seq_len, separator).save_pretrained(folder)
+        elif isinstance(self.task, BytesTask):
+            byte_tokenizer(self.run.max_seq_len, separator).save_pretrained(folder)
 
     def check_tokenizer(self, folder: Path) -> None:
         """Raise `UserError` if the tokenizer differs from the one saved in the run's folder."""
         if not isinstance(self.task, TokenizedTask) or self.run.tokenizer is None:
             return
-        saved = _saved_tokenizer(folder)
+        saved = tokenizer_folder(folder)
         if FilesTask(FilesOptions(tokenizer=str(saved))).tokenizer_checksum() != self.task.tokenizer_checksum():
             raise UserError(f"tokenizer '{self.run.tokenizer}' differs from the one that the run saved in '{saved}'")
 
@@ -317,15 +321,6 @@ class RunData:
         A batch then holds similar lengths, and a lack of memory shows in the first batch.
         """
         return TokenReader(part.select(np.argsort(-self.lengths(part), kind="stable")))
-
-
-def _saved_tokenizer(folder: Path) -> Path:
-    saved = folder / TOKENIZER
-    if not saved.is_dir():
-        raise UserError(
-            f"'{folder}' has no folder '{TOKENIZER}'; put the tokenizer there that the run was trained with"
-        )
-    return saved
 
 
 def draw_examples(part: Dataset, count: int, seed: int) -> Dataset:
