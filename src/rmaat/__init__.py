@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING, Any
 from rmaat import auto_classes
 
 if TYPE_CHECKING:
-    from rmaat.models import RmaatConfig, RmaatForMaskedLM, RmaatForSequenceClassification, RmaatModel
+    from rmaat.models import (
+        RmaatConfig,
+        RmaatForMaskedLM,
+        RmaatForSequenceClassification,
+        RmaatForTokenClassification,
+        RmaatModel,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["RmaatConfig", "RmaatForMaskedLM", "RmaatForSequenceClassification", "RmaatModel"]
+__all__ = [
+    "RmaatConfig",
+    "RmaatForMaskedLM",
+    "RmaatForSequenceClassification",
+    "RmaatForTokenClassification",
+    "RmaatModel",
+]
 
 
 auto_classes.register()

@@ -214,3 +214,23 @@ def test_a_stored_config_may_have_keys_of_other_versions_and_keeps_them(make_mod
         config = RmaatConfig.from_pretrained(tmp_path)
     assert config.num_segments == 4
     assert config.to_dict()["num_segmens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message", "replay"),
+    [
+        ({}, "computes segments again already", True),
+        ({"memory_replay_backprop": False}, "sets memory_replay_backprop: true", True),
+        ({"memory_replay_backprop": False, "truncated_segments": 2}, "truncated_segments limits the memory", False),
+    ],
+    ids=str,
+)
+def test_gradient_checkpointing_is_replay(make_model, tokenizer, tmp_path, settings, message, replay):
+    model = make_model(**settings).float()
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=1, use_cpu=True, report_to=[], gradient_checkpointing=True, save_strategy="no"
+    )
+    rows = [{"input_ids": [1, 2, 3], "labels": i} for i in range(4)]
+    with pytest.warns(UserWarning, match=message):
+        Trainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer).train()
+    assert model.config.memory_replay_backprop == replay

@@ -49,7 +49,9 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
     """
 
     model_type = "rmaat"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["memory", "readout", "associations", "masked_loss"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        *("memory", "readout", "associations", "masked_loss", "hidden_states")
+    ]
 
     vocab_size: VocabSize = 256
     masked_head: bool = False
