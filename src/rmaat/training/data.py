@@ -148,6 +148,18 @@ class RunData:
         elif isinstance(self.task, BytesTask):
             byte_tokenizer(self.run.max_seq_len, separator).save_pretrained(folder)
 
+    @property
+    def classifies_text(self) -> bool:
+        """Whether the pipeline "text-classification" of transformers can use the run's folder.
+
+        A pair in one sequence needs a separator between its texts, which only bytes have.
+        """
+        run = self.run
+        if run.objective != "labels" or run.input_type != "tokens" or run.two_towers:
+            return False
+        own_tokenizer = isinstance(self.task, TokenizedTask) and run.tokenizer is not None
+        return isinstance(self.task, (TokenizedTask, BytesTask)) and not (own_tokenizer and self.joins_pairs)
+
     def check_tokenizer(self, folder: Path) -> None:
         """Raise `UserError` if the tokenizer differs from the one saved in the run's folder."""
         if not isinstance(self.task, TokenizedTask) or self.run.tokenizer is None:
