@@ -4,12 +4,16 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from rmaat import RmaatForTokenClassification
+
 peft = pytest.importorskip("peft")
 
 
-def with_lora(model, task_type="SEQ_CLS", **settings):
+def with_lora(model, task_type="SEQ_CLS", target_modules="all-linear", **settings):
     torch.manual_seed(0)
-    config = peft.LoraConfig(task_type=task_type, target_modules="all-linear", r=2, init_lora_weights=False, **settings)
+    config = peft.LoraConfig(
+        task_type=task_type, target_modules=target_modules, r=2, init_lora_weights=False, **settings
+    )
     return peft.get_peft_model(model, config)
 
 
@@ -45,6 +49,16 @@ def test_replay_gives_the_gradient_of_full_backpropagation(make_model, ragged):
     for name, grad in gradients[1].items():
         assert grad.norm() > 0, name
         assert (gradients[0][name] - grad).norm() <= 1e-12 * grad.norm(), name
+
+
+def test_token_classes_have_lora_too(make_model, ragged):
+    model = with_lora(RmaatForTokenClassification(make_model().config), "TOKEN_CLS", ["expand", "contract"]).double()
+    out = model(ragged["input_ids"], ragged["attention_mask"], labels=ragged["input_ids"] % 5)
+    out.loss.backward()
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    # The head is trained whole.
+    assert any("token_classifier.modules_to_save" in name for name in trained)
+    assert all(dict(model.named_parameters())[name].grad.norm() > 0 for name in trained)
 
 
 def test_dropout_inside_lora_is_refused_with_replay(make_model, ragged):

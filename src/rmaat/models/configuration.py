@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
@@ -55,6 +55,9 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
 
     vocab_size: VocabSize = 256
     masked_head: bool = False
+    if TYPE_CHECKING:
+        # An argument of the constructor that transformers turns into names of labels.
+        num_labels: int = 2
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
