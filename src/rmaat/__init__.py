@@ -1,17 +1,34 @@
 """RMAAT: transformers on very long sequences in the memory of one short segment.
 
 Names are imported on first use, so that the command line's help does not wait for PyTorch. The
-import of a model class registers all of them with the Auto classes of transformers.
+import of this package is enough for the Auto classes of transformers to know the models.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rmaat import auto_classes
+
 if TYPE_CHECKING:
-    from rmaat.models import RmaatConfig, RmaatForMaskedLM, RmaatForSequenceClassification, RmaatModel
+    from rmaat.models import (
+        RmaatConfig,
+        RmaatForMaskedLM,
+        RmaatForSequenceClassification,
+        RmaatForTokenClassification,
+        RmaatModel,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["RmaatConfig", "RmaatForMaskedLM", "RmaatForSequenceClassification", "RmaatModel"]
+__all__ = [
+    "RmaatConfig",
+    "RmaatForMaskedLM",
+    "RmaatForSequenceClassification",
+    "RmaatForTokenClassification",
+    "RmaatModel",
+]
+
+
+auto_classes.register()
 
 
 def __getattr__(name: str) -> Any:

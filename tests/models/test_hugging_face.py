@@ -6,7 +6,18 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
 
 from rmaat import RmaatConfig, RmaatForSequenceClassification
 from rmaat.astrocyte import retention_factors
@@ -143,9 +154,83 @@ def test_ids_under_the_mask_may_be_anything(make_model):
     assert torch.equal(one, other)
 
 
-def test_importing_the_package_is_light_and_the_models_register():
-    script = (
-        "import sys, rmaat; assert 'torch' not in sys.modules; from rmaat import RmaatConfig; "
-        "from transformers import AutoConfig; assert AutoConfig.for_model('rmaat').model_type == 'rmaat'"
+def test_importing_the_package_is_light_and_enough_for_the_auto_classes(make_model, tmp_path):
+    make_model(masked_head=True).save_pretrained(tmp_path)
+    names = "AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification"
+    loads = f"[x.from_pretrained({str(tmp_path)!r}) for x in ({names})]"
+    light = "import sys, rmaat; assert 'torch' not in sys.modules; assert 'transformers' not in sys.modules; "
+    # PreTrainedModel first: its own module imports the registry while it is half imported itself.
+    for script in (
+        f"{light} from transformers import {names}; {loads}",
+        f"{light} from transformers import PreTrainedModel, {names}; {loads}",
+        f"from transformers import {names}; import rmaat; {loads}",
+    ):
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.fixture
+def tokenizer():
+    """Words w0 .. w13, with special tokens."""
+    words = {f"w{i}": i for i in range(14)} | {"[PAD]": 14, "[UNK]": 15}
+    backend = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = Whitespace()
+    special = {"bos_token": "w0", "eos_token": "w1", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+@pytest.mark.filterwarnings("error:config.json has keys")
+def test_the_trainer_of_transformers_with_a_tokenizer_trains_saves_and_loads(make_model, tokenizer, tmp_path):
+    model = make_model().float()
+    rows = [{**tokenizer(f"w2 w{i}" + i * " w4"), "token_type_ids": [0] * (2 + i), "labels": i % 2} for i in range(8)]
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=2, per_device_train_batch_size=4, use_cpu=True, report_to=[], save_steps=1
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
+    trainer.train()
+    trainer.save_model(str(tmp_path))
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert {key: stored[key] for key in ("pad_token_id", "bos_token_id", "eos_token_id")} == {
+        "pad_token_id": 14,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert loaded.config.pad_token_id == 14
+    batch = AutoTokenizer.from_pretrained(tmp_path)(["w2 w3", "w4 w5 w6"], padding=True, return_tensors="pt")
+    model.eval()
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    wanted = model(**batch).logits
+    assert torch.equal(model(**batch, token_type_ids=torch.ones_like(batch["input_ids"])).logits, wanted)
+    Trainer(model=loaded, args=arguments, train_dataset=rows, processing_class=tokenizer).train(
+        resume_from_checkpoint=True
+    )
+
+
+def test_a_stored_config_may_have_keys_of_other_versions_and_keeps_them(make_model, tmp_path):
+    make_model().config.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**stored, "num_segmens": 3, "problem_type": None}))
+    with pytest.warns(UserWarning, match="without an effect in this version: num_segmens"):
+        config = RmaatConfig.from_pretrained(tmp_path)
+    assert config.num_segments == 4
+    assert config.to_dict()["num_segmens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message", "replay"),
+    [
+        ({}, "computes segments again already", True),
+        ({"memory_replay_backprop": False}, "sets memory_replay_backprop: true", True),
+        ({"memory_replay_backprop": False, "truncated_segments": 2}, "truncated_segments limits the memory", False),
+    ],
+    ids=str,
+)
+def test_gradient_checkpointing_is_replay(make_model, tokenizer, tmp_path, settings, message, replay):
+    model = make_model(**settings).float()
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=1, use_cpu=True, report_to=[], gradient_checkpointing=True, save_strategy="no"
+    )
+    rows = [{"input_ids": [1, 2, 3], "labels": i} for i in range(4)]
+    with pytest.warns(UserWarning, match=message):
+        Trainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer).train()
+    assert model.config.memory_replay_backprop == replay

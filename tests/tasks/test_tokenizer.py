@@ -1,118 +1,53 @@
-"""The tokenizer that is made from the texts of train: its tokens, its cache, its place in runs."""
+"""The tokenizers that are stored beside a model."""
 
-import json
-from collections import Counter
-from pathlib import Path
+import random
+import subprocess
+import sys
 
 import pytest
+from tokenizers import Tokenizer, processors
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rmaat.errors import UserError
-from rmaat.tasks import load
-from rmaat.tasks.files import files_task
-from rmaat.tasks.options import FilesOptions
-from rmaat.tasks.texts import TextsTask
-from rmaat.tasks.tokenizer import byte_pair_tokenizer
-
-WORDS = {"umbrella": 12, "kitchen": 11, "garden": 9}
-"""Words of the texts, with the number of their occurrences."""
+from rmaat.tasks.tokenizer import byte_tokenizer, load_tokenizer
 
 
-def write(path: Path, texts: list[str]) -> str:
-    rows = ({"text": text, "label": i % 2} for i, text in enumerate(texts))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+@pytest.mark.parametrize("separator", [None, 256])
+def test_the_ids_of_any_text_are_its_bytes(tmp_path, separator):
+    byte_tokenizer(100, separator).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    dice = random.Random(0)
+    points = [dice.choice((dice.randrange(0xD800), dice.randrange(0xE000, 0x110000))) for _ in range(2000)]
+    # Texts that hold the name of a special token, too.
+    for text in ("Ā", "a Ā b", "<separator>x", " a  b\r\n\t\0é", "".join(map(chr, points)), *map(chr, range(300))):
+        ids = tokenizer(text)["input_ids"]
+        assert ids == list(text.encode()), text[:20]
+        assert tokenizer.decode(ids) == text
+    batch = tokenizer(["a", "abc"], padding=True)
+    assert batch["input_ids"] == [[97, 0, 0], [97, 98, 99]]
+    assert batch["attention_mask"] == [[1, 0, 0], [1, 1, 1]]
+    assert tokenizer("x" * 200, truncation=True)["input_ids"] == [120] * 100
+    if separator is not None:
+        assert tokenizer("ab", "c")["input_ids"] == [97, 98, 256, 99]
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> FilesOptions:
-    texts = [f"{i} {word} é" for word, count in WORDS.items() for i in range(count)]
-    return FilesOptions(
-        train_file=write(tmp_path / "train.jsonl", texts),
-        test_file=write(tmp_path / "test.jsonl", ["bridge " * 20 + str(i) for i in range(4)]),
-        tokenizer="auto",
+def test_the_tokenizer_loads_without_this_package(tmp_path):
+    byte_tokenizer(100).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "rmaat"}')
+    script = (
+        "import sys; sys.modules['rmaat'] = None; from transformers import AutoTokenizer; "
+        f"assert AutoTokenizer.from_pretrained({str(tmp_path)!r})('é')['input_ids'] == [195, 169]"
     )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RMAAT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def merges(words: dict[str, int], fewest: int) -> list[str]:
-    """The tokens that byte-pair encoding adds, as written in arXiv 1508.07909, for words of ASCII."""
-    pieces = {word: list(word) for word in words}
-    added = []
-    while True:
-        pairs = Counter[tuple[str, str]]()
-        for word, count in words.items():
-            for pair in zip(pieces[word], pieces[word][1:], strict=False):
-                pairs[pair] += count
-        if not pairs or max(pairs.values()) < fewest:
-            return added
-        first, second = max(pairs, key=lambda pair: pairs[pair])
-        added.append(first + second)
-        for word, parts in pieces.items():
-            i = 0
-            while i < len(parts) - 1:
-                if (parts[i], parts[i + 1]) == (first, second):
-                    parts[i : i + 2] = [first + second]
-                i += 1
-            pieces[word] = parts
-
-
-def test_tokens_are_those_of_byte_pair_encoding() -> None:
-    words = {"ab": 40, "abc": 25, "abd": 11, "xy": 9}
-    tokenizer = byte_pair_tokenizer(word for word, count in words.items() for _ in range(count))
-    assert tokenizer.get_vocab().keys() - byte_pair_tokenizer([]).get_vocab().keys() == set(merges(words, 10))
-    assert len(byte_pair_tokenizer([])) == 256
-
-
-def test_frequent_words_of_train_are_tokens(options: FilesOptions) -> None:
-    task = files_task(options)
-    tokens = {word: len(task.encode(f" {word}")) for word in (*WORDS, "bridge")}
-    assert (tokens["umbrella"], tokens["kitchen"]) == (1, 1)
-    # Too rare, and only in the test file.
-    assert tokens["garden"] > 1
-    assert tokens["bridge"] > 1
-    assert task.vocab_size == 1 + max(max(task.encode(text)) for text in (" umbrella", " kitchen", "\x00", "ÿ"))
-
-
-@pytest.mark.parametrize("text", ["a  b\n\tc", "Ærøskøbing 東京 🎈", "\x00\x7f", " umbrella"])
-def test_ids_decode_to_the_text(options: FilesOptions, text: str) -> None:
-    task = files_task(options)
-    assert task.decode(task.known_ids(text)) == text
-
-
-def test_it_is_made_once(options: FilesOptions, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = files_task(options).tokenizer_checksum()
-    with monkeypatch.context() as patch:
-        patch.setattr("rmaat.tasks.tokenizer.byte_pair_tokenizer", lambda texts: pytest.fail("made again"))
-        assert files_task(options).tokenizer_checksum() == first
-    write(Path(options.train_file or ""), ["something else"] * 20)
-    assert files_task(options).tokenizer_checksum() != first
-    assert len([path for path in cache.iterdir() if path.name.startswith("tokenizer-") and path.is_dir()]) == 2
-
-
-def test_of_a_large_file_some_texts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "train.jsonl"
-    write(path, ["first", "second"] * 40)
-    monkeypatch.setattr("rmaat.tasks.tokenizer.BYTES_READ", path.stat().st_size // 2 + 1)
-    task = files_task(FilesOptions(train_file=str(path), test_file=str(path), tokenizer="auto"))
-    assert len(task.encode("first")) == 1
-    assert len(task.encode("second")) > 1
-
-
-def test_text_files_have_one_too(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("umbrella and kitchen " * 400)
-    task = TextsTask(FilesOptions(train_file=str(tmp_path / "a.txt"), tokenizer="auto"))
-    assert len(task.known_ids(" umbrella")) == 1
-    part = load(task, tmp_path)["train"]
-    assert sum(map(len, part["input_ids"])) < 4000
-
-
-def test_a_mistake_is_reported_with_its_place(options: FilesOptions, tmp_path: Path) -> None:
-    rows = [f'{{"text": "{i} a\\ud800", "label": {i % 2}}}\n' for i in range(8)]
-    Path(options.train_file or "").write_text("".join(rows))
-    with pytest.raises(UserError, match=r"train\.jsonl, line 1"):
-        load(files_task(options), tmp_path)
+def test_a_tokenizer_adds_no_special_tokens(tmp_path):
+    backend = Tokenizer(WordLevel({"[UNK]": 0, "[CLS]": 1, "a": 2}, unk_token="[UNK]"))
+    backend.pre_tokenizer = Whitespace()
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", cls_token="[CLS]").save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("a a")["input_ids"] == [1, 2, 2]
+    tokenizer = load_tokenizer(str(tmp_path))
+    assert tokenizer("a a")["input_ids"] == tokenizer("a a", add_special_tokens=False)["input_ids"] == [2, 2]
+    assert tokenizer.cls_token == "[CLS]"

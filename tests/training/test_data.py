@@ -1,7 +1,6 @@
 """Runs on one's own files, on pairs, on grey levels: what the model is given, and that the run can be used."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, pipeline
 
 from rmaat.cli.main import main
 from rmaat.errors import UserError
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
-from rmaat.training.finished_run import open_run
+from rmaat.training.finished_run import open_run, predict
 from rmaat.training.run import evaluate, train
 
 
@@ -182,7 +181,7 @@ def test_settings_that_do_not_fit_the_task_are_refused(tiny, settings, said):
 
 
 def test_the_tokenizer_of_a_run_is_kept_with_it(own_files, tmp_path, capsys):
-    given, kept = tmp_path / "given", Path(own_files.output_dir) / "tokenizer"
+    given, kept = tmp_path / "given", Path(own_files.output_dir)
 
     save_tokenizer(given, "?", "train", "test")
     run = replace(own_files, tokenizer=str(given))
@@ -191,16 +190,52 @@ def test_the_tokenizer_of_a_run_is_kept_with_it(own_files, tmp_path, capsys):
     finished = open_run(Path(run.output_dir))
     assert finished.source.task.encode("train").tolist() == [1]
     assert evaluate(finished)["test_loss"] == pytest.approx(metrics["test_loss"])
-    with pytest.raises(UserError, match=r"differs from the one that the run saved in '.*tokenizer'"):
+    with pytest.raises(UserError, match=r"differs from the one that the run saved in '.*'"):
         train(replace(run, resume=True))
     train(replace(run, resume=True, tokenizer=str(kept)))
-    shutil.rmtree(kept)
+    (kept / "tokenizer.json").unlink()
     assert main(["predict", "--model", run.output_dir, run.test_file]) == 2
     error = capsys.readouterr().err
-    assert "is damaged: tokenizer/" in error
+    assert "is damaged: tokenizer.json" in error
     assert "is missing" in error
+
+
+@pytest.mark.parametrize("words", [(), ("?", "train", "test", "x")], ids=["bytes", "words"])
+def test_a_pipeline_predicts_as_the_command_does(own_files, tmp_path, words):
+    if words:
+        save_tokenizer(tmp_path / "words", *words)
+    run = replace(own_files, tokenizer=str(tmp_path / "words") if words else None, max_seq_len=24)
+    train(run)
+    finished = open_run(Path(run.output_dir))
+    classify = pipeline("text-classification", run.output_dir, device="cpu")
+    # Of one segment, of several, and truncated.
+    for text in ("train", "train test x", "train é " * 20):
+        expected = predict(finished, [text])
+        result = classify(text, truncation=True)[0]
+        assert result["label"] == expected.label
+        assert result["score"] == pytest.approx(expected.probability, rel=1e-5)
+    if not words:
+        texts = ["train", "train test x"]
+        together = classify(texts, batch_size=2)
+        assert [x["score"] for x in together] == pytest.approx([classify(x)[0]["score"] for x in texts], rel=1e-5)
+
+
+def test_a_tokenizer_in_the_folder_of_earlier_versions_is_read(own_files, tmp_path):
+    given, run_folder = tmp_path / "given", Path(own_files.output_dir)
+    save_tokenizer(given, "?", "train", "test")
+    metrics = train(replace(own_files, tokenizer=str(given))).metrics
+    (run_folder / "tokenizer").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (run_folder / name).rename(run_folder / "tokenizer" / name)
+    stored = json.loads((run_folder / "metrics.json").read_text())
+    stored["files"] = {
+        f"tokenizer/{name}" if name.startswith("tokenizer") else name: record
+        for name, record in stored["files"].items()
+    }
+    (run_folder / "metrics.json").write_text(json.dumps(stored))
+    assert evaluate(open_run(run_folder))["test_loss"] == pytest.approx(metrics["test_loss"])
     train(replace(own_files, overwrite=True))
-    assert not kept.exists()
+    assert not (run_folder / "tokenizer").exists()
 
 
 def test_an_automatic_tokenizer_is_made_once_for_a_run_and_those_that_begin_with_it(own_files, tmp_path):

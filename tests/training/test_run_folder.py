@@ -57,12 +57,24 @@ def old_run(folder: Path) -> None:
         checkpoint.mkdir(parents=True)
         (checkpoint / "trainer_state.json").write_text(json.dumps({"best_global_step": step}))
         (checkpoint / "files.json").write_text("{}")
-    for name in ("metrics.json", "run.yaml", "stages.json", "config.json", "model.safetensors", "curves.png", "notes"):
+    for name in (
+        "metrics.json",
+        "run.yaml",
+        "stages.json",
+        "config.json",
+        "model.safetensors",
+        "curves.png",
+        "README.md",
+        "notes",
+    ):
         (folder / name).write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer").mkdir()
 
 
-@pytest.mark.parametrize("name", ["run.yaml", "model.safetensors", "checkpoint-4", "tokenizer"])
+@pytest.mark.parametrize(
+    "name", ["run.yaml", "model.safetensors", "checkpoint-4", "tokenizer", "tokenizer.json", "README.md"]
+)
 def test_any_file_of_a_run_is_refused_without_overwrite(tmp_path, name):
     old_run(tmp_path / "old")
     (tmp_path / "new").mkdir()

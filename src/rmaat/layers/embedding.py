@@ -18,6 +18,9 @@ def sinusoidal_positions(length: int, width: int, like: Tensor) -> Tensor:
     not change one in place. `width` must be even.
     """
     assert width % 2 == 0
+    if torch.compiler.is_exporting():
+        # The table is a constant of the exported graph. The cache would keep a tensor without values.
+        return _sinusoids.__wrapped__(length, width, like.dtype, like.device)
     # The cached table may serve training later, so it must not be an inference tensor.
     with torch.inference_mode(False):
         return _sinusoids(length, width, like.dtype, like.device)
@@ -43,7 +46,12 @@ class TokenEmbedding(nn.Module):
         self.tokens = nn.Embedding(vocab_size, width)
 
     def forward(self, ids_BS: Tensor, positions_SD: Tensor) -> Tensor:
-        """Return the embedded tokens plus the positions (S, D), (B, S, D)."""
+        """Return the embedded tokens plus the positions (S, D), (B, S, D).
+
+        Floating-point vectors (B, S, D) in the place of ids are tokens that are embedded already.
+        """
+        if ids_BS.is_floating_point():
+            return ids_BS + positions_SD
         # Convert ids to int64 one segment at a time, so that a long sequence of bytes stays small.
         return self.tokens(ids_BS.long()) + positions_SD
 

@@ -4,28 +4,39 @@
 - `recurrent.py`: `RmaatModel`, the recurrence over all segments of a sequence.
 - `classification.py`: `RmaatForSequenceClassification`, with a classifier on top.
 - `masked_lm.py`: `RmaatForMaskedLM`, which predicts masked tokens or values.
+- `token_classification.py`: `RmaatForTokenClassification`, which gives each token a class.
 
 Importing this package registers the classes with the Auto classes of transformers.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from rmaat.models.classification import RmaatClassifierOutput, RmaatForSequenceClassification
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.masked_lm import RmaatForMaskedLM, RmaatMaskedLMOutput
 from rmaat.models.recurrent import RmaatModel, RmaatOutput
+from rmaat.models.token_classification import RmaatForTokenClassification, RmaatTokenClassifierOutput
 
 AutoConfig.register(RmaatConfig.model_type, RmaatConfig)
 AutoModel.register(RmaatConfig, RmaatModel)
 AutoModelForMaskedLM.register(RmaatConfig, RmaatForMaskedLM)
 AutoModelForSequenceClassification.register(RmaatConfig, RmaatForSequenceClassification)
+AutoModelForTokenClassification.register(RmaatConfig, RmaatForTokenClassification)
 
 __all__ = [
     "RmaatClassifierOutput",
     "RmaatConfig",
     "RmaatForMaskedLM",
     "RmaatForSequenceClassification",
+    "RmaatForTokenClassification",
     "RmaatMaskedLMOutput",
     "RmaatModel",
     "RmaatOutput",
+    "RmaatTokenClassifierOutput",
 ]

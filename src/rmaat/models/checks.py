@@ -12,24 +12,41 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rmaat.errors import UserError
+from rmaat.models.configuration import RmaatConfig
+
+IGNORED = -100
+"""The label of a position that has no part in the loss."""
 
 ID_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def select_input(input_ids: Tensor | None, input_values: Tensor | None, input_type: str) -> Tensor:
-    """Return the input that belongs to the model's input_type, (B, N), after checking it.
+def select_input(
+    input_ids: Tensor | None, input_values: Tensor | None, inputs_embeds: Tensor | None, config: RmaatConfig
+) -> Tensor:
+    """Return the input that belongs to the model's input_type, after checking it.
+
+    Returns:
+        (B, N) ids or values, or (B, N, D) embedded tokens.
 
     Raises:
-        UserError: if that input is missing or the other one is given, or for a wrong shape or dtype.
+        UserError: if that input is missing or another one is given, or for a wrong shape or dtype.
     """
+    if inputs_embeds is not None:
+        if input_ids is not None or input_values is not None or config.input_type != "tokens":
+            raise UserError("inputs_embeds needs a model of input_type 'tokens', and no input_ids or input_values")
+        shape, width = tuple(inputs_embeds.shape), config.hidden_size
+        if len(shape) != 3 or shape[2] != width or not inputs_embeds.is_floating_point():
+            raise UserError(f"inputs_embeds must be (batch, tokens, {width}), not {shape} {inputs_embeds.dtype}")
+        return inputs_embeds
     inputs = {"tokens": ("input_ids", input_ids), "values": ("input_values", input_values)}
-    name, selected = inputs.pop(input_type)
+    name, selected = inputs.pop(config.input_type)
     other_name, other = inputs.popitem()[1]
     if selected is None or other is not None:
-        raise UserError(f"a model of input_type '{input_type}' takes {name} and no {other_name}")
-    valid = selected.is_floating_point() if input_type == "values" else selected.dtype in ID_TYPES
+        raise UserError(f"a model of input_type '{config.input_type}' takes {name} and no {other_name}")
+    values = config.input_type == "values"
+    valid = selected.is_floating_point() if values else selected.dtype in ID_TYPES
     if selected.dim() != 2 or not valid:
-        kind = "numbers of a floating-point type" if input_type == "values" else "integers of a signed type or uint8"
+        kind = "numbers of a floating-point type" if values else "integers of a signed type or uint8"
         raise UserError(f"{name} must be (batch, tokens) {kind}, not {tuple(selected.shape)} {selected.dtype}")
     return selected
 
@@ -38,14 +55,24 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
     """Return the number of tokens of each row, int64 (B,), after checking mask and tokens.
 
     Args:
-        tokens: (B, N) integer ids, or floating-point values.
+        tokens: (B, N) integer ids or floating-point values, or (B, N, D) embedded tokens.
         attention_mask: (B, N), ones then zeros in each row, or None for all ones.
         vocab_size: the size of the vocabulary; not used for values.
 
     Raises:
         UserError: for a mask of another shape or form, for an id outside 0 .. vocab_size - 1, or
             for a value that is not finite. Positions under a zero of the mask are not checked.
+            While `torch.export` traces, values are not checked, and a mask is refused.
     """
+    if torch.compiler.is_exporting():
+        # An exported graph has one length, and reads no value of a tensor on the way.
+        if attention_mask is not None:
+            raise UserError("an exported model has one length for all rows; leave out attention_mask")
+        return np.full(tokens.shape[0], tokens.shape[1], np.int64)
+    name = "input_values"
+    if tokens.dim() == 3:
+        # A sum is finite only if its terms are, and needs less memory than a mask of all of them.
+        name, tokens = "inputs_embeds", tokens.detach().sum(-1, dtype=torch.float32)
     batch, width = tokens.shape
     if attention_mask is not None and attention_mask.shape != tokens.shape:
         raise UserError(
@@ -74,7 +101,7 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
         )
     if tokens.is_floating_point():
         if min(lowest) < 0:
-            raise UserError(f"input_values must be finite; row {lowest.index(-1)} holds a NaN or an infinity")
+            raise UserError(f"{name} must be finite; row {lowest.index(-1)} holds a NaN or an infinity")
     elif min(lowest, default=0) < 0 or max(highest, default=0) >= vocab_size:
         bad = min(lowest) if min(lowest) < 0 else max(highest)
         raise UserError(f"input_ids holds the id {bad}; vocab_size {vocab_size} allows 0 to {vocab_size - 1}")
@@ -82,11 +109,13 @@ def row_lengths(tokens: Tensor, attention_mask: Tensor | None, vocab_size: int) 
 
 
 def check_masked(masked: Tensor | None, tokens: Tensor, patch_size: int, masked_head: bool) -> None:
-    """Raise `UserError` if masked positions do not fit the input (B, N), or the model cannot use them."""
+    """Raise `UserError` if masked positions do not fit the input (B, N, ...), or the model cannot use them."""
     if masked is None:
         return
     if not masked_head:
         raise UserError("masked needs a model with masked_head: true")
+    if tokens.dim() == 3:
+        raise UserError("masked needs input_ids, because the loss predicts them; leave out inputs_embeds")
     expected = (len(tokens), tokens.shape[1] // patch_size)
     if tuple(masked.shape) != expected:
         raise UserError(f"masked {tuple(masked.shape)} must be {expected}, one entry for each position of the input")
@@ -98,7 +127,8 @@ def warn_of_infinite_logits(logits_BC: Tensor) -> None:
         warnings.warn(
             f"the logits of row {row} are not finite; its values are too large for the model, or the "
             "model's weights have diverged",
-            stacklevel=5,
+            # Past this function, forward, its decorator and two frames of nn.Module.
+            stacklevel=6,
         )
 
 
@@ -252,6 +282,23 @@ def check_labels(labels: Tensor, batch: int, num_labels: int) -> None:
     if lowest < 0 or highest >= num_labels:
         bad = lowest if lowest < 0 else highest
         raise UserError(f"labels holds {bad}; num_labels {num_labels} allows 0 to {num_labels - 1}")
+
+
+def check_attentions(output_attentions: bool | None) -> None:
+    """Raise `UserError` if a caller asks for attention matrices."""
+    if output_attentions:
+        raise UserError("output_attentions: the models have no attention matrices to return; leave it out")
+
+
+def check_token_labels(labels: Tensor, shape: tuple[int, ...], num_labels: int) -> None:
+    """Raise `UserError` unless labels (B, P) are integers in 0 .. num_labels - 1, or `IGNORED`."""
+    if labels.shape != shape or labels.is_floating_point():
+        raise UserError(f"labels must be {shape} integers, one for each position, not {tuple(labels.shape)}")
+    used = labels.where(labels != IGNORED, 0)
+    lowest, highest = torch.stack([used.amin(), used.amax()]).tolist() if used.numel() else (0, 0)
+    if lowest < 0 or highest >= num_labels:
+        bad = lowest if lowest < 0 else highest
+        raise UserError(f"labels holds {bad}; num_labels {num_labels} allows 0 to {num_labels - 1}, and {IGNORED}")
 
 
 def check_pair(two_towers: bool, other: Tensor | None, continues: bool) -> None:

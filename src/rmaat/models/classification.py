@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, cross_entropy
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
 
 from rmaat.models.checks import (
     check_labels,
@@ -40,6 +41,7 @@ class RmaatClassifierOutput(ModelOutput):
         associations: (B, L, K, E); None in a model without an associative memory.
         masked_loss: mean loss at the masked positions, (); None without masked positions. It is not
             part of `loss`.
+        hidden_states: see `RmaatOutput`; those of the first input of a pair.
     """
 
     loss: Tensor | None = None
@@ -49,6 +51,7 @@ class RmaatClassifierOutput(ModelOutput):
     segment_logits: Tensor | None = None
     associations: Tensor | None = None
     masked_loss: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class RmaatForSequenceClassification(RmaatPreTrainedHead):
@@ -78,6 +81,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         self.classifier = nn.Linear(features if hidden is None else hidden, config.num_labels)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -94,6 +98,10 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         associations: Tensor | None = None,
         masked: Tensor | None = None,
         other_masked: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> RmaatClassifierOutput:
         """Classify sequences or, with two towers, pairs of them.
 
@@ -110,8 +118,9 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
                 need whole sequences.
             masked: (B, P) bool, the positions to hide and to predict.
             other_masked: (B, P'), those of the second input.
+            token_type_ids: ignored.
         """
-        first = select_input(input_ids, input_values, self.config.input_type)
+        first = select_input(input_ids, input_values, inputs_embeds, self.config)
         if labels is not None:
             check_labels(labels, first.shape[0], self.config.num_labels)
         # A tensor of offsets counts as a continuation even if all are 0, because reading it would
@@ -132,12 +141,22 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
             output_segment_logits,
             associations,
             masked,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
         )
         sums = [out.masked_loss]
         if other_input_ids is None:
             features = self._normalised(out.pooled, out.readout[:, -1:], len(first))
         else:
-            second = self.rmaat(other_input_ids, other_attention_mask, masked=other_masked)
+            second = self.rmaat(
+                other_input_ids,
+                other_attention_mask,
+                masked=other_masked,
+                output_hidden_states=False,
+                return_dict=True,
+            )
             sums.append(second.masked_loss)
             # Normalise both towers in one call, so that they share the batch statistics.
             pooled, readout = (torch.cat(pair) for pair in ((out.pooled, second.pooled), (out.readout, second.readout)))
@@ -149,7 +168,12 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         loss = None if labels is None else cross_entropy(logits, labels)
         by_segment = None if out.segment_pooled is None else self._logits(out.segment_pooled)
         state = (out.memory, out.readout, by_segment, out.associations)
-        return RmaatClassifierOutput(loss, logits, *state, mean_loss(*sums))
+        return RmaatClassifierOutput(loss, logits, *state, mean_loss(*sums), out.hidden_states)
+
+    def logits_of(self, readout: Tensor) -> Tensor:
+        """Return the logits (B, num_labels) of one input whose readout is (B, D + 1)."""
+        pooled = (readout[:, :-1] / readout[:, -1:].clamp_min(1)).to(self.rmaat.first_memory.dtype)
+        return self._logits(self._normalised(pooled, readout[:, -1:], len(readout)))
 
     def _logits(self, features: Tensor) -> Tensor:
         features = self.dropout(features)

@@ -1,7 +1,9 @@
 """`RmaatConfig`, the configuration that Hugging Face stores with a model."""
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import fields
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
@@ -11,12 +13,19 @@ from rmaat.settings import ModelSettings, without_retired
 from rmaat.values import Range, checked
 
 TRANSFORMERS_KEYS = frozenset(
-    {"model_type", "name_or_path", "num_labels", "torch_dtype", "transformers_version", "use_cache"}
+    {
+        *("attn_implementation", "auto_map", "is_decoder", "model_type", "name_or_path", "num_labels"),
+        *("output_attentions", "quantization_config", "tie_word_embeddings", "torch_dtype"),
+        *("transformers_version", "use_cache"),
+    }
 )
 """Keys that transformers itself passes or stores beside the fields.
 
-The Trainer of transformers writes use_cache into every config.
+The Trainer of transformers writes use_cache into every config. It also writes the ids of the
+tokenizer's special tokens, whose keys end in `SPECIAL_TOKEN`.
 """
+
+SPECIAL_TOKEN = "_token_id"
 
 
 VocabSize = Annotated[int, Range(1, 2**24)]
@@ -40,17 +49,60 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
     """
 
     model_type = "rmaat"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["memory", "readout", "associations", "masked_loss"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        *("memory", "readout", "associations", "masked_loss", "hidden_states")
+    ]
 
     vocab_size: VocabSize = 256
     masked_head: bool = False
+    if TYPE_CHECKING:
+        # An argument of the constructor that transformers turns into names of labels.
+        num_labels: int = 2
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the config of a stored dict; `from_pretrained` calls it for config.json.
+
+        Unlike the constructor it takes unknown keys too, because another version of transformers or
+        of this package may have written them. They become attributes, so that they are stored again.
+
+        Args:
+            config_dict: the stored keys and values.
+            **kwargs: see `PreTrainedConfig.from_dict`.
+
+        Returns:
+            The config, or with `return_unused_kwargs` the pair of it and the unused `kwargs`.
+        """
+        stored = without_retired(config_dict, "config.json")
+        unknown = {key: stored.pop(key) for key in cls._unknown_keys(stored)}
+        if unknown:
+            warnings.warn(
+                f"config.json has keys without an effect in this version: {', '.join(sorted(unknown))}", stacklevel=2
+            )
+        result = super().from_dict(stored, **kwargs)
+        config = result[0] if isinstance(result, tuple) else result
+        for key, value in unknown.items():
+            setattr(config, key, value)
+        return result
+
+    @classmethod
+    def _unknown_keys(cls, settings: Iterable[str]) -> list[str]:
+        """Return the keys that are neither settings nor of transformers."""
+        known = {f.name for f in fields(cls)} | TRANSFORMERS_KEYS
+        return [
+            key
+            for key in settings
+            if key not in known
+            and not key.startswith("_")
+            and not key.endswith(SPECIAL_TOKEN)
+            and not hasattr(cls, key)
+        ]
 
     def __post_init__(self, **kwargs: Any) -> None:
-        known = {f.name for f in fields(type(self))} | TRANSFORMERS_KEYS
         kwargs = without_retired(kwargs, "RmaatConfig")
-        for key in kwargs:
-            if key not in known and not key.startswith("_") and not hasattr(type(self), key):
-                raise UserError(f"RmaatConfig has no setting '{key}'; {did_you_mean(key, known)}")
+        for key in self._unknown_keys(kwargs):
+            known = {f.name for f in fields(type(self))} | TRANSFORMERS_KEYS
+            raise UserError(f"RmaatConfig has no setting '{key}'; {did_you_mean(key, known)}")
         # transformers makes a name for each label, so check their number first.
         if kwargs.get("num_labels") is not None:
             checked("num_labels", kwargs["num_labels"], NumLabels)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.func import functional_call
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrize
 
 from rmaat.backprop import Tensors
@@ -73,7 +74,7 @@ class FunctionalModule:
 def check_repeatable(module: nn.Module) -> Iterator[None]:
     """Raise `UserError` if calls of the module inside the context would not repeat their results.
 
-    They would not if one writes a buffer, as batch and spectral normalisation do in training, or if
+    They would not if a dropout layer was added, if one writes a buffer, as batch and spectral normalisation do in training, or if
     `torch.nn.utils.parametrize.cached` keeps weights that were computed without gradients.
     """
     if parametrize._cache_enabled:
@@ -82,6 +83,12 @@ def check_repeatable(module: nn.Module) -> Iterator[None]:
             "gradients, and replay needs them with; call the model outside it, or set "
             "memory_replay_backprop: false"
         )
+    for name, part in module.named_modules():
+        if isinstance(part, _DropoutNd) and part.training and part.p > 0:
+            raise UserError(
+                f"the layer '{name}' draws random numbers, so replay would compute a segment again with "
+                "others; set its dropout (lora_dropout in peft) to 0, or memory_replay_backprop: false"
+            )
     versions = {name: (buffer, buffer._version) for name, buffer in module.named_buffers()}
     yield
     for name, (buffer, version) in versions.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
 
 from rmaat.errors import UserError
 from rmaat.models.checks import check_pair
@@ -23,6 +24,7 @@ class RmaatMaskedLMOutput(ModelOutput):
         loss: mean loss over the masked positions of the batch, (); None without masked positions.
         masked_loss: (B, 2), the sum of each row's losses and their number; of the first input.
         memory, readout, associations: the state for a call that goes on, see `RmaatOutput`.
+        hidden_states: see `RmaatOutput`; those of the first input of a pair.
     """
 
     loss: Tensor | None = None
@@ -30,6 +32,7 @@ class RmaatMaskedLMOutput(ModelOutput):
     memory: Tensor | None = None
     readout: Tensor | None = None
     associations: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class RmaatForMaskedLM(RmaatPreTrainedHead):
@@ -46,6 +49,7 @@ class RmaatForMaskedLM(RmaatPreTrainedHead):
         self.rmaat = RmaatModel(config)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -60,6 +64,10 @@ class RmaatForMaskedLM(RmaatPreTrainedHead):
         other_input_ids: Tensor | None = None,
         other_attention_mask: Tensor | None = None,
         other_masked: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> RmaatMaskedLMOutput:
         """Predict the masked positions; `RmaatModel.forward` describes the arguments and the errors.
 
@@ -67,6 +75,7 @@ class RmaatForMaskedLM(RmaatPreTrainedHead):
             other_input_ids: (B, N'), the second input of a pair if the config has two_towers.
             other_attention_mask: (B, N').
             other_masked: (B, P').
+            token_type_ids: ignored.
         """
         continues = any(x is not None for x in (memory, readout, associations, total_segments))
         check_pair(self.config.two_towers, other_input_ids, continues)
@@ -80,9 +89,20 @@ class RmaatForMaskedLM(RmaatPreTrainedHead):
             total_segments=total_segments,
             input_values=input_values,
             masked=masked,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
         )
         sums = [out.masked_loss]
         if other_input_ids is not None:
-            second = self.rmaat(other_input_ids, other_attention_mask, masked=other_masked)
+            second = self.rmaat(
+                other_input_ids,
+                other_attention_mask,
+                masked=other_masked,
+                output_hidden_states=False,
+                return_dict=True,
+            )
             sums.append(second.masked_loss)
-        return RmaatMaskedLMOutput(mean_loss(*sums), out.masked_loss, out.memory, out.readout, out.associations)
+        state = (out.memory, out.readout, out.associations)
+        return RmaatMaskedLMOutput(mean_loss(*sums), out.masked_loss, *state, out.hidden_states)

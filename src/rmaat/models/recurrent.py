@@ -6,6 +6,7 @@ Axes: B batch, N tokens or values, T segments, S tokens or patches of a segment,
 patch, M memory tokens, D width, L layers, K key features of the associative memory.
 """
 
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +19,18 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
 
 from rmaat.astrocyte import NEED_TOTAL, log_increments, retention_factors
 from rmaat.attention.base import Mixer
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
 from rmaat.budget import Budget
 from rmaat.errors import UserError
-from rmaat.layers import ShortConvolution, ZeroLinear
+from rmaat.layers import ShortConvolution, TokenEmbedding, ValueEmbedding, ZeroLinear
 from rmaat.models.checks import (
     SegmentRange,
     check_associations,
+    check_attentions,
     check_backprop,
     check_masked,
     check_readout,
@@ -62,6 +65,9 @@ class RmaatOutput(ModelOutput):
             without one.
         masked_loss: (B, 2), the sum of the losses at masked positions and their number; None without
             masked positions.
+        hidden_states: L + 1 tensors (B, P, D) for the P tokens or patches: the embedded tokens, then
+            the output of each layer, the last one normalised; None without output_hidden_states.
+        token_logits: (B, P, num_labels); None in a model without a token classifier.
     """
 
     pooled: Tensor | None = None
@@ -70,6 +76,8 @@ class RmaatOutput(ModelOutput):
     segment_pooled: Tensor | None = None
     associations: Tensor | None = None
     masked_loss: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    token_logits: Tensor | None = None
 
 
 class RmaatPreTrainedModel(PreTrainedModel):
@@ -85,6 +93,24 @@ class RmaatPreTrainedModel(PreTrainedModel):
         if name == "backprop" and value is not None:
             check_backprop(value)
         super().__setattr__(name, value)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Turn replay on, which computes segments again as gradient checkpointing computes layers.
+
+        `TrainingArguments(gradient_checkpointing=True)` comes here. The arguments have no effect. A
+        warning says what happened. Truncated gradients stay truncated.
+        """
+        config = self.config
+        if config.truncated_segments is not None:
+            effect = "truncated_segments limits the memory already, so gradient checkpointing changes nothing"
+        elif config.memory_replay_backprop:
+            effect = "memory_replay_backprop computes segments again already, so gradient checkpointing changes nothing"
+        else:
+            config.memory_replay_backprop = True
+            effect = "gradient checkpointing sets memory_replay_backprop: true, which computes segments again"
+        warnings.warn(effect, stacklevel=2)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -159,6 +185,32 @@ class RmaatModel(RmaatPreTrainedModel):
     def backprop(self, backprop: Backprop | None) -> None:
         self._backprop = backprop
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of token ids, (vocab_size, D).
+
+        Raises:
+            NotImplementedError: in a model of input_type 'values', which has none.
+        """
+        if isinstance(self.encoder.embedding, ValueEmbedding):
+            raise NotImplementedError("a model of input_type 'values' has no token embeddings")
+        return self.encoder.embedding.tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the embedding of token ids."""
+        assert isinstance(self.encoder.embedding, TokenEmbedding)
+        self.encoder.embedding.tokens = value
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the map from features to the ids of masked tokens, if there is one."""
+        head = self.encoder.masked_head
+        return None if head is None or head.values else head.output
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        """Replace the map to the ids of masked tokens."""
+        assert self.encoder.masked_head is not None
+        self.encoder.masked_head.output = value
+
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -171,6 +223,10 @@ class RmaatModel(RmaatPreTrainedModel):
         output_segments: bool = False,
         associations: Tensor | None = None,
         masked: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> RmaatOutput:
         """Run all segments.
 
@@ -194,6 +250,13 @@ class RmaatModel(RmaatPreTrainedModel):
                 associative_memory; None begins with an empty one.
             masked: (B, P) bool, True at the positions to hide and to predict, in a model with a
                 masked head. P is the number of tokens, or of patches.
+            token_type_ids: ignored; the tokenizers of some other models return them.
+            inputs_embeds: (B, N, D), the embedded tokens without positions, instead of input_ids.
+                The memory tokens are not part of it. Gradients reach it.
+            output_hidden_states: return hidden_states too; None means the config's setting. They take
+                memory for the whole sequence: (L + 1) D numbers for each position, in training too.
+                Replay still computes the activations of one segment at a time.
+            output_attentions: refused if True, because there are no attention matrices.
 
         Returns:
             `RmaatOutput`. A row without a token returns its state unchanged.
@@ -202,7 +265,8 @@ class RmaatModel(RmaatPreTrainedModel):
             ValueError: for wrong inputs; see `rmaat.models.checks`.
         """
         config = self.config
-        tokens = select_input(input_ids, input_values, config.input_type)
+        check_attentions(output_attentions)
+        tokens = select_input(input_ids, input_values, inputs_embeds, config)
         # Tokens or values of each row, and the positions that they take: one per token or patch.
         input_lengths = row_lengths(tokens, attention_mask, config.vocab_size)
         lengths = count_patches(input_lengths, config.patch_size)
@@ -225,27 +289,49 @@ class RmaatModel(RmaatPreTrainedModel):
         if associations is None:
             associations = memory.new_zeros(batch, *config.associations_shape)
         masked_loss = readout.new_zeros(batch, 2 if config.masked_head else 0, dtype=sum_type)
-        state = SegmentState(memory, readout.to(sum_type), associations.to(sum_type).contiguous(), masked_loss)
+        if output_hidden_states is None:
+            output_hidden_states = bool(config.output_hidden_states)
+        # The features of each position that are returned for the whole sequence.
+        widths = [config.hidden_size] * (config.num_hidden_layers + 1) if output_hidden_states else []
+        if self.encoder.token_classifier is not None:
+            widths.append(config.num_labels)
+        token_outputs = memory.new_zeros(batch, config.positions_per_segment if widths else 0, sum(widths))
+        state = SegmentState(
+            memory, readout.to(sum_type), associations.to(sum_type).contiguous(), masked_loss, token_outputs
+        )
         inputs = self._segment_inputs(tokens, lengths, segment_range, masked)
-        final, *readouts = self._run(inputs, state, lengths, segment_range, output_segments)
+        recorded = [*(["readout"] if output_segments else []), *(["token_outputs"] if widths else [])]
+        final, *histories = self._run(inputs, state, lengths, segment_range, recorded, output_hidden_states)
+        history = dict(zip(recorded, histories, strict=True))
 
         def mean_readout(readout: Tensor) -> Tensor:
             return (readout[..., :-1] / readout[..., -1:].clamp_min(1)).to(memory.dtype)
 
-        segment_pooled = mean_readout(readouts[0]).transpose(0, 1) if readouts else None
+        hidden_states, token_logits = None, None
+        if widths:
+            features_BSF = history["token_outputs"].transpose(0, 1).flatten(1, 2)
+            # Cut the last segment's padding, or fill up to the width of the input.
+            missing = tokens.shape[1] // config.patch_size - features_BSF.shape[1]
+            outputs = pad(features_BSF, (0, 0, 0, missing)).split(widths, dim=-1)
+            hidden_states = outputs[: config.num_hidden_layers + 1] if output_hidden_states else None
+            token_logits = outputs[-1] if self.encoder.token_classifier is not None else None
         return RmaatOutput(
             pooled=mean_readout(final.readout),
             memory=final.memory,
             readout=final.readout,
-            segment_pooled=segment_pooled,
+            segment_pooled=mean_readout(history["readout"]).transpose(0, 1) if output_segments else None,
             associations=final.associations if config.associative_memory else None,
             masked_loss=None if masked is None else final.masked_loss,
+            hidden_states=hidden_states,
+            token_logits=token_logits,
         )
 
     def _segment_inputs(
         self, tokens: Tensor, lengths: NDArray[np.int64], segment_range: SegmentRange, masked: Tensor | None
     ) -> SegmentInputs:
         """Return the tokens (B, N) as segments, (T, B, S) ids or (T, B, S, P) values.
+
+        Embedded tokens (B, N, D) become (T, B, S, D).
 
         The result is a view if N is a multiple of the segment, because a copy of a long sequence
         needs more memory than a segment.
@@ -254,9 +340,12 @@ class RmaatModel(RmaatPreTrainedModel):
         width = total * self.config.tokens_per_segment
         # Call `pad` only if something is missing: it copies even if it adds nothing.
         missing = width - tokens.shape[1]
-        tokens = pad(tokens, (0, missing)) if missing > 0 else tokens[:, :width]
+        embedded = tokens.dim() == 3
+        tokens = pad(tokens, (0, 0, 0, missing) if embedded else (0, missing)) if missing > 0 else tokens[:, :width]
         if tokens.is_floating_point():
-            tokens = tokens.to(self.first_memory.dtype).unflatten(1, (total * size, self.config.patch_size))
+            tokens = tokens.to(self.first_memory.dtype)
+            if not embedded:
+                tokens = tokens.unflatten(1, (total * size, self.config.patch_size))
         # Each row's number of positions in each segment: full ones, a remainder, then zeros.
         length_TB = (lengths - size * np.arange(total)[:, None]).clip(0, size)
         if masked is None:
@@ -314,9 +403,10 @@ class RmaatModel(RmaatPreTrainedModel):
         state: SegmentState,
         lengths: NDArray[np.int64],
         segment_range: SegmentRange,
-        history: bool,
+        recorded: list[str],
+        output_hidden_states: bool,
     ) -> tuple[SegmentState, *Tensors]:
-        """Return the final state and, with `history`, all readouts, (T, B, D + 1)."""
+        """Return the final state and the history of each tensor of it in `recorded`, (T, B, ...)."""
         encoder, batch = self.encoder, len(segment_range.segments)
         # A segment is computed only as wide as its longest row.
         starts_T = self.config.positions_per_segment * np.arange(segment_range.longest)
@@ -339,13 +429,14 @@ class RmaatModel(RmaatPreTrainedModel):
                 # Make the inputs contiguous, as the state is: other strides would compile again.
                 cut = segment._replace(tokens=segment.tokens[:, :width], masked=segment.masked[:, :width])
                 segment_inputs = SegmentInputs(*(x.contiguous() for x in cut))
-                return functional(parameters, shared, segment_inputs, SegmentState(*state), dropout_masks)
+                arguments = (parameters, shared, segment_inputs, SegmentState(*state), dropout_masks)
+                # Only if asked for: another argument would be another graph of a compiled step.
+                return functional(*arguments, True) if output_hidden_states else functional(*arguments)
 
-            # Indices of the state tensors whose value after each segment is returned too.
-            recorded = (SegmentState._fields.index("readout"),) if history else ()
+            history = tuple(map(SegmentState._fields.index, recorded))
             counts = tuple(segment_range.segments.tolist())
             shared = encoder.shared()
-            recurrence = Recurrence(step, functional.parameters, shared, inputs, state, counts, recorded)
+            recurrence = Recurrence(step, functional.parameters, shared, inputs, state, counts, history)
             outputs = self.backprop(recurrence)
         return (SegmentState(*outputs[: len(state)]), *outputs[len(state) :])
 
@@ -363,6 +454,14 @@ class RmaatPreTrainedHead(RmaatPreTrainedModel):
     @backprop.setter
     def backprop(self, backprop: Backprop | None) -> None:
         self.rmaat.backprop = backprop
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the map from features to the ids of masked tokens, if there is one."""
+        return self.rmaat.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        """Replace the map to the ids of masked tokens."""
+        self.rmaat.set_output_embeddings(value)
 
 
 def learned_factors(logits_K: Tensor, segment_range: SegmentRange, relative: bool = False) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from rmaat.attention.precision import at_least_float32
 from rmaat.layers import (
@@ -50,8 +51,8 @@ class SegmentInputs(NamedTuple):
     """The inputs of all segments, each with a leading axis T; the inputs of one segment lack it.
 
     Attributes:
-        tokens: (T, B, S) integer token ids, or (T, B, S, P) floating-point values. Positions at or
-            after the row's length are not read.
+        tokens: (T, B, S) integer token ids, (T, B, S, P) floating-point values, or (T, B, S, D)
+            embedded tokens. Positions at or after the row's length are not read.
         length: (T, B) int64, the number of the row's tokens or patches in the segment, 0 .. S. A
             row of length 0 keeps its state.
         factor: (T, B, 1) retention factors for the memory after the segment, or (T, B, M) with one
@@ -74,12 +75,16 @@ class SegmentState(NamedTuple):
         associations: (B, L, K, E), the associative memory of each layer; L is 0 without one.
         masked_loss: (B, 2), the sum of the losses at masked positions and their number; (B, 0) in a
             model without a masked head.
+        token_outputs: (B, S, F), results for each position of the last segment: the hidden states
+            if they are asked for, and the logits of a token classifier. Padding has zeros. It is
+            (B, 0, 0) without either. The next segment does not read it.
     """
 
     memory: Tensor
     readout: Tensor
     associations: Tensor
     masked_loss: Tensor
+    token_outputs: Tensor
 
 
 class SegmentEncoder(nn.Module):
@@ -114,6 +119,7 @@ class SegmentEncoder(nn.Module):
         )
         self.gate = ZeroLinear(2 * config.hidden_size, config.hidden_size) if config.retention_form == "gate" else None
         self.masked_head = MaskedHead(config) if config.masked_head else None
+        self.token_classifier: nn.Linear | None = None
         self.final_norm = (
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         )
@@ -176,6 +182,7 @@ class SegmentEncoder(nn.Module):
         inputs: SegmentInputs,
         state: SegmentState,
         dropout_masks: Tensor | None,
+        output_hidden_states: bool = False,
     ) -> SegmentState:
         """Compute one segment: return the state after it.
 
@@ -193,6 +200,8 @@ class SegmentEncoder(nn.Module):
                 `positions_per_segment`.
             state: the state before the segment.
             dropout_masks: the result of `dropout_masks()`, or None for no dropout.
+            output_hidden_states: put the hidden states into `token_outputs`: the embedded tokens,
+                then the output of each layer, the last one normalised.
 
         Returns:
             The state after the segment. Rows without a token keep their state.
@@ -242,6 +251,7 @@ class SegmentEncoder(nn.Module):
         all_write = self.config.associative_writers == "all"
         writes_BW = mask_BN & active_B1 if all_write else active_B1
         read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
+        hidden_LBSD = [tokens_BSD] if output_hidden_states else []
         for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
             block_masks = (
@@ -252,6 +262,8 @@ class SegmentEncoder(nn.Module):
             if tokens_BN is not None:
                 x_BND = self.convolutions[index](x_BND, tokens_BN)
             x_BND = block(x_BND, mask_BN, next(per_layer, None), block_masks)
+            if output_hidden_states and index + 1 < len(self.blocks):
+                hidden_LBSD.append((permuted(x_BND, inverse_BN) if moved else x_BND)[:, num_memory:])
             if self.associative:
                 # The memory positions write the layer's output; undo the layout to find them.
                 writers_BWD = x_BND
@@ -277,11 +289,21 @@ class SegmentEncoder(nn.Module):
         # The loss travels in the state, so replay treats it as any other output of the segment.
         if masked_BS is not None and self.masked_head is not None:
             masked_loss = masked_loss + self.masked_head(tokens_out_BSD, tokens, masked_BS).to(masked_loss.dtype)
+        token_outputs = state.token_outputs
+        if output_hidden_states or self.token_classifier is not None:
+            outputs = [*hidden_LBSD, tokens_out_BSD] if output_hidden_states else []
+            if self.token_classifier is not None:
+                outputs.append(self.token_classifier(tokens_out_BSD))
+            features_BSF = torch.cat([x.to(token_outputs.dtype) for x in outputs], dim=-1)
+            features_BSF = features_BSF.masked_fill(padding_BS[..., None], 0)
+            # A narrow segment is filled up, because states have one shape.
+            token_outputs = pad(features_BSF, (0, 0, 0, token_outputs.shape[1] - width))
         return SegmentState(
             torch.where(active_B1[..., None], memory, state.memory),
             torch.where(active_B1, readout, state.readout),
             associations,
             masked_loss,
+            token_outputs,
         )
 
     def _retained(self, new_BMD: Tensor, old_BMD: Tensor, factor_BM1: Tensor) -> Tensor:

@@ -1,7 +1,11 @@
-"""Text as bytes, or as the ids of a tokenizer: one of Hugging Face, or one made from the texts."""
+"""Text as bytes, or as the ids of a tokenizer: one of Hugging Face, or one made from the texts.
+
+Bytes are such a tokenizer too.
+"""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -62,10 +66,20 @@ class TokenizedTask(Task, ABC):
         content = backend.to_str() if backend is not None else json.dumps(sorted(self._tokenizer.get_vocab().items()))
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def save_tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer, if there is one, so that `folder` can be used as `tokenizer`."""
-        if self._tokenizer is not None:
-            self._tokenizer.save_pretrained(folder)
+    def hub_tokenizer(self, max_length: int, separator: int | None = None) -> Any:
+        """Return the task's tokenizer as one of transformers, to be stored beside a model.
+
+        Args:
+            max_length: the length at which a call with `truncation=True` truncates.
+            separator: the id between two texts of one sequence; it is used for bytes only.
+        """
+        if self._tokenizer is None:
+            return byte_tokenizer(max_length, separator)
+        tokenizer = copy.deepcopy(self._tokenizer)
+        tokenizer.model_max_length = max_length
+        # The models take padding on the right only.
+        tokenizer.padding_side = "right"
+        return tokenizer
 
     def encode(self, text: str) -> TokenIds:
         """Return UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
@@ -125,7 +139,7 @@ class TokenizedTask(Task, ABC):
 def byte_pair_tokenizer(texts: Iterable[str]) -> Any:
     """Return a byte-level BPE tokenizer whose tokens are frequent in these texts.
 
-    Its ids decode to any text that they were made from. It has the 256 bytes, and at most
+    Its ids decode to any text that they were made from; padding has the id of the byte 0. It has the 256 bytes, and at most
     `LARGEST_VOCABULARY` tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -142,19 +156,85 @@ def byte_pair_tokenizer(texts: Iterable[str]) -> Any:
     )
     # A lone surrogate is no text. It is refused with its place when the data set is built.
     tokenizer.train_from_iterator((text.encode(errors="replace").decode() for text in texts), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        # A text that holds the character of the padding is text.
+        split_special_tokens=True,
+        pad_token=_byte_characters()[0],
+    )
 
 
 def load_tokenizer(name: str) -> Any:
-    """Return the tokenizer of that name or folder; raise `UserError` if it is not on this machine."""
+    """Return the tokenizer of that name or folder, which adds no special tokens to a text.
+
+    Raises:
+        UserError: if it is not on this machine.
+    """
     from transformers import AutoTokenizer
 
     try:
         # Without trust_remote_code, transformers asks on the terminal whether to run code from
         # the folder.
-        return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for a damaged or missing tokenizer
         raise UserError(
             f"tokenizer '{name}' is neither a folder with a tokenizer nor in the Hugging Face cache of this machine; "
             f"fetch it with `hf download {name}`, or leave --tokenizer out for bytes"
         ) from error
+    return _without_special_tokens(tokenizer)
+
+
+def _without_special_tokens(tokenizer: Any) -> Any:
+    """Return a tokenizer that adds no special tokens by default either, so that pipelines add none."""
+    from transformers import PreTrainedTokenizerFast
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not tokenizer.num_special_tokens_to_add():
+        return tokenizer
+    backend = copy.deepcopy(backend)
+    backend.post_processor = None
+    # The classes of single models would build their post-processor again when they are loaded.
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **tokenizer.special_tokens_map)
+
+
+def byte_tokenizer(max_length: int, separator: int | None = None) -> Any:
+    """Return a `PreTrainedTokenizerFast` whose ids are the UTF-8 bytes of a text.
+
+    It needs no code of this package to be loaded. Padding has the id 0.
+
+    Args:
+        max_length: the length at which a call with `truncation=True` truncates.
+        separator: the id between the two texts of a pair, 256; None for no pairs.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    characters = _byte_characters()
+    backend = Tokenizer(models.BPE(vocab={character: byte for byte, character in enumerate(characters)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    special = {"pad_token": characters[0]}
+    if separator is not None:
+        special["sep_token"] = "<separator>"
+        backend.add_special_tokens([AddedToken(special["sep_token"], normalized=False)])
+        backend.post_processor = processors.TemplateProcessing(
+            single="$A", pair="$A <separator> $B", special_tokens=[(special["sep_token"], separator)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        # A text that holds the characters of a special token is bytes as well.
+        split_special_tokens=True,
+        **special,
+    )
+
+
+def _byte_characters() -> list[str]:
+    """Return the printable character that stands for each byte in `tokenizers.ByteLevel`, (256,)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = (chr(256 + i) for i in range(256))
+    return [chr(byte) if byte in printable else next(others) for byte in range(VOCAB_SIZE)]

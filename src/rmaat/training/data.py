@@ -25,10 +25,11 @@ from rmaat.tasks.options import FilesOptions, TaskOptions
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import PartStatistics, dataset_statistics
-from rmaat.tasks.tokenizer import AUTOMATIC, TokenizedTask
+from rmaat.tasks.text import BytesTask
+from rmaat.tasks.tokenizer import AUTOMATIC, TokenizedTask, byte_tokenizer
 from rmaat.training.config import RunConfig
 from rmaat.training.lengths import with_lengths
-from rmaat.training.run_folder import RUN_CONFIG, TOKENIZER
+from rmaat.training.run_folder import RUN_CONFIG, tokenizer_folder
 
 PUBLISHED_SHARES = {"expression": 0.1, "text": 0.15, "image": 0.5, "memory": 0.15}
 """Shares of masked positions by the kind of task (arXiv 2310.02980); 'memory' is [C]."""
@@ -75,7 +76,7 @@ class RunData:
             return cls.of(run)
         options = FilesOptions.of(run)
         if options.tokenizer is not None:
-            options = replace(options, tokenizer=str(_saved_tokenizer(folder)))
+            options = replace(options, tokenizer=str(tokenizer_folder(folder)))
         task = FilesTask(options, label_names)
         return cls(run, task, task.info)._checked()
 
@@ -139,18 +140,33 @@ class RunData:
             )
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Save the tokenizer, if there is one, in the run's folder.
+        """Save the tokenizer of a task of texts in the run's folder; one of bytes has a tokenizer too.
 
-        Its name or path may later stand for another tokenizer.
+        The name or path of the user's tokenizer may later stand for another one.
         """
+        separator = self.info.separator if self.joins_pairs else None
         if isinstance(self.task, TokenizedTask):
-            self.task.save_tokenizer(folder / TOKENIZER)
+            self.task.hub_tokenizer(self.run.max_seq_len, separator).save_pretrained(folder)
+        elif isinstance(self.task, BytesTask):
+            byte_tokenizer(self.run.max_seq_len, separator).save_pretrained(folder)
+
+    @property
+    def classifies_text(self) -> bool:
+        """Whether the pipeline "text-classification" of transformers can use the run's folder.
+
+        A pair in one sequence needs a separator between its texts, which only bytes have.
+        """
+        run = self.run
+        if run.objective != "labels" or run.input_type != "tokens" or run.two_towers:
+            return False
+        own_tokenizer = isinstance(self.task, TokenizedTask) and run.tokenizer is not None
+        return isinstance(self.task, (TokenizedTask, BytesTask)) and not (own_tokenizer and self.joins_pairs)
 
     def check_tokenizer(self, folder: Path) -> None:
         """Raise `UserError` if the tokenizer differs from the one saved in the run's folder."""
         if not isinstance(self.task, TokenizedTask) or self.run.tokenizer is None:
             return
-        saved = _saved_tokenizer(folder)
+        saved = tokenizer_folder(folder)
         if FilesTask(FilesOptions(tokenizer=str(saved))).tokenizer_checksum() != self.task.tokenizer_checksum():
             raise UserError(f"tokenizer '{self.run.tokenizer}' differs from the one that the run saved in '{saved}'")
 
@@ -334,21 +350,13 @@ def _with_existing_tokenizer(run: RunConfig) -> tuple[RunConfig, TaskOptions]:
     if run.tokenizer == AUTOMATIC:
         output_dir = Path(run.output_dir)
         if run.resume and (output_dir / RUN_CONFIG).is_file():
-            options = replace(options, tokenizer=str(_saved_tokenizer(output_dir)))
+            options = replace(options, tokenizer=str(tokenizer_folder(output_dir)))
         elif run.init_from is not None:
-            saved = Path(run.init_from) / TOKENIZER
-            run = replace(run, tokenizer=str(saved) if saved.is_dir() else None)
+            first = Path(run.init_from)
+            reads_bytes = RunConfig.from_yaml(first / RUN_CONFIG).tokenizer is None
+            run = replace(run, tokenizer=None if reads_bytes else str(tokenizer_folder(first)))
             options = replace(options, tokenizer=run.tokenizer)
     return run, options
-
-
-def _saved_tokenizer(folder: Path) -> Path:
-    saved = folder / TOKENIZER
-    if not saved.is_dir():
-        raise UserError(
-            f"'{folder}' has no folder '{TOKENIZER}'; put the tokenizer there that the run was trained with"
-        )
-    return saved
 
 
 def draw_examples(part: Dataset, count: int, seed: int) -> Dataset:

@@ -27,6 +27,7 @@ from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.finished_run import FinishedRun
+from rmaat.training.model_card import model_card
 from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
@@ -39,8 +40,8 @@ from rmaat.training.trainer import MaskedObjective, SegmentTrainer, most_probabl
 def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     """Train a model, test its best checkpoint by validation accuracy, and write the run's files.
 
-    The folder then holds config.json, model.safetensors, run.yaml, metrics.json, curves.png and the
-    trainer's checkpoints. It also holds the tokenizer of the user's own files, if there is one.
+    The folder then holds config.json, model.safetensors, run.yaml, metrics.json, curves.png, the model
+    card README.md and the trainer's checkpoints. It also holds the tokenizer of a task of texts.
 
     Args:
         run: the settings.
@@ -83,7 +84,11 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
                 message = f"by the documents' lengths: max_seq_len {run.max_seq_len}, num_segments {run.num_segments}"
                 print(message, file=sys.stderr)
         trainer.train_from(checkpoint)
-        return finish(source, trainer, data, statistics)
+        result = finish(source, trainer, data, statistics)
+        if trainer.is_world_process_zero():
+            card = model_card(run, result.metrics, classifies_text=source.classifies_text)
+            write_text(result.output_dir / run_folder.CARD, card)
+        return result
 
 
 def initialise(source: RunData, model: PreTrainedModel) -> None:

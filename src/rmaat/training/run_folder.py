@@ -17,8 +17,16 @@ METRICS = "metrics.json"
 """Written last: a folder with it holds a finished run."""
 WEIGHTS = ("config.json", "model.safetensors")
 CURVES = "curves.png"
-TOKENIZER = "tokenizer"
-"""A folder, only in runs with a tokenizer."""
+CARD = "README.md"
+"""The model card."""
+TOKENIZER_FILES = (
+    *("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+)
+"""The names of a tokenizer's files. A tokenizer has the first one and some of the others."""
+
+TOKENIZER_FOLDER = "tokenizer"
+"""The folder in which earlier versions stored the tokenizer, only if the user gave one."""
 
 LOCK_SECONDS = 3.0
 """Wait this long for the lock, because the processes of a killed run need a moment to end."""
@@ -26,7 +34,21 @@ LOCK_SECONDS = 3.0
 
 def recorded_files(folder: Path) -> list[Path]:
     """Return the files of a finished run on which its predictions depend."""
-    return [*(folder / name for name in (RUN_CONFIG, *WEIGHTS)), *sorted((folder / TOKENIZER).glob("*"))]
+    tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    earlier = sorted((folder / TOKENIZER_FOLDER).glob("*"))
+    return [*(folder / name for name in (RUN_CONFIG, *WEIGHTS)), *tokenizer, *earlier]
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Return the folder of a run's tokenizer: the run's own, or the one of an earlier version.
+
+    Raises:
+        UserError: if the run has no tokenizer.
+    """
+    for candidate in (folder, folder / TOKENIZER_FOLDER):
+        if (candidate / TOKENIZER_FILES[0]).is_file():
+            return candidate
+    raise UserError(f"'{folder}' has no {TOKENIZER_FILES[0]}; put the tokenizer there that the run was trained with")
 
 
 @contextmanager
@@ -88,8 +110,8 @@ def clear(folder: Path, *, overwrite: bool) -> None:
     """
     checkpoints = numbered_checkpoints(folder)
     # The marks of a run come first, then what they vouch for.
-    files = [folder / name for name in (METRICS, RUN_CONFIG, STAGES, *WEIGHTS, CURVES)]
-    existing = [path for path in (*files, folder / TOKENIZER, *checkpoints) if path.exists()]
+    files = [folder / name for name in (METRICS, RUN_CONFIG, STAGES, *WEIGHTS, CURVES, CARD, *TOKENIZER_FILES)]
+    existing = [path for path in (*files, folder / TOKENIZER_FOLDER, *checkpoints) if path.exists()]
     if existing and not overwrite:
         raise UserError(
             f"output_dir '{folder}' already holds a run ({existing[0].name}); "
@@ -99,11 +121,11 @@ def clear(folder: Path, *, overwrite: bool) -> None:
         delete(path)
     for checkpoint in checkpoints:
         remove(checkpoint)
-    for path in (*files[3:], folder / TOKENIZER):
+    for path in (*files[3:], folder / TOKENIZER_FOLDER):
         delete(path)
 
 
 def clear_results(folder: Path) -> None:
     """Remove the results of a finished run before it is resumed; its checkpoints stay."""
-    for name in (METRICS, *WEIGHTS, CURVES):
+    for name in (METRICS, *WEIGHTS, CURVES, CARD):
         delete(folder / name)

@@ -1,0 +1,64 @@
+"""The segment step of a classifier as a module for `torch.export` and ONNX.
+
+A whole model with one length needs no wrapper: `torch.export.export(model, (input_ids,))`.
+
+Axes: B batch, S tokens of a segment, M memory tokens, D width, L layers, K key features, E columns
+of an associative memory.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from rmaat.errors import UserError
+from rmaat.models.classification import RmaatForSequenceClassification
+from rmaat.models.segment import SegmentInputs, SegmentState
+
+
+class SegmentStep(nn.Module):
+    """One segment of a classifier in evaluation mode: the state in, logits and the state out.
+
+    Run it over a sequence segment by segment: the memory of a device then holds one segment, at any
+    length. The first state is `initial_state`, the factors are those of
+    `rmaat.astrocyte.retention_factors`.
+
+    Args:
+        model: a classifier of token ids with one input.
+
+    Raises:
+        UserError: for a model with two_towers, or of input_type 'values'.
+    """
+
+    def __init__(self, model: RmaatForSequenceClassification) -> None:
+        super().__init__()
+        if model.config.two_towers or model.config.input_type == "values":
+            raise UserError("SegmentStep needs a model of input_type 'tokens' with two_towers: false")
+        self.model = model
+        # A new module is in training mode, and exporters warn about that.
+        self.train(model.training)
+
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the memory (B, M, D), readout (B, D + 1) and associations (B, L, K, E) before a sequence."""
+        config, first = self.model.config, self.model.rmaat.first_memory.detach()
+        readout = first.new_zeros(batch, config.hidden_size + 1)
+        return first.repeat(batch, 1, 1), readout, first.new_zeros(batch, *config.associations_shape)
+
+    def forward(
+        self, input_ids: Tensor, length: Tensor, factor: Tensor, memory: Tensor, readout: Tensor, associations: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return logits (B, num_labels), as if the sequence ended here, and the next state.
+
+        Args:
+            input_ids: (B, S) int64, a whole segment; ids after a row's length are not read.
+            length: (B,) int64, the number of the row's tokens in it. With 0 a row keeps its state.
+            factor: (B, 1), the retention factor after this segment.
+            memory: (B, M, D).
+            readout: (B, D + 1).
+            associations: (B, L, K, E); L is 0 in a model without an associative memory.
+        """
+        encoder, batch = self.model.rmaat.encoder, input_ids.shape[0]
+        masked = torch.zeros(batch, 0, dtype=torch.bool, device=input_ids.device)
+        inputs = SegmentInputs(input_ids, length, factor, masked)
+        masked_loss = readout.new_zeros(batch, 2 if self.model.config.masked_head else 0)
+        state = SegmentState(memory, readout, associations, masked_loss, memory.new_zeros(batch, 0, 0))
+        state = encoder(encoder.shared(), inputs, state, None)
+        return self.model.logits_of(state.readout), state.memory, state.readout, state.associations
