@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from transformers import AutoModelForSequenceClassification
 
 from rmaat.cli.main import main
@@ -47,16 +48,44 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
     assert run.calcium_exponent == 0.25
     loaded = AutoModelForSequenceClassification.from_pretrained(finished)
     assert metrics["num_parameters"] == sum(p.numel() for p in loaded.parameters())
-    assert Image.open(finished / "curves.png").size[0] > 500
+    for name in ("curves.png", "confusion.png", "reliability.png"):
+        assert Image.open(finished / name).size[0] > 500
 
 
-def test_accuracy_is_that_of_every_test_example(finished, listops_dir):
-    """Counted one example at a time, outside the trainer; 40 examples don't fill batches of 16."""
+def test_measurements_are_those_of_every_test_example(finished, listops_dir):
+    """Classified one at a time, outside the trainer; 40 examples don't fill batches of 16."""
     run = open_run(finished)
     data = load("listops_short", data_dir=listops_dir, max_seq_len=192)["test"].with_format("torch")
-    right = sum(int(run.model(x["input_ids"].long()[None]).logits.argmax() == x["labels"]) for x in data)
-    assert json.loads((finished / "metrics.json").read_text())["test_accuracy"] == pytest.approx(right / 40)
-    assert evaluate(run)["test_accuracy"] == pytest.approx(right / 40)
+    answers = [int(run.model(x["input_ids"].long()[None]).logits.argmax()) for x in data]
+    labels = data["labels"][:].tolist()
+    for metrics in (json.loads((finished / "metrics.json").read_text()), evaluate(run)):
+        assert metrics["test_accuracy"] == pytest.approx(accuracy_score(labels, answers))
+        assert metrics["test_f1_macro"] == pytest.approx(f1_score(labels, answers, average="macro", zero_division=0))
+        assert metrics["test_confusion"] == confusion_matrix(labels, answers, labels=range(10)).tolist()
+        assert [of_class["support"] for of_class in metrics["test_classes"].values()] == [
+            labels.count(label) for label in range(10)
+        ]
+        assert sum(metrics["test_reliability"]["count"]) == 40
+
+
+def test_an_evaluation_prints_a_table_and_writes_its_files(finished, tmp_path, capsys):
+    assert main(["evaluate", "--model", str(finished), "--output", str(tmp_path / "new")]) == 0
+    printed = capsys.readouterr().out
+    metrics = json.loads((finished / "metrics.json").read_text())
+    table = printed[printed.index("precision") :].splitlines()
+    row = next(line.split() for line in table if line.startswith("7"))
+    scores = metrics["test_classes"]["7"]
+    shares = [f"{100 * scores[name]:.2f}%" for name in ("precision", "recall", "f1")]
+    assert row == ["7", *shares, str(scores["support"])]
+    assert f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%" in printed
+    written = json.loads((tmp_path / "new" / "evaluation.json").read_text())
+    assert written == {name: metrics[name] for name in written}
+    for name in ("confusion.png", "reliability.png"):
+        assert Image.open(tmp_path / "new" / name).size[0] > 500
+        assert str(tmp_path / "new" / name) in printed
+    (tmp_path / "file").write_text("")
+    assert main(["evaluate", "--model", str(finished), "--output", str(tmp_path / "file")]) == 2
+    assert "cannot write to the output folder" in capsys.readouterr().err
 
 
 def test_a_share_of_the_test_part_is_drawn_and_told(tiny, finished, listops_dir, tmp_path, capsys):

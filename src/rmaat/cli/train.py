@@ -122,7 +122,9 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
         print(f"fine-tune it             rmaat train --init_from {folder} ...")
     else:
         _print_test(metrics)
-    print(f"curves                   {folder / 'curves.png'}")
+    for name in ("curves.png", "confusion.png", "reliability.png"):
+        if (folder / name).exists():
+            print(f"{Path(name).stem:<25}{folder / name}")
     print(f"metrics                  {folder / 'metrics.json'}")
 
 
@@ -131,6 +133,7 @@ def _print_test(metrics: Mapping[str, Any]) -> None:
     examples = f"{tested} examples" if tested == available else f"{tested} of {available} examples"
     print(f"test accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples})")
     print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
+    print(f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%")
 
 
 def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:

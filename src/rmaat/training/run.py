@@ -27,19 +27,20 @@ from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.finished_run import FinishedRun
+from rmaat.training.metrics import reported_metrics
 from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
-from rmaat.training.results import Result, accuracy, finish, majority_accuracy, measure, previous_training
+from rmaat.training.results import Result, finish, previous_training, tested
 from rmaat.training.stages import Stage, append_stage, check_same_run, read_stages
 from rmaat.training.stored_model import check_finished_run, load_initial_weights
-from rmaat.training.trainer import MaskedObjective, SegmentTrainer, most_probable
+from rmaat.training.trainer import MaskedObjective, SegmentTrainer, float_logits
 
 
 def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     """Train a model, test its best checkpoint by validation accuracy, and write the run's files.
 
-    The folder then holds config.json, model.safetensors, run.yaml, metrics.json, curves.png and the
+    The folder then holds config.json, model.safetensors, run.yaml, metrics.json, the figures and the
     trainer's checkpoints. It also holds the tokenizer of the user's own files, if there is one.
 
     Args:
@@ -160,7 +161,11 @@ def resumed_checkpoint(source: RunData, stage: Stage) -> Path | None:
 
 
 def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBar = no_bar) -> dict[str, Any]:
-    """Return loss and accuracy of a finished run on the whole test part of its task.
+    """Return the measurements of a finished run on the whole test part of its task.
+
+    They have the names that they have in metrics.json: test_accuracy, test_loss, test_f1_macro,
+    test_auc, test_calibration_error, test_classes, test_confusion, test_reliability,
+    test_majority_accuracy and test_examples.
 
     Args:
         finished: the run.
@@ -183,8 +188,7 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
         trainer = build_trainer(scratch_source, finished.model, DatasetDict(dict.fromkeys(SPLITS, test)))
         # Without training, tensorboard has no folder and would write to the current one.
         trainer.remove_callback(TensorBoardCallback)
-        metrics = measure(trainer, source.longest_first(test), "test")
-        return {**metrics, "test_majority_accuracy": majority_accuracy(test), "test_examples": len(test)}
+        return tested(source, trainer, test)
 
 
 def device() -> str:
@@ -258,6 +262,10 @@ def build_trainer(
         # The Trainer of transformers looks for labels among the arguments of the model's forward.
         label_names=["labels"],
         metric_for_best_model="rank",
+        # The logits of a large part leave the device every few batches, and stay in a list: joining
+        # them batch by batch would copy all of them each time.
+        eval_accumulation_steps=16,
+        eval_do_concat_batches=False,
         logging_steps=run.logging_steps,
         logging_nan_inf_filter=False,
         dataloader_num_workers=run.dataloader_num_workers,
@@ -297,8 +305,8 @@ def build_trainer(
         label_smoothing=run.label_smoothing_factor,
         data_collator=source.collator(),
         masked=masked,
-        compute_metrics=accuracy if run.objective == "labels" else None,
-        preprocess_logits_for_metrics=most_probable,
+        compute_metrics=reported_metrics if run.objective == "labels" else None,
+        preprocess_logits_for_metrics=float_logits,
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)

@@ -17,6 +17,9 @@ METRICS = "metrics.json"
 """Written last: a folder with it holds a finished run."""
 WEIGHTS = ("config.json", "model.safetensors")
 CURVES = "curves.png"
+CONFUSION = "confusion.png"
+RELIABILITY = "reliability.png"
+FIGURES = (CURVES, CONFUSION, RELIABILITY)
 TOKENIZER = "tokenizer"
 """A folder, only in runs with a tokenizer."""
 
@@ -88,7 +91,7 @@ def clear(folder: Path, *, overwrite: bool) -> None:
     """
     checkpoints = numbered_checkpoints(folder)
     # The marks of a run come first, then what they vouch for.
-    files = [folder / name for name in (METRICS, RUN_CONFIG, STAGES, *WEIGHTS, CURVES)]
+    files = [folder / name for name in (METRICS, RUN_CONFIG, STAGES, *WEIGHTS, *FIGURES)]
     existing = [path for path in (*files, folder / TOKENIZER, *checkpoints) if path.exists()]
     if existing and not overwrite:
         raise UserError(
@@ -105,5 +108,5 @@ def clear(folder: Path, *, overwrite: bool) -> None:
 
 def clear_results(folder: Path) -> None:
     """Remove the results of a finished run before it is resumed; its checkpoints stay."""
-    for name in (METRICS, *WEIGHTS, CURVES):
+    for name in (METRICS, *WEIGHTS, *FIGURES):
         delete(folder / name)

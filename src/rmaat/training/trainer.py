@@ -24,6 +24,7 @@ from rmaat.tasks.reader import TokenReader
 from rmaat.training.batches import GroupedByLength, GroupedBySegments
 from rmaat.training.checkpoints import checkpoint_at, checkpoint_damage, prune, seal
 from rmaat.training.curriculum import Curriculum
+from rmaat.training.metrics import joined
 from rmaat.training.peak_memory import PeakMemory
 from rmaat.training.random_state import preserved_random_state
 from rmaat.training.stored_model import read_weights
@@ -233,6 +234,9 @@ class SegmentTrainer(Trainer):
     def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate, and during training report the `rank` by which the best checkpoint is chosen.
 
+        The logits and labels of all examples, in the order of evaluation, are the predictions and
+        label_ids of the output. They are on the CPU: E C float32 numbers for E examples and C classes.
+
         With a curriculum also report the accuracy on examples up to its maximum, as
         eval_level_accuracy. The maximum rises if that accuracy reaches the threshold.
 
@@ -245,15 +249,18 @@ class SegmentTrainer(Trainer):
             torch.manual_seed(self.args.seed)
             output = super().evaluation_loop(dataloader, *args, **kwargs)
         if output.predictions is not None:
-            self._check_answers(np.asarray(output.predictions), dataloader.dataset)
+            output = output._replace(predictions=joined(output.predictions), label_ids=joined(output.label_ids))
+            self._check_finite_logits(output.predictions, dataloader.dataset)
         if self.is_in_train:
-            loss, accuracy = output.metrics["eval_loss"], output.metrics.get("eval_accuracy")
-            by_loss = accuracy is None or self._best_metric == "loss"
-            output.metrics["eval_rank"] = -loss if by_loss else checkpoint_rank(accuracy, loss)
+            loss = output.metrics["eval_loss"]
+            by_loss = self._best_metric == "loss" or output.predictions is None
+            output.metrics["eval_rank"] = (
+                -loss if by_loss else checkpoint_rank(output.metrics[f"eval_{self._best_metric}"], loss)
+            )
         if self._curriculum is not None and self.is_in_train:
             assert isinstance(self._train_sampler, GroupedBySegments)
             level = self.levels[-1][1]
-            accuracy = self._curriculum.accuracy(output.predictions == output.label_ids, level)
+            accuracy = self._curriculum.accuracy(output.predictions.argmax(1) == output.label_ids, level)
             output.metrics.update(eval_segments=level, eval_level_accuracy=accuracy)
             following = self._curriculum.after(level, accuracy)
             # The evaluation after the last step may be an additional one. A run that is resumed with
@@ -264,8 +271,8 @@ class SegmentTrainer(Trainer):
                 self.levels.append([self._train_sampler.drawn, following])
         return output
 
-    def _check_answers(self, answers_E: NDArray[np.int64], examples: Any) -> None:
-        for index in np.flatnonzero(answers_E == NO_ANSWER)[:1]:
+    def _check_finite_logits(self, logits_EC: NDArray[np.float32], examples: Any) -> None:
+        for index in np.flatnonzero(~np.isfinite(logits_EC).all(1))[:1]:
             row = examples.row(index) if isinstance(examples, TokenReader) else index
             message = f"the logits of example {row} of the evaluated part are not finite"
             if self.is_in_train:
@@ -323,20 +330,20 @@ class SegmentTrainer(Trainer):
         )
 
 
-NO_ANSWER = -1
-"""The answer of `most_probable` where logits are not finite."""
+def float_logits(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Return the logits as float32, because NumPy has no bfloat16."""
+    return logits_BC.float()
 
 
-def most_probable(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Return the class with the largest logit, (B,) int64, or `NO_ANSWER` if one is not finite."""
-    return logits_BC.argmax(-1).where(logits_BC.isfinite().all(-1), NO_ANSWER)
-
-
-def checkpoint_rank(accuracy: float, loss: float) -> float:
-    """Return a number that orders checkpoints by accuracy, and by loss if their accuracy is equal.
+def checkpoint_rank(score: float, loss: float) -> float:
+    """Return a number that orders checkpoints by a score, and by loss if their score is equal.
 
     On an easy task many checkpoints have all answers right. The first of them is from the middle of
     the training, and has a higher loss than later ones.
+
+    Args:
+        score: accuracy, macro F1 or AUC, in 0 .. 1.
+        loss: the cross-entropy.
     """
     # Two accuracies on fewer than a million examples differ by more than the second term.
-    return accuracy + 1e-6 / (1 + loss)
+    return score + 1e-6 / (1 + loss)
