@@ -407,3 +407,25 @@ def test_several_processes_expect_the_parameters_that_single_segments_do_not_use
     model(torch.ones(2, 8, dtype=torch.long), labels=torch.tensor([0, 1])).loss.backward()
     unused = any(parameter.grad is None for parameter in model.parameters())
     assert build_trainer(source, model, source.load()).args.ddp_find_unused_parameters == unused == bool(settings)
+
+
+@pytest.mark.parametrize("metric", ["f1_macro", "auc"])
+def test_the_best_checkpoint_and_early_stopping_go_by_any_metric(texts, metric):
+    run = replace(texts, curriculum=False, metric_for_best_model=metric, early_stopping_patience=2)
+    run = replace(run, max_steps=40, eval_steps=2, learning_rate=2e-2, save_total_limit=30)
+    metrics = train(run).metrics
+    state = json.loads((Path(run.output_dir) / f"checkpoint-{metrics['steps']}" / "trainer_state.json").read_text())
+    reports = [entry for entry in state["log_history"] if "eval_loss" in entry]
+    best = max(reports, key=lambda entry: (entry[f"eval_{metric}"], -entry["eval_loss"]))
+    assert metrics["best_step"] == best["step"]
+    assert metrics[f"eval_{metric}"] == best[f"eval_{metric}"]
+    assert metrics["steps"] == min(best["step"] + 2 * 2, 40)
+
+
+def test_an_area_that_is_not_known_is_refused_before_training(texts, tmp_path):
+    rows = [{"text": f"v{i}", "label": "a"} for i in range(8)]
+    (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = replace(texts, curriculum=False, metric_for_best_model="auc")
+    with pytest.raises(UserError, match="validation examples of every class, and 'b' has none"):
+        train(run)
+    assert not Path(run.output_dir).exists()

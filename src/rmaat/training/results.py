@@ -76,7 +76,7 @@ def finish(
             f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.positions_per_segment}{patches}"
         )
         majority = majority_accuracy(data["validation"]) if labelled else None
-        draw_curves(history, majority, title, output_dir / run_folder.CURVES)
+        draw_curves(history, majority, run.metric_for_best_model, title, output_dir / run_folder.CURVES)
         if labelled:
             draw_evaluation(metrics, output_dir)
     return Result(metrics, output_dir)

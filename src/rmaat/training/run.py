@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 
@@ -27,6 +28,7 @@ from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.finished_run import FinishedRun
+from rmaat.training.label_loss import LabelLoss, balanced_weights
 from rmaat.training.metrics import reported_metrics
 from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
@@ -62,6 +64,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
             f"{batch}; lower per_device_train_batch_size"
         )
     curriculum = Curriculum.of(source, data) if run.curriculum else None
+    check_best_metric(source, data["validation"])
     set_seed(run.seed)
     model = build_model(source)
     num_parameters = sum(p.numel() for p in model.parameters())
@@ -81,6 +84,19 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
             print_statistics(statistics, console(stderr=True))
         trainer.train_from(checkpoint)
         return finish(source, trainer, data, statistics)
+
+
+def check_best_metric(source: RunData, validation: Dataset) -> None:
+    """Raise `UserError` if the metric of the best checkpoint is not known on the validation part."""
+    run, names = source.run, source.info.label_names
+    if run.metric_for_best_model != "auc" or run.objective != "labels":
+        return
+    labels = TokenReader(draw_examples(validation, run.eval_examples, run.data_seed)).labels
+    for index in np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)[:1]:
+        raise UserError(
+            f"metric_for_best_model 'auc' needs validation examples of every class, and '{names[index]}' has none; "
+            "add some, raise eval_examples, or take 'f1_macro'"
+        )
 
 
 def initialise(source: RunData, model: PreTrainedModel) -> None:
@@ -225,6 +241,14 @@ def build_model(source: RunData) -> RmaatForSequenceClassification | RmaatForMas
     return RmaatForMaskedLM(config) if source.run.objective == "masked" else RmaatForSequenceClassification(config)
 
 
+def label_loss(source: RunData, train_part: Dataset) -> LabelLoss:
+    """Return the loss of the labels in training, with weights from the classes of the training part."""
+    run, weights = source.run, None
+    if run.class_weights == "balanced":
+        weights = balanced_weights(TokenReader(train_part).labels, len(source.info.label_names))
+    return LabelLoss(run.label_smoothing_factor, weights, run.segment_loss_weight, run.tokens_per_segment)
+
+
 def build_trainer(
     source: RunData, model: PreTrainedModel, data: DatasetDict, curriculum: Curriculum | None = None
 ) -> SegmentTrainer:
@@ -302,7 +326,7 @@ def build_trainer(
         best_metric=run.metric_for_best_model,
         ema_decay=run.ema_decay,
         patience=run.early_stopping_patience,
-        label_smoothing=run.label_smoothing_factor,
+        label_loss=label_loss(source, data["train"]),
         data_collator=source.collator(),
         masked=masked,
         compute_metrics=reported_metrics if run.objective == "labels" else None,

@@ -24,6 +24,7 @@ from rmaat.tasks.reader import TokenReader
 from rmaat.training.batches import GroupedByLength, GroupedBySegments
 from rmaat.training.checkpoints import checkpoint_at, checkpoint_damage, prune, seal
 from rmaat.training.curriculum import Curriculum
+from rmaat.training.label_loss import LabelLoss
 from rmaat.training.metrics import joined
 from rmaat.training.peak_memory import PeakMemory
 from rmaat.training.random_state import preserved_random_state
@@ -78,7 +79,7 @@ class SegmentTrainer(Trainer):
         train_lengths: NDArray[np.integer],
         curriculum: Curriculum | None = None,
         best_metric: str = "accuracy",
-        label_smoothing: float = 0.0,
+        label_loss: LabelLoss = LabelLoss(),  # noqa: B008 (it is immutable)
         patience: int | None = None,
         ema_decay: float | None = None,
         masked: MaskedObjective | None = None,
@@ -88,7 +89,7 @@ class SegmentTrainer(Trainer):
         self.memory = PeakMemory()
         self._curriculum = curriculum
         self._best_metric = best_metric
-        self._label_smoothing = label_smoothing
+        self._label_loss = label_loss
         self._masked = masked
         self._patience = patience
         self._average: WeightAverage | None = None
@@ -282,19 +283,19 @@ class SegmentTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
-        """Return the loss of a batch, in training with smoothed labels and a masked loss.
+        """Return the loss of a batch, in training with the `LabelLoss` and a masked loss.
 
-        The Trainer of transformers would smooth the loss of evaluations too. With smoothing s, C
-        classes and the label y the loss is -(1 - s) log p_y - s / C sum_c log p_c (arXiv 1512.00567).
+        The Trainer of transformers would smooth the loss of evaluations too.
         """
         # Beside labels, positions are masked in training only: evaluations classify whole inputs.
         masked = self._masked if model.training or (self._masked and self._masked.alone) else None
         if masked is not None:
             inputs = masked.inputs(inputs)
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        if self._label_smoothing > 0 and model.training:
-            uniform = -outputs.logits.log_softmax(-1).mean()
-            loss = torch.lerp(loss, uniform, self._label_smoothing)
+        label_loss = self._label_loss if model.training and not self._label_loss.plain else None
+        by_segment = {"output_segment_logits": True} if label_loss and label_loss.segment_weight else {}
+        loss, outputs = super().compute_loss(model, {**inputs, **by_segment}, return_outputs=True, **kwargs)
+        if label_loss is not None:
+            loss = label_loss(outputs, inputs)
         if masked is not None and not masked.alone:
             loss = loss + masked.weight * outputs.masked_loss
         return (loss, outputs) if return_outputs else loss
