@@ -102,6 +102,9 @@ class RunConfig(ModelSettings, TaskOptions):
             proportional to its number of training examples. Validation and test losses have none.
         segment_loss_weight: weight of a loss after every segment beside that at the end; 0 means none.
             It is the mean over the segments of an example. It excludes pooled_norm and two_towers.
+        calibration: divide the logits of the final model by a temperature that is fitted on the
+            validation part. Its probabilities then suit its accuracy better, and its answers stay
+            the same. Checkpoints are not changed.
         augmentation: change each training example at random in a way that keeps its label. Only
             some tasks have such a change. Evaluation is not changed.
         early_stopping_patience: evaluations without a better result after which training stops; null
@@ -154,6 +157,7 @@ class RunConfig(ModelSettings, TaskOptions):
     label_smoothing_factor: Annotated[float, Range(0, 0.999)] = 0.0
     class_weights: Annotated[str, OneOf(CLASS_WEIGHTS)] = "none"
     segment_loss_weight: Annotated[float, Range(0, 1e3)] = 0.0
+    calibration: bool = False
     augmentation: bool = False
     early_stopping_patience: Length | None = None
     curriculum: bool = False

@@ -13,10 +13,11 @@ from rmaat.machine.provenance import provenance
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import PartStatistics
 from rmaat.training import checkpoints, run_folder
+from rmaat.training.calibration import divide_logits, fitted_temperature
 from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.evaluation_figures import draw_evaluation
-from rmaat.training.metrics import evaluation_summary
+from rmaat.training.metrics import evaluation_summary, reliability
 from rmaat.training.stages import read_stages, stage_changes
 from rmaat.training.trainer import SegmentTrainer
 
@@ -32,19 +33,21 @@ class Result:
 def finish(
     source: RunData, trainer: SegmentTrainer, data: DatasetDict, statistics: dict[str, PartStatistics]
 ) -> Result:
-    """Store the best model of a trained run, test it, and write the results.
+    """Store the best model of a trained run, calibrated if the run says so, test it, and write the results.
 
     Without labels there is no test: the model is judged by its loss on the validation part.
     """
     run, output_dir = source.run, Path(source.run.output_dir)
     history = list(trainer.state.log_history)
+    labelled, stages = run.objective == "labels", read_stages(output_dir)
+    calibration = calibrate(source, trainer, data["validation"]) if labelled and run.calibration else None
     trainer.save_model(str(output_dir))
 
-    labelled, stages = run.objective == "labels", read_stages(output_dir)
     test = draw_examples(data["test"], run.test_examples, run.data_seed)
     metrics = {
         **(tested(source, trainer, test) if labelled else {}),
         **measure(source, trainer, data["validation"], "eval"),
+        "calibration": calibration,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
         "train_tokens": trainer.totals["tokens"],
@@ -80,6 +83,25 @@ def finish(
         if labelled:
             draw_evaluation(metrics, output_dir)
     return Result(metrics, output_dir)
+
+
+def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> dict[str, float]:
+    """Divide the logits of the trained model by a temperature fitted on the validation part.
+
+    The best checkpoint was chosen on examples of the same part.
+
+    Returns:
+        The `temperature`, and on the validation part the loss and the calibration error before, as
+        `uncalibrated_eval_loss` and `uncalibrated_eval_calibration_error`.
+    """
+    output = trainer.predict(source.longest_first(validation), metric_key_prefix="eval")
+    temperature = fitted_temperature(output.predictions, output.label_ids)
+    divide_logits(trainer.model, temperature)
+    return {
+        "temperature": temperature,
+        "uncalibrated_eval_loss": output.metrics["eval_loss"],
+        "uncalibrated_eval_calibration_error": reliability(output.predictions, output.label_ids).calibration_error,
+    }
 
 
 def tested(source: RunData, trainer: SegmentTrainer, part: Dataset) -> dict[str, Any]:
