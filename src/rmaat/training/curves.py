@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator
 
 from rmaat.machine.files import write_figure
 
-
 OTHER_SCORES = {"f1_macro": "validation, macro F1", "auc": "validation, area under the ROC curve"}
 """The metrics of the best checkpoint that the figure shows beside the accuracy."""
 
