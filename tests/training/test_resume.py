@@ -17,7 +17,8 @@ from rmaat.cli.main import main
 from rmaat.errors import UserError
 from rmaat.training.checkpoints import SEAL, last_usable_checkpoint
 from rmaat.training.config import RunConfig
-from rmaat.training.run import train
+from rmaat.training.finished_run import open_run
+from rmaat.training.run import evaluate, train
 from rmaat.training.trainer import SegmentTrainer
 
 
@@ -250,6 +251,10 @@ def test_two_processes_resume_in_every_epoch_to_the_weights_of_a_straight_run(te
     subprocess.run([*launch, *(f"{folder}.yaml" for folder in folders)], check=True, capture_output=True)
     for folder in folders:
         whole = json.loads((folder / "metrics.json").read_text())
+        # The 16 test examples do not fill a batch of both processes.
+        lone = evaluate(open_run(folder))
+        for name in ("accuracy", "f1_macro", "classes", "confusion"):
+            assert lone[f"test_{name}"] == whole[f"test_{name}"], name
         for stop in (3, 8, 15) if folder.name == "True" else (15,):
             parts = Path(f"{folder}-{stop}")
             metrics = json.loads((parts / "metrics.json").read_text())
@@ -267,7 +272,7 @@ def test_a_run_killed_after_its_last_step_is_measured_and_not_trained_on(tiny, s
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rmaat.training.run.measure", killed)
+    monkeypatch.setattr("rmaat.training.results.measure", killed)
     parts = replace(tiny, output_dir=f"{tiny.output_dir}-parts")
     with pytest.raises(KeyboardInterrupt):
         train(parts)

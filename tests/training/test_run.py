@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from transformers import AutoModelForSequenceClassification
 
 from rmaat.cli.main import main
@@ -48,16 +49,44 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
     assert run.calcium_exponent == 0.25
     loaded = AutoModelForSequenceClassification.from_pretrained(finished)
     assert metrics["num_parameters"] == sum(p.numel() for p in loaded.parameters())
-    assert Image.open(finished / "curves.png").size[0] > 500
+    for name in ("curves.png", "confusion.png", "reliability.png"):
+        assert Image.open(finished / name).size[0] > 500
 
 
-def test_accuracy_is_that_of_every_test_example(finished, listops_dir):
-    """Counted one example at a time, outside the trainer; 40 examples don't fill batches of 16."""
+def test_measurements_are_those_of_every_test_example(finished, listops_dir):
+    """Classified one at a time, outside the trainer; 40 examples don't fill batches of 16."""
     run = open_run(finished)
     data = load("listops_short", data_dir=listops_dir, max_seq_len=192)["test"].with_format("torch")
-    right = sum(int(run.model(x["input_ids"].long()[None]).logits.argmax() == x["labels"]) for x in data)
-    assert json.loads((finished / "metrics.json").read_text())["test_accuracy"] == pytest.approx(right / 40)
-    assert evaluate(run)["test_accuracy"] == pytest.approx(right / 40)
+    answers = [int(run.model(x["input_ids"].long()[None]).logits.argmax()) for x in data]
+    labels = data["labels"][:].tolist()
+    for metrics in (json.loads((finished / "metrics.json").read_text()), evaluate(run)):
+        assert metrics["test_accuracy"] == pytest.approx(accuracy_score(labels, answers))
+        assert metrics["test_f1_macro"] == pytest.approx(f1_score(labels, answers, average="macro", zero_division=0))
+        assert metrics["test_confusion"] == confusion_matrix(labels, answers, labels=range(10)).tolist()
+        assert [of_class["support"] for of_class in metrics["test_classes"].values()] == [
+            labels.count(label) for label in range(10)
+        ]
+        assert sum(metrics["test_reliability"]["count"]) == 40
+
+
+def test_an_evaluation_prints_a_table_and_writes_its_files(finished, tmp_path, capsys):
+    assert main(["evaluate", "--model", str(finished), "--output", str(tmp_path / "new")]) == 0
+    printed = capsys.readouterr().out
+    metrics = json.loads((finished / "metrics.json").read_text())
+    table = printed[printed.index("precision") :].splitlines()
+    row = next(line.split() for line in table if line.startswith("7"))
+    scores = metrics["test_classes"]["7"]
+    shares = [f"{100 * scores[name]:.2f}%" for name in ("precision", "recall", "f1")]
+    assert row == ["7", *shares, str(scores["support"])]
+    assert f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%" in printed
+    written = json.loads((tmp_path / "new" / "evaluation.json").read_text())
+    assert written == {name: metrics[name] for name in written}
+    for name in ("confusion.png", "reliability.png"):
+        assert Image.open(tmp_path / "new" / name).size[0] > 500
+        assert str(tmp_path / "new" / name) in printed
+    (tmp_path / "file").write_text("")
+    assert main(["evaluate", "--model", str(finished), "--output", str(tmp_path / "file")]) == 2
+    assert "cannot write to the output folder" in capsys.readouterr().err
 
 
 def test_a_share_of_the_test_part_is_drawn_and_told(tiny, finished, listops_dir, tmp_path, capsys):
@@ -379,3 +408,25 @@ def test_several_processes_expect_the_parameters_that_single_segments_do_not_use
     model(torch.ones(2, 8, dtype=torch.long), labels=torch.tensor([0, 1])).loss.backward()
     unused = any(parameter.grad is None for parameter in model.parameters())
     assert build_trainer(source, model, source.load()).args.ddp_find_unused_parameters == unused == bool(settings)
+
+
+@pytest.mark.parametrize("metric", ["f1_macro", "auc"])
+def test_the_best_checkpoint_and_early_stopping_go_by_any_metric(texts, metric):
+    run = replace(texts, curriculum=False, metric_for_best_model=metric, early_stopping_patience=2)
+    run = replace(run, max_steps=40, eval_steps=2, learning_rate=2e-2, save_total_limit=30)
+    metrics = train(run).metrics
+    state = json.loads((Path(run.output_dir) / f"checkpoint-{metrics['steps']}" / "trainer_state.json").read_text())
+    reports = [entry for entry in state["log_history"] if "eval_loss" in entry]
+    best = max(reports, key=lambda entry: (entry[f"eval_{metric}"], -entry["eval_loss"]))
+    assert metrics["best_step"] == best["step"]
+    assert metrics[f"eval_{metric}"] == best[f"eval_{metric}"]
+    assert metrics["steps"] == min(best["step"] + 2 * 2, 40)
+
+
+def test_an_area_that_is_not_known_is_refused_before_training(texts, tmp_path):
+    rows = [{"text": f"v{i}", "label": "a"} for i in range(8)]
+    (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = replace(texts, curriculum=False, metric_for_best_model="auc")
+    with pytest.raises(UserError, match="validation examples of every class, and 'b' has none"):
+        train(run)
+    assert not Path(run.output_dir).exists()

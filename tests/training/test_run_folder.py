@@ -57,16 +57,9 @@ def old_run(folder: Path) -> None:
         checkpoint.mkdir(parents=True)
         (checkpoint / "trainer_state.json").write_text(json.dumps({"best_global_step": step}))
         (checkpoint / "files.json").write_text("{}")
-    for name in (
-        "metrics.json",
-        "run.yaml",
-        "stages.json",
-        "config.json",
-        "model.safetensors",
-        "curves.png",
-        "README.md",
-        "notes",
-    ):
+    figures = ("curves.png", "confusion.png", "reliability.png")
+    written = ("metrics.json", "run.yaml", "stages.json", "config.json", "model.safetensors", "README.md")
+    for name in (*written, *figures, "notes"):
         (folder / name).write_text("{}")
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer").mkdir()

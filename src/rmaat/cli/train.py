@@ -122,7 +122,9 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
         print(f"fine-tune it             rmaat train --init_from {folder} ...")
     else:
         _print_test(metrics)
-    print(f"curves                   {folder / 'curves.png'}")
+    for name in ("curves.png", "confusion.png", "reliability.png"):
+        if (folder / name).exists():
+            print(f"{Path(name).stem:<25}{folder / name}")
     print(f"metrics                  {folder / 'metrics.json'}")
 
 
@@ -131,6 +133,11 @@ def _print_test(metrics: Mapping[str, Any]) -> None:
     examples = f"{tested} examples" if tested == available else f"{tested} of {available} examples"
     print(f"test accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples})")
     print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
+    print(f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%")
+    if metrics["calibration"] is not None:
+        record, loss = metrics["calibration"], metrics["eval_loss"]
+        losses = f"{loss:.4f} instead of {record['uncalibrated_eval_loss']:.4f}"
+        print(f"temperature              {record['temperature']:7.4f}   (validation loss {losses})")
 
 
 def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:
@@ -166,7 +173,10 @@ def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
     if config.astro_mem and config.retention_schedule == "none":
         yield "astro_mem", "retention_schedule is 'none'"
     if config.objective == "masked":
-        unused = ("test_examples", "metric_for_best_model", "readout", "pooled_norm", "classifier_hidden_size")
+        unused = (
+            *("test_examples", "metric_for_best_model", "calibration"),
+            *("readout", "pooled_norm", "classifier_hidden_size"),
+        )
         yield from ((name, "objective is 'masked'") for name in unused)
     elif not config.masked_loss_weight:
         yield "mask_share", "masked_loss_weight is 0"

@@ -19,9 +19,19 @@ from rmaat.values import TEXT, Count, Length, OneOf, Range, check_values, checke
 
 AUTO: Literal["auto"] = "auto"
 
-BEST_METRICS = ("accuracy", "loss")
+BEST_METRICS = ("accuracy", "loss", "f1_macro", "auc")
+CLASS_WEIGHTS = ("none", "balanced")
 OBJECTIVES = ("labels", "masked")
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
+
+NEED_LABELS: dict[str, Any] = {
+    "curriculum": False,
+    "masked_loss_weight": 0,
+    "label_smoothing_factor": 0,
+    "class_weights": "none",
+    "segment_loss_weight": 0,
+}
+"""Settings that need labels, each with the value that turns it off."""
 
 BatchSize = Annotated[int, Range(1, 2**20)]
 Decay = Annotated[float, Range(0, 0.999999)]
@@ -81,13 +91,23 @@ class RunConfig(ModelSettings, TaskOptions):
         test_examples: test examples used after training; 0 means all. `rmaat evaluate` uses all.
         logging_steps: steps between reports of the training loss.
         save_total_limit: largest number of checkpoints on disk, including the best.
-        metric_for_best_model: 'accuracy' or 'loss' on the validation part, by which the best checkpoint
-            is chosen. Of equal accuracies the one with the lower loss is better.
+        metric_for_best_model: 'accuracy', 'loss', 'f1_macro' or 'auc' on the validation part, by which
+            the best checkpoint is chosen. Of checkpoints with equal accuracies, F1 or areas the one
+            with the lower loss is better. 'f1_macro' suits classes of different sizes. 'auc' is the
+            area under the ROC curve; for more than two classes the mean, one against the rest.
         ema_decay: decay of a moving average of the weights, for evaluations and the final model; null
             means none. In the first steps s the decay is at most (1 + s) / (10 + s). Training goes
             on with the weights themselves.
         label_smoothing_factor: share of each training target that is spread evenly over all classes.
             The reported validation and test losses stay plain cross-entropies.
+        class_weights: weights of the classes in the training loss, 'none' or 'balanced'. With
+            'balanced' each class has the same share of the loss: its weight is inversely
+            proportional to its number of training examples. Validation and test losses have none.
+        segment_loss_weight: weight of a loss after every segment beside that at the end; 0 means none.
+            It is the mean over the segments of an example. It excludes pooled_norm and two_towers.
+        calibration: divide the logits of the final model by a temperature that is fitted on the
+            validation part. Its probabilities then suit its accuracy better, and its answers stay
+            the same. Checkpoints are not changed.
         augmentation: change each training example at random in a way that keeps its label. Only
             some tasks have such a change. Evaluation is not changed.
         early_stopping_patience: evaluations without a better result after which training stops; null
@@ -139,6 +159,9 @@ class RunConfig(ModelSettings, TaskOptions):
     metric_for_best_model: Annotated[str, OneOf(BEST_METRICS)] = "accuracy"
     ema_decay: Annotated[float, Range(most=0.999999, above=0)] | None = None
     label_smoothing_factor: Annotated[float, Range(0, 0.999)] = 0.0
+    class_weights: Annotated[str, OneOf(CLASS_WEIGHTS)] = "none"
+    segment_loss_weight: Annotated[float, Range(0, 1e3)] = 0.0
+    calibration: bool = False
     augmentation: bool = False
     early_stopping_patience: Length | None = None
     curriculum: bool = False
@@ -158,10 +181,17 @@ class RunConfig(ModelSettings, TaskOptions):
         if self.bf16 and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
         if self.objective == "masked":
-            for name in ("curriculum", "masked_loss_weight", "label_smoothing_factor"):
+            for name, off in NEED_LABELS.items():
+                if getattr(self, name) != off:
+                    raise UserError(
+                        f"objective 'masked' excludes {name}, which needs labels; set {name}: {quoted(off)}"
+                    )
+        if self.segment_loss_weight:
+            for name in ("pooled_norm", "two_towers"):
                 if getattr(self, name):
-                    off = "false" if name == "curriculum" else "0"
-                    raise UserError(f"objective 'masked' excludes {name}, which needs labels; set {name}: {off}")
+                    raise UserError(
+                        f"segment_loss_weight excludes {name}, which needs whole sequences; set {name}: false"
+                    )
         if self.curriculum and self.early_stopping_patience is not None:
             raise UserError(
                 "early_stopping_patience excludes curriculum, because the accuracy on long examples rises late"

@@ -1,4 +1,4 @@
-"""The results of a run: its tests, `metrics.json` and `curves.png`."""
+"""The results of a run: its tests, `metrics.json` and the figures."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
-from transformers.trainer_utils import EvalPrediction
 
 from rmaat.machine.files import write_json
 from rmaat.machine.provenance import provenance
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import PartStatistics
 from rmaat.training import checkpoints, run_folder
+from rmaat.training.calibration import divide_logits, fitted_temperature
 from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, draw_examples
+from rmaat.training.evaluation_figures import draw_evaluation
+from rmaat.training.metrics import evaluation_summary, reliability
 from rmaat.training.stages import read_stages, stage_changes
 from rmaat.training.trainer import SegmentTrainer
 
@@ -31,18 +33,21 @@ class Result:
 def finish(
     source: RunData, trainer: SegmentTrainer, data: DatasetDict, statistics: dict[str, PartStatistics]
 ) -> Result:
-    """Store the best model of a trained run, test it, and write the results.
+    """Store the best model of a trained run, calibrated if the run says so, test it, and write the results.
 
     Without labels there is no test: the model is judged by its loss on the validation part.
     """
     run, output_dir = source.run, Path(source.run.output_dir)
     history = list(trainer.state.log_history)
+    labelled, stages = run.objective == "labels", read_stages(output_dir)
+    calibration = calibrate(source, trainer, data["validation"]) if labelled and run.calibration else None
     trainer.save_model(str(output_dir))
 
-    labelled, stages = run.objective == "labels", read_stages(output_dir)
+    test = draw_examples(data["test"], run.test_examples, run.data_seed)
     metrics = {
-        **(test_results(source, trainer, data["test"]) if labelled else {}),
-        **measure(trainer, source.longest_first(data["validation"]), "eval"),
+        **(tested(source, trainer, test) if labelled else {}),
+        **measure(source, trainer, data["validation"], "eval"),
+        "calibration": calibration,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
         "train_tokens": trainer.totals["tokens"],
@@ -74,17 +79,37 @@ def finish(
             f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.positions_per_segment}{patches}"
         )
         majority = majority_accuracy(data["validation"]) if labelled else None
-        draw_curves(history, majority, title, output_dir / run_folder.CURVES)
+        draw_curves(history, majority, run.metric_for_best_model, title, output_dir / run_folder.CURVES)
+        if labelled:
+            draw_evaluation(metrics, output_dir)
     return Result(metrics, output_dir)
 
 
-def test_results(source: RunData, trainer: SegmentTrainer, part: Dataset) -> dict[str, Any]:
-    """Return the results on the test part, or on the examples of it that the run's settings draw."""
-    examples = draw_examples(part, source.run.test_examples, source.run.data_seed)
+def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> dict[str, float]:
+    """Divide the logits of the trained model by a temperature fitted on the validation part.
+
+    The best checkpoint was chosen on examples of the same part.
+
+    Returns:
+        The `temperature`, and on the validation part the loss and the calibration error before, as
+        `uncalibrated_eval_loss` and `uncalibrated_eval_calibration_error`.
+    """
+    output = trainer.predict(source.longest_first(validation), metric_key_prefix="eval")
+    temperature = fitted_temperature(output.predictions, output.label_ids)
+    divide_logits(trainer.model, temperature)
     return {
-        **measure(trainer, source.longest_first(examples), "test"),
-        "test_majority_accuracy": majority_accuracy(examples),
-        "test_examples": len(examples),
+        "temperature": temperature,
+        "uncalibrated_eval_loss": output.metrics["eval_loss"],
+        "uncalibrated_eval_calibration_error": reliability(output.predictions, output.label_ids).calibration_error,
+    }
+
+
+def tested(source: RunData, trainer: SegmentTrainer, part: Dataset) -> dict[str, Any]:
+    """Return all measurements on a test part, by their names in `metrics.json`."""
+    return {
+        **measure(source, trainer, part, "test"),
+        "test_majority_accuracy": majority_accuracy(part),
+        "test_examples": len(part),
     }
 
 
@@ -102,19 +127,32 @@ def previous_training(folder: Path) -> dict[str, Any] | None:
     return {name: metrics.get(name) for name in names}
 
 
-def measure(trainer: SegmentTrainer, dataset: TokenReader, part: str) -> dict[str, float]:
-    """Return loss and accuracy on a part of the data, as `PART_loss` and `PART_accuracy`.
+EVALUATION_DETAILS = ("classes", "confusion", "reliability")
+"""The measurements of several numbers; only those of the test part are stored."""
+
+
+def measure(source: RunData, trainer: SegmentTrainer, part: Dataset, prefix: str) -> dict[str, Any]:
+    """Return loss, accuracy and the results of `evaluation_summary` on a part of the data.
 
     Without labels there is only the loss.
+
+    Args:
+        source: the data of the run.
+        trainer: the trainer with the model.
+        part: the examples.
+        prefix: 'test' or 'eval', at the beginning of each name, as in test_accuracy.
     """
-    metrics = trainer.evaluate(dataset, metric_key_prefix=part)
-    names = (f"{part}_accuracy", f"{part}_loss")
-    return {name: metrics[name] for name in names if name in metrics}
-
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Return the share of correct predictions, in 0 .. 1."""
-    return {"accuracy": float(np.mean(prediction.predictions == prediction.label_ids))}
+    examples = source.longest_first(part)
+    if trainer.compute_metrics is None:
+        return {f"{prefix}_loss": trainer.evaluate(examples, metric_key_prefix=prefix)[f"{prefix}_loss"]}
+    output = trainer.predict(examples, metric_key_prefix=prefix)
+    trainer.log(output.metrics)
+    summary = evaluation_summary(output.predictions, output.label_ids, source.info.label_names)
+    details = EVALUATION_DETAILS if prefix != "test" else ()
+    return {
+        **{name: output.metrics[name] for name in (f"{prefix}_accuracy", f"{prefix}_loss")},
+        **{f"{prefix}_{name}": value for name, value in summary.items() if name not in details},
+    }
 
 
 def majority_accuracy(dataset: Dataset) -> float:

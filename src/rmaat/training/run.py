@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 
@@ -27,20 +28,22 @@ from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.finished_run import FinishedRun
+from rmaat.training.label_loss import LabelLoss, balanced_weights
+from rmaat.training.metrics import reported_metrics
 from rmaat.training.model_card import model_card
 from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
-from rmaat.training.results import Result, accuracy, finish, majority_accuracy, measure, previous_training
+from rmaat.training.results import Result, finish, previous_training, tested
 from rmaat.training.stages import Stage, append_stage, check_same_run, read_stages
 from rmaat.training.stored_model import check_finished_run, load_initial_weights
-from rmaat.training.trainer import MaskedObjective, SegmentTrainer, most_probable
+from rmaat.training.trainer import MaskedObjective, SegmentTrainer, float_logits
 
 
 def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     """Train a model, test its best checkpoint by validation accuracy, and write the run's files.
 
-    The folder then holds config.json, model.safetensors, run.yaml, metrics.json, curves.png, the model
+    The folder then holds config.json, model.safetensors, run.yaml, metrics.json, the figures, the model
     card README.md and the trainer's checkpoints. It also holds the tokenizer of a task of texts.
 
     Args:
@@ -63,6 +66,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
             f"{batch}; lower per_device_train_batch_size"
         )
     curriculum = Curriculum.of(source, data) if run.curriculum else None
+    check_best_metric(source, data["validation"])
     set_seed(run.seed)
     model = build_model(source)
     num_parameters = sum(p.numel() for p in model.parameters())
@@ -89,6 +93,19 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
             card = model_card(run, result.metrics, classifies_text=source.classifies_text)
             write_text(result.output_dir / run_folder.CARD, card)
         return result
+
+
+def check_best_metric(source: RunData, validation: Dataset) -> None:
+    """Raise `UserError` if the metric of the best checkpoint is not known on the validation part."""
+    run, names = source.run, source.info.label_names
+    if run.metric_for_best_model != "auc" or run.objective != "labels":
+        return
+    labels = TokenReader(draw_examples(validation, run.eval_examples, run.data_seed)).labels
+    for index in np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)[:1]:
+        raise UserError(
+            f"metric_for_best_model 'auc' needs validation examples of every class, and '{names[index]}' has none; "
+            "add some, raise eval_examples, or take 'f1_macro'"
+        )
 
 
 def initialise(source: RunData, model: PreTrainedModel) -> None:
@@ -169,7 +186,11 @@ def resumed_checkpoint(source: RunData, stage: Stage) -> Path | None:
 
 
 def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBar = no_bar) -> dict[str, Any]:
-    """Return loss and accuracy of a finished run on the whole test part of its task.
+    """Return the measurements of a finished run on the whole test part of its task.
+
+    They have the names that they have in metrics.json: test_accuracy, test_loss, test_f1_macro,
+    test_auc, test_calibration_error, test_classes, test_confusion, test_reliability,
+    test_majority_accuracy and test_examples.
 
     Texts are truncated as in training, so the figures are those of metrics.json. `test_notes` says
     how many were, and how many rows were skipped.
@@ -195,13 +216,8 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
         trainer = build_trainer(scratch_source, finished.model, DatasetDict(dict.fromkeys(SPLITS, test)))
         # Without training, tensorboard has no folder and would write to the current one.
         trainer.remove_callback(TensorBoardCallback)
-        metrics = measure(trainer, source.longest_first(test), "test")
-        return {
-            **metrics,
-            "test_majority_accuracy": majority_accuracy(test),
-            "test_examples": len(test),
-            "test_notes": list(part_statistics(test).evaluation_notes()),
-        }
+        notes = {"test_notes": list(part_statistics(test).evaluation_notes())}
+        return {**tested(source, trainer, test), **notes}
 
 
 def device() -> str:
@@ -236,6 +252,14 @@ def build_model(source: RunData) -> RmaatForSequenceClassification | RmaatForMas
     """Return the model of a run, with initial weights."""
     config = RmaatConfig(**source.model_settings())
     return RmaatForMaskedLM(config) if source.run.objective == "masked" else RmaatForSequenceClassification(config)
+
+
+def label_loss(source: RunData, train_part: Dataset) -> LabelLoss:
+    """Return the loss of the labels in training, with weights from the classes of the training part."""
+    run, weights = source.run, None
+    if run.class_weights == "balanced":
+        weights = balanced_weights(TokenReader(train_part).labels, len(source.info.label_names))
+    return LabelLoss(run.label_smoothing_factor, weights, run.segment_loss_weight, run.tokens_per_segment)
 
 
 def build_trainer(
@@ -275,6 +299,10 @@ def build_trainer(
         # The Trainer of transformers looks for labels among the arguments of the model's forward.
         label_names=["labels"],
         metric_for_best_model="rank",
+        # The logits of a large part leave the device every few batches, and stay in a list: joining
+        # them batch by batch would copy all of them each time.
+        eval_accumulation_steps=16,
+        eval_do_concat_batches=False,
         logging_steps=run.logging_steps,
         logging_nan_inf_filter=False,
         dataloader_num_workers=run.dataloader_num_workers,
@@ -311,11 +339,11 @@ def build_trainer(
         best_metric=run.metric_for_best_model,
         ema_decay=run.ema_decay,
         patience=run.early_stopping_patience,
-        label_smoothing=run.label_smoothing_factor,
+        label_loss=label_loss(source, data["train"]),
         data_collator=source.collator(),
         masked=masked,
-        compute_metrics=accuracy if run.objective == "labels" else None,
-        preprocess_logits_for_metrics=most_probable,
+        compute_metrics=reported_metrics if run.objective == "labels" else None,
+        preprocess_logits_for_metrics=float_logits,
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)

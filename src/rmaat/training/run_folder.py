@@ -17,6 +17,9 @@ METRICS = "metrics.json"
 """Written last: a folder with it holds a finished run."""
 WEIGHTS = ("config.json", "model.safetensors")
 CURVES = "curves.png"
+CONFUSION = "confusion.png"
+RELIABILITY = "reliability.png"
+FIGURES = (CURVES, CONFUSION, RELIABILITY)
 CARD = "README.md"
 """The model card."""
 TOKENIZER_FILES = (
@@ -110,7 +113,7 @@ def clear(folder: Path, *, overwrite: bool) -> None:
     """
     checkpoints = numbered_checkpoints(folder)
     # The marks of a run come first, then what they vouch for.
-    files = [folder / name for name in (METRICS, RUN_CONFIG, STAGES, *WEIGHTS, CURVES, CARD, *TOKENIZER_FILES)]
+    files = [folder / name for name in (METRICS, RUN_CONFIG, STAGES, *WEIGHTS, *FIGURES, CARD, *TOKENIZER_FILES)]
     existing = [path for path in (*files, folder / TOKENIZER_FOLDER, *checkpoints) if path.exists()]
     if existing and not overwrite:
         raise UserError(
@@ -127,5 +130,5 @@ def clear(folder: Path, *, overwrite: bool) -> None:
 
 def clear_results(folder: Path) -> None:
     """Remove the results of a finished run before it is resumed; its checkpoints stay."""
-    for name in (METRICS, *WEIGHTS, CURVES, CARD):
+    for name in (METRICS, *WEIGHTS, *FIGURES, CARD):
         delete(folder / name)

@@ -18,7 +18,7 @@ STAGES = "stages.json"
 
 MAY_DIFFER = (
     *("max_steps", "num_train_epochs", "logging_steps", "save_total_limit", "test_examples"),
-    *("per_device_eval_batch_size", "dataloader_num_workers", "wandb", "wandb_run_name"),
+    *("per_device_eval_batch_size", "dataloader_num_workers", "wandb", "wandb_run_name", "calibration"),
     *("recipe", "output_dir", "data_dir", "train_file", "validation_file", "test_file", "tokenizer"),
     *("resume", "overwrite"),
     *SAME_RESULTS,

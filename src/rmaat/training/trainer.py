@@ -24,6 +24,8 @@ from rmaat.tasks.reader import TokenReader
 from rmaat.training.batches import GroupedByLength, GroupedBySegments
 from rmaat.training.checkpoints import checkpoint_at, checkpoint_damage, prune, seal
 from rmaat.training.curriculum import Curriculum
+from rmaat.training.label_loss import LabelLoss
+from rmaat.training.metrics import joined
 from rmaat.training.peak_memory import PeakMemory
 from rmaat.training.random_state import preserved_random_state
 from rmaat.training.stored_model import read_weights
@@ -77,7 +79,7 @@ class SegmentTrainer(Trainer):
         train_lengths: NDArray[np.integer],
         curriculum: Curriculum | None = None,
         best_metric: str = "accuracy",
-        label_smoothing: float = 0.0,
+        label_loss: LabelLoss = LabelLoss(),  # noqa: B008 (it is immutable)
         patience: int | None = None,
         ema_decay: float | None = None,
         masked: MaskedObjective | None = None,
@@ -87,7 +89,7 @@ class SegmentTrainer(Trainer):
         self.memory = PeakMemory()
         self._curriculum = curriculum
         self._best_metric = best_metric
-        self._label_smoothing = label_smoothing
+        self._label_loss = label_loss
         self._masked = masked
         self._patience = patience
         self._average: WeightAverage | None = None
@@ -233,6 +235,9 @@ class SegmentTrainer(Trainer):
     def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate, and during training report the `rank` by which the best checkpoint is chosen.
 
+        The logits and labels of all examples, in the order of evaluation, are the predictions and
+        label_ids of the output. They are on the CPU: E C float32 numbers for E examples and C classes.
+
         With a curriculum also report the accuracy on examples up to its maximum, as
         eval_level_accuracy. The maximum rises if that accuracy reaches the threshold.
 
@@ -245,15 +250,18 @@ class SegmentTrainer(Trainer):
             torch.manual_seed(self.args.seed)
             output = super().evaluation_loop(dataloader, *args, **kwargs)
         if output.predictions is not None:
-            self._check_answers(np.asarray(output.predictions), dataloader.dataset)
+            output = output._replace(predictions=joined(output.predictions), label_ids=joined(output.label_ids))
+            self._check_finite_logits(output.predictions, dataloader.dataset)
         if self.is_in_train:
-            loss, accuracy = output.metrics["eval_loss"], output.metrics.get("eval_accuracy")
-            by_loss = accuracy is None or self._best_metric == "loss"
-            output.metrics["eval_rank"] = -loss if by_loss else checkpoint_rank(accuracy, loss)
+            loss = output.metrics["eval_loss"]
+            by_loss = self._best_metric == "loss" or output.predictions is None
+            output.metrics["eval_rank"] = (
+                -loss if by_loss else checkpoint_rank(output.metrics[f"eval_{self._best_metric}"], loss)
+            )
         if self._curriculum is not None and self.is_in_train:
             assert isinstance(self._train_sampler, GroupedBySegments)
             level = self.levels[-1][1]
-            accuracy = self._curriculum.accuracy(output.predictions == output.label_ids, level)
+            accuracy = self._curriculum.accuracy(output.predictions.argmax(1) == output.label_ids, level)
             output.metrics.update(eval_segments=level, eval_level_accuracy=accuracy)
             following = self._curriculum.after(level, accuracy)
             # The evaluation after the last step may be an additional one. A run that is resumed with
@@ -264,8 +272,8 @@ class SegmentTrainer(Trainer):
                 self.levels.append([self._train_sampler.drawn, following])
         return output
 
-    def _check_answers(self, answers_E: NDArray[np.int64], examples: Any) -> None:
-        for index in np.flatnonzero(answers_E == NO_ANSWER)[:1]:
+    def _check_finite_logits(self, logits_EC: NDArray[np.float32], examples: Any) -> None:
+        for index in np.flatnonzero(~np.isfinite(logits_EC).all(1))[:1]:
             row = examples.row(index) if isinstance(examples, TokenReader) else index
             message = f"the logits of example {row} of the evaluated part are not finite"
             if self.is_in_train:
@@ -275,19 +283,19 @@ class SegmentTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
-        """Return the loss of a batch, in training with smoothed labels and a masked loss.
+        """Return the loss of a batch, in training with the `LabelLoss` and a masked loss.
 
-        The Trainer of transformers would smooth the loss of evaluations too. With smoothing s, C
-        classes and the label y the loss is -(1 - s) log p_y - s / C sum_c log p_c (arXiv 1512.00567).
+        The Trainer of transformers would smooth the loss of evaluations too.
         """
         # Beside labels, positions are masked in training only: evaluations classify whole inputs.
         masked = self._masked if model.training or (self._masked and self._masked.alone) else None
         if masked is not None:
             inputs = masked.inputs(inputs)
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        if self._label_smoothing > 0 and model.training:
-            uniform = -outputs.logits.log_softmax(-1).mean()
-            loss = torch.lerp(loss, uniform, self._label_smoothing)
+        label_loss = self._label_loss if model.training and not self._label_loss.plain else None
+        by_segment = {"output_segment_logits": True} if label_loss and label_loss.segment_weight else {}
+        loss, outputs = super().compute_loss(model, {**inputs, **by_segment}, return_outputs=True, **kwargs)
+        if label_loss is not None:
+            loss = label_loss(outputs, inputs)
         if masked is not None and not masked.alone:
             loss = loss + masked.weight * outputs.masked_loss
         return (loss, outputs) if return_outputs else loss
@@ -323,20 +331,20 @@ class SegmentTrainer(Trainer):
         )
 
 
-NO_ANSWER = -1
-"""The answer of `most_probable` where logits are not finite."""
+def float_logits(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Return the logits as float32, because NumPy has no bfloat16."""
+    return logits_BC.float()
 
 
-def most_probable(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Return the class with the largest logit, (B,) int64, or `NO_ANSWER` if one is not finite."""
-    return logits_BC.argmax(-1).where(logits_BC.isfinite().all(-1), NO_ANSWER)
-
-
-def checkpoint_rank(accuracy: float, loss: float) -> float:
-    """Return a number that orders checkpoints by accuracy, and by loss if their accuracy is equal.
+def checkpoint_rank(score: float, loss: float) -> float:
+    """Return a number that orders checkpoints by a score, and by loss if their score is equal.
 
     On an easy task many checkpoints have all answers right. The first of them is from the middle of
     the training, and has a higher loss than later ones.
+
+    Args:
+        score: accuracy, macro F1 or AUC, in 0 .. 1.
+        loss: the cross-entropy.
     """
     # Two accuracies on fewer than a million examples differ by more than the second term.
-    return accuracy + 1e-6 / (1 + loss)
+    return score + 1e-6 / (1 + loss)

@@ -1,0 +1,104 @@
+"""`confusion.png` and `reliability.png`, the figures of an evaluation.
+
+Axes: C classes, K bins.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rmaat.errors import printable
+from rmaat.machine.files import write_figure
+from rmaat.training.run_folder import CONFUSION, RELIABILITY
+
+DPI = 130
+MOST_LABELLED_CLASSES = 25
+"""A matrix of more classes has neither numbers nor names of classes."""
+LONGEST_NAME = 20
+
+
+def draw_evaluation(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write the figures of the test in `metrics.json`, and return their paths.
+
+    There is no confusion matrix if the metrics hold none, because the task has many classes.
+
+    Args:
+        metrics: the results of `rmaat.training.results.tested`, or more.
+        folder: an existing folder.
+    """
+    paths = [folder / RELIABILITY]
+    draw_reliability(metrics["test_reliability"], metrics["test_calibration_error"], paths[0])
+    if metrics["test_confusion"] is not None:
+        paths.append(folder / CONFUSION)
+        draw_confusion(metrics["test_confusion"], tuple(metrics["test_classes"]), paths[1])
+    return paths
+
+
+def draw_confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], path: Path) -> None:
+    """Write a PNG of the confusion matrix. Colours are shares of a class, numbers are examples.
+
+    Args:
+        matrix: (C, C), rows are labels and columns are answers.
+        names: of the C classes.
+        path: the file to write.
+    """
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    labelled = len(names) <= MOST_LABELLED_CLASSES
+    size = 3.6 + 0.45 * min(len(names), MOST_LABELLED_CLASSES)
+    figure = Figure(figsize=(size + 0.9, size), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axes, label="share of the class (%)", fraction=0.046)
+    axes.set(xlabel="answer", ylabel="label", title="Test examples by label and answer")
+    if labelled:
+        shown = [_short(name) for name in names]
+        axes.set_xticks(range(len(names)), shown, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+        axes.set_yticks(range(len(names)), shown, parse_math=False)
+        for row, column in np.ndindex(*counts.shape):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = f"{counts[row, column]:,}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    write_figure(path, figure, DPI)
+
+
+def _short(name: str) -> str:
+    name = printable(name)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+
+
+def draw_reliability(bins: Mapping[str, Sequence[float]], calibration_error: float, path: Path) -> None:
+    """Write a PNG of accuracy against confidence, above the numbers of answers.
+
+    Args:
+        bins: the attributes of `rmaat.training.metrics.Reliability`, (K,) each.
+        calibration_error: the expected calibration error, for the title.
+        path: the file to write.
+    """
+    confidence, accuracy, count = (np.array(bins[name]) for name in ("confidence", "accuracy", "count"))
+    edges = np.linspace(0, 1, len(count) + 1)
+    filled = count > 0
+    figure = Figure(figsize=(4.6, 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _bars(upper, edges, accuracy)
+    upper.plot((0, 1), (0, 1), color="grey", linestyle="--", label="calibrated")
+    upper.plot(confidence[filled], accuracy[filled], "o", color="C1", markersize=4, label="mean of a bin")
+    upper.set(ylim=(0, 1), ylabel="accuracy", title=f"Expected calibration error {calibration_error:.3f}")
+    upper.legend(frameon=False, loc="upper left")
+    _bars(lower, edges, count)
+    lower.set(xlim=(0, 1), xlabel="probability of the answer", ylabel="answers")
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    write_figure(path, figure, DPI)
+
+
+def _bars(axes: Axes, edges: Any, heights: Any) -> None:
+    axes.bar(edges[:-1], heights, np.diff(edges), align="edge", color="C0", alpha=0.5, edgecolor="white")
