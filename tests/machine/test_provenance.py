@@ -38,7 +38,7 @@ def copy(tmp_path) -> Path:
         pytest.skip("needs git")
     folder = tmp_path / "lib" / "site-packages"
     source = Path(rmaat.__file__).parent
-    for name in ("__init__.py", "machine"):
+    for name in ("__init__.py", "auto_classes.py", "machine"):
         target = folder / "rmaat" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if (source / name).is_dir():

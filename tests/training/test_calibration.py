@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from rmaat.training.calibration import TEMPERATURES, fitted_temperature
-from rmaat.training.finished_run import open_run, predict
+from rmaat.training.finished_run import open_run
+from rmaat.training.inference import predict
 from rmaat.training.metrics import cross_entropy
 from rmaat.training.run import evaluate, train
 

@@ -80,6 +80,7 @@ def test_an_evaluation_prints_a_table_and_writes_its_files(finished, tmp_path, c
     assert row == ["7", *shares, str(scores["support"])]
     assert f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%" in printed
     written = json.loads((tmp_path / "new" / "evaluation.json").read_text())
+    assert written.pop("test_notes") == []
     assert written == {name: metrics[name] for name in written}
     for name in ("confusion.png", "reliability.png"):
         assert Image.open(tmp_path / "new" / name).size[0] > 500

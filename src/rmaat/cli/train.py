@@ -133,6 +133,10 @@ def _print_test(metrics: Mapping[str, Any]) -> None:
     examples = f"{tested} examples" if tested == available else f"{tested} of {available} examples"
     print(f"test accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples})")
     print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
+    if "test_tfidf_accuracy" in metrics:
+        tfidf = metrics["test_tfidf_accuracy"]
+        compare = "unknown; `pip install 'rmaat[documents]'` for it" if tfidf is None else f"{100 * tfidf:6.2f}%"
+        print(f"TF-IDF, logistic regr.   {compare}")
     print(f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%")
     if metrics["calibration"] is not None:
         record, loss = metrics["calibration"], metrics["eval_loss"]

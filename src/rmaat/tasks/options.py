@@ -25,9 +25,9 @@ class FilesOptions:
         text_column: column of the text; null means 'text'.
         other_text_column: column of the second text, for pairs; null means there is none.
         label_column: column of the label, a string or a number; null means 'label'.
-        tokenizer: name or folder of a Hugging Face tokenizer that is on this machine; 'auto' makes
-            one from the texts of train (byte-level BPE, at most 16,384 tokens), or takes that of
-            init_from; null means bytes.
+        tokenizer: name or folder of a Hugging Face tokenizer on this machine, or 'auto'; null means
+            bytes. 'auto' makes one from the texts of train (byte-level BPE, at most 16,384 tokens),
+            or takes that of init_from.
         skip_bad_rows: task files: skip malformed rows, and report their number; null means false.
             By default the first one ends the command.
     """

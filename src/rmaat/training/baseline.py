@@ -14,17 +14,15 @@ CHARACTERS_READ = 2**26
 """Training texts are read up to this size in all, evenly spaced in the file."""
 
 
-def is_available() -> bool:
-    """Return True if scikit-learn is installed."""
-    return importlib.util.find_spec("sklearn") is not None
-
-
-def tfidf_accuracy(task: FilesTask) -> float:
+def tfidf_accuracy(task: FilesTask) -> float | None:
     """Return the accuracy on the test file of a classifier that the train file trained, in 0 .. 1.
 
     Features are the TF-IDF of words and pairs of words that occur in two texts or more, with the
-    logarithm of their counts. It has neither a validation part nor a random choice.
+    logarithm of their counts. It has neither a validation part nor a random choice. None if
+    scikit-learn is not installed, or finds no words or only one class.
     """
+    if importlib.util.find_spec("sklearn") is None:
+        return None
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -33,7 +31,10 @@ def tfidf_accuracy(task: FilesTask) -> float:
     # With few texts hardly any word would occur twice.
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(texts) > 1000 else 1, sublinear_tf=True)
     classifier = make_pipeline(vectorizer, LogisticRegression(C=10, max_iter=200))
-    classifier.fit(texts, labels)
+    try:
+        classifier.fit(texts, labels)
+    except ValueError:
+        return None
     tested, correct = zip(*_examples(task, "test_file"), strict=True)
     return float(classifier.score(tested, correct))
 

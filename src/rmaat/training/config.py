@@ -49,9 +49,8 @@ class RunConfig(ModelSettings, TaskOptions):
         model: preset of settings, one of `rmaat list models`; null takes the settings as they are.
         match_parameters: number of parameters to reach, within 10%; null means no target. The run
             then chooses intermediate_size, and its setting has no effect.
-        max_seq_len: longest sequence, in tokens or values [P]; 0 chooses it and num_segments by the
-            lengths of one's own documents. It is then the 95th percentile, and a segment has at most
-            256 tokens.
+        max_seq_len: longest sequence, in tokens or values [P]. For one's own documents 0 is the 95th
+            percentile of their lengths, in segments of at most 256 tokens.
         dataset: the task, one of `rmaat list tasks`.
         data_dir: folder of the data; null means the environment's RMAAT_DATA, else 'datasets'.
         data_seed: seed of the examples that are held out or drawn for evaluation. Held out is the

@@ -14,6 +14,7 @@ MOST_CLASSES = 10
 RESULTS = {
     "test_accuracy": "accuracy on test",
     "test_majority_accuracy": "accuracy of the commonest class on test",
+    "test_tfidf_accuracy": "accuracy of TF-IDF with logistic regression on test",
     "test_loss": "loss on test",
     "eval_accuracy": "accuracy on validation",
     "eval_loss": "loss on validation",

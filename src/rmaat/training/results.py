@@ -10,9 +10,11 @@ from datasets import Dataset, DatasetDict
 
 from rmaat.machine.files import write_json
 from rmaat.machine.provenance import provenance
+from rmaat.tasks.files import FilesTask
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import PartStatistics
 from rmaat.training import checkpoints, run_folder
+from rmaat.training.baseline import tfidf_accuracy
 from rmaat.training.calibration import divide_logits, fitted_temperature
 from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, draw_examples
@@ -72,6 +74,8 @@ def finish(
         "data": {part: asdict(part_statistics) for part, part_statistics in statistics.items()},
     }
     if trainer.is_world_process_zero():
+        if labelled and isinstance(source.task, FilesTask):
+            metrics["test_tfidf_accuracy"] = tfidf_accuracy(source.task)
         metrics["files"] = checkpoints.file_records(output_dir, run_folder.recorded_files(output_dir))
         write_json(output_dir / run_folder.METRICS, metrics)
         patches = f" patches of {run.patch_size}" if run.patch_size > 1 else ""
