@@ -117,6 +117,9 @@ class ModelSettings(AttentionSettings):
             evaluation. Other trainers use running statistics.
         classifier_hidden_size: width of a hidden layer in the classifier; null means none [C]. The
             Long Range Arena's classifier has one, and Pathfinder needs it in short trainings.
+        ngram_size: tokens of the longest n-gram of a linear classifier beside the deep one; null means
+            none [C]. It knows words and pairs of words in documents of some thousand examples.
+        ngram_buckets: rows of the table of n-grams, which are hashed [C].
     """
 
     max_seq_len: Length = 4096
@@ -155,6 +158,8 @@ class ModelSettings(AttentionSettings):
     readout: Annotated[str, OneOf(READOUTS)] = "mean"
     pooled_norm: bool = False
     classifier_hidden_size: Width | None = None
+    ngram_size: Annotated[int, Range(1, 8)] | None = None
+    ngram_buckets: Annotated[int, Range(1, 2**20)] = 2**18
 
     @property
     def tokens_per_segment(self) -> int:
@@ -208,6 +213,9 @@ class ModelSettings(AttentionSettings):
                 f"num_segments {self.num_segments} does not divide max_seq_len {self.max_seq_len}; "
                 f"near divisors: {', '.join(map(str, sorted(near)))}"
             )
+        if self.ngram_size is not None and (self.input_type == "values" or self.two_towers):
+            reason = "input_type 'values' has no tokens" if self.input_type == "values" else "two_towers has two inputs"
+            raise UserError(f"ngram_size needs one sequence of tokens, and {reason}; leave it out")
         if self.patch_size > 1 and self.input_type != "values":
             raise UserError(f"patch_size {self.patch_size} needs input_type 'values'; each token has its own position")
         if self.tokens_per_segment % self.patch_size:

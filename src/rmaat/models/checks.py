@@ -274,6 +274,23 @@ def check_backprop(backprop: object) -> None:
     raise UserError(f"backprop {backprop!r} {problem}; see rmaat.backprop.Backprop")
 
 
+def check_ngrams(input_ids: Tensor | None, readout: Tensor | None, continues: bool, width: int) -> None:
+    """Raise `UserError` if a model with n-grams gets no ids, or a continuation without their sums.
+
+    Args:
+        input_ids: the call's ids.
+        readout: the readout of the call before.
+        continues: whether the call continues a sequence.
+        width: columns of a readout.
+    """
+    if input_ids is None:
+        raise UserError("a model with ngram_size reads tokens: give input_ids")
+    if continues and readout is None:
+        raise UserError("n-grams add up over all segments: give the readout of the call that returned the memory")
+    if readout is not None and readout.shape != (len(input_ids), width):
+        raise UserError(f"readout must be {(len(input_ids), width)}, not {tuple(readout.shape)}")
+
+
 def check_labels(labels: Tensor, batch: int, num_labels: int) -> None:
     """Raise `UserError` unless labels are (B,) integers in 0 .. num_labels - 1."""
     if labels.shape != (batch,) or labels.is_floating_point():

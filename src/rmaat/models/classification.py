@@ -13,8 +13,10 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from rmaat.layers import NgramClassifier
 from rmaat.models.checks import (
     check_labels,
+    check_ngrams,
     check_pair,
     check_segment_logits,
     select_input,
@@ -35,7 +37,8 @@ class RmaatClassifierOutput(ModelOutput):
         loss: mean cross-entropy over the batch; None without labels.
         logits: (B, num_labels).
         memory: (B, M, D), the memory for the next segment.
-        readout: (B, D + 1), the running sum and count behind the classifier's input.
+        readout: (B, D + 1), the running sum and count behind the classifier's input; with ngram_size
+            (B, D + C + 2) for C labels, the sum and count of the n-grams behind them.
         segment_logits: (B, T, num_labels), the logits after each segment; None without
             output_segment_logits.
         associations: (B, L, K, E); None in a model without an associative memory.
@@ -79,6 +82,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         self.classifier_hidden = None if hidden is None else nn.Linear(features, hidden)
         self.activation = None if hidden is None else ACT2FN[config.hidden_act]
         self.classifier = nn.Linear(features if hidden is None else hidden, config.num_labels)
+        sizes = (config.ngram_buckets, config.num_labels)
+        self.ngrams = None if config.ngram_size is None else NgramClassifier(config.ngram_size, *sizes)
         self.post_init()
 
     @can_return_tuple
@@ -130,6 +135,11 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         check_pair(self.config.two_towers, other_input_ids, continues)
         if output_segment_logits:
             check_segment_logits(self.config.two_towers, self.config.pooled_norm)
+        before_BK = None
+        if self.ngrams is not None:
+            check_ngrams(input_ids, readout, memory is not None, self.config.hidden_size + self.config.num_labels + 2)
+            if readout is not None:
+                readout, before_BK = self._parts(readout)
         out = self.rmaat(
             input_ids,
             attention_mask,
@@ -159,21 +169,34 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
             )
             sums.append(second.masked_loss)
             # Normalise both towers in one call, so that they share the batch statistics.
-            pooled, readout = (torch.cat(pair) for pair in ((out.pooled, second.pooled), (out.readout, second.readout)))
-            one, other = self._normalised(pooled, readout[:, -1:], len(first)).chunk(2)
+            pooled, read = (torch.cat(pair) for pair in ((out.pooled, second.pooled), (out.readout, second.readout)))
+            one, other = self._normalised(pooled, read[:, -1:], len(first)).chunk(2)
             features = torch.cat([one, other, one * other, one - other], dim=1)
-        logits = self._logits(features)
+        logits, readout = self._logits(features), out.readout
+        by_segment = None if out.segment_pooled is None else self._logits(out.segment_pooled)
+        if self.ngrams is not None and input_ids is not None:
+            sums_BTK = self.ngrams.sums(input_ids, attention_mask, self.config.tokens_per_segment)
+            sums_BTK = sums_BTK if before_BK is None else sums_BTK + before_BK[:, None]
+            logits = logits + self.ngrams.logits(sums_BTK[:, -1])
+            by_segment = None if by_segment is None else by_segment + self.ngrams.logits(sums_BTK)
+            readout = torch.cat([readout, sums_BTK[:, -1].to(readout.dtype)], 1)
         if not (self.training or torch.compiler.is_compiling()):
             warn_of_infinite_logits(logits)
         loss = None if labels is None else cross_entropy(logits, labels)
-        by_segment = None if out.segment_pooled is None else self._logits(out.segment_pooled)
-        state = (out.memory, out.readout, by_segment, out.associations)
+        state = (out.memory, readout, by_segment, out.associations)
         return RmaatClassifierOutput(loss, logits, *state, mean_loss(*sums), out.hidden_states)
 
     def logits_of(self, readout: Tensor) -> Tensor:
-        """Return the logits (B, num_labels) of one input whose readout is (B, D + 1)."""
+        """Return the logits (B, num_labels) of one input whose readout is (B, D + 1), or longer with n-grams."""
+        readout, ngram_sums = self._parts(readout)
         pooled = (readout[:, :-1] / readout[:, -1:].clamp_min(1)).to(self.rmaat.first_memory.dtype)
-        return self._logits(self._normalised(pooled, readout[:, -1:], len(readout)))
+        logits = self._logits(self._normalised(pooled, readout[:, -1:], len(readout)))
+        return logits if self.ngrams is None else logits + self.ngrams.logits(ngram_sums)
+
+    def _parts(self, readout: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the readout of the deep part, (B, D + 1), and the sums of n-grams, (B, C + 1) or (B, 0)."""
+        ends = self.config.hidden_size + 1
+        return readout[:, :ends], readout[:, ends:]
 
     def _logits(self, features: Tensor) -> Tensor:
         features = self.dropout(features)

@@ -26,7 +26,7 @@ from rmaat.attention.base import Mixer
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
 from rmaat.budget import Budget
 from rmaat.errors import UserError
-from rmaat.layers import ShortConvolution, TokenEmbedding, ValueEmbedding, ZeroLinear
+from rmaat.layers import NgramClassifier, ShortConvolution, TokenEmbedding, ValueEmbedding, ZeroLinear
 from rmaat.models.checks import (
     SegmentRange,
     check_associations,
@@ -114,7 +114,7 @@ class RmaatPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (Mixer, ShortConvolution, ZeroLinear)):
+        if isinstance(module, (Mixer, NgramClassifier, ShortConvolution, ZeroLinear)):
             module.initialise()
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)

@@ -52,5 +52,6 @@ def divide_logits(model: RmaatForSequenceClassification, temperature: float) -> 
 
     Answers stay the same, up to rounding.
     """
-    for parameter in model.classifier.parameters():
-        parameter.div_(temperature)
+    for layer in (model.classifier, model.ngrams):
+        for parameter in () if layer is None else layer.parameters():
+            parameter.div_(temperature)

@@ -101,7 +101,10 @@ def _damage_of_run(folder: Path) -> str | None:
         return f"{run_folder.METRICS} is not readable"
 
 
-HEADS = ("classifier.", "classifier_hidden.", "pooled_norm.", "pooled_positions", "rmaat.encoder.masked_head.")
+HEADS = (
+    *("classifier.", "classifier_hidden.", "ngrams.", "pooled_norm.", "pooled_positions"),
+    "rmaat.encoder.masked_head.",
+)
 """Prefixes of the tensors that only one of two models may have, if one was pre-trained."""
 
 
@@ -128,7 +131,7 @@ def load_initial_weights(model: PreTrainedModel, folder: Path) -> None:
         if bool(stored_head) != bool(initial_head):
             weights = {k: x for k, x in weights.items() if k not in stored_head} | initial_head
     if "classifier.weight" in state and stored_config.id2label != config.id2label:
-        weights |= {name: tensor for name, tensor in state.items() if name.startswith("classifier.")}
+        weights |= {name: tensor for name, tensor in state.items() if name.startswith(("classifier.", "ngrams."))}
     if (mismatch := first_mismatch(weights, model)) is not None:
         name, stored, expected = mismatch
         settings = [f.name for f in fields(ModelSettings) if f.name not in SAME_RESULTS] + ["vocab_size"]
