@@ -33,7 +33,7 @@ Document = tuple[str, str]
 
 WORDS = 20_000
 WIDTH = 64
-EPOCHS = 3
+EPOCHS, FEWEST_STEPS = 3, 1000
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
@@ -94,7 +94,7 @@ def mean_of_embeddings(train_part: list[Document], test_part: list[Document]) ->
         return model[1](model[0](torch.cat(texts), ends))
 
     texts, targets = encode(words), torch.tensor([labels.index(label) for _, label in train_part])
-    for _ in range(EPOCHS):
+    for _ in range(max(EPOCHS, -(-FEWEST_STEPS * 32 // len(texts)))):
         for rows in torch.randperm(len(texts)).split(32):
             loss = cross_entropy(logits([texts[i] for i in rows]), targets[rows])
             optimiser.zero_grad()

@@ -58,6 +58,28 @@ def test_very_long_documents_are_truncated(documents, monkeypatch):
     assert chosen(documents) == (512, 2)
 
 
+@pytest.mark.parametrize(("batch", "chosen_batch"), [(2, 2), (16, 16), (100, 42)])
+def test_a_batch_of_long_documents_has_fewer_of_them(documents, batch, chosen_batch):
+    assert (
+        RunData.of(replace(documents, per_device_train_batch_size=batch)).run.per_device_train_batch_size
+        == chosen_batch
+    )
+
+
+def test_a_batch_has_four_documents_however_long(documents, monkeypatch):
+    monkeypatch.setattr("rmaat.training.lengths.BATCH", 10)
+    assert RunData.of(replace(documents, per_device_train_batch_size=16)).run.per_device_train_batch_size == 4
+
+
+@pytest.mark.parametrize(("epochs", "fewest", "steps"), [(2, 0, 40), (2, 39, 40), (2, 41, 41), (0.5, 100, 100)])
+def test_few_examples_make_as_many_steps_as_asked_for(documents, epochs, fewest, steps):
+    run = replace(documents, max_seq_len=16, num_segments=1, max_steps=0, num_train_epochs=epochs, min_steps=fewest)
+    run = replace(run, per_device_train_batch_size=1, eval_steps=1000, validation_file=documents.test_file)
+    rows = [{"text": "ab"[i % 2] * 3 + str(i), "label": "ab"[i % 2]} for i in range(20)]
+    Path(documents.train_file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert train(run).metrics["steps"] == steps
+
+
 def test_few_of_many_documents_are_measured(documents, monkeypatch):
     monkeypatch.setattr("rmaat.training.lengths.DOCUMENTS_MEASURED", 4)
     assert chosen(documents) == expected([i * i for i in range(1, 41, 10)])

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.errors import UserError, printable
 
-PASSAGE = 60
+PASSAGE = 48
 """Most characters of a passage in the table."""
 
 FILES = ("explanation.json", "explanation.png")

@@ -164,6 +164,7 @@ def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
     if config.max_seq_len == 0:
         yield "num_segments", "max_seq_len is 0"
     if config.max_steps:
+        yield "min_steps", f"max_steps is {config.max_steps}"
         yield "num_train_epochs", f"max_steps is {config.max_steps}"
     if config.match_parameters is not None:
         yield "intermediate_size", f"match_parameters {config.match_parameters} chooses it"

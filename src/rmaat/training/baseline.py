@@ -29,7 +29,7 @@ def tfidf_accuracy(task: FilesTask) -> float | None:
 
     texts, labels = zip(*_training_examples(task), strict=True)
     # With few texts hardly any word would occur twice.
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(texts) > 1000 else 1, sublinear_tf=True)
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(texts) > 100 else 1, sublinear_tf=True)
     classifier = make_pipeline(vectorizer, LogisticRegression(C=10, max_iter=200))
     try:
         classifier.fit(texts, labels)

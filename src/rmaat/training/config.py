@@ -50,7 +50,8 @@ class RunConfig(ModelSettings, TaskOptions):
         match_parameters: number of parameters to reach, within 10%; null means no target. The run
             then chooses intermediate_size, and its setting has no effect.
         max_seq_len: longest sequence, in tokens or values [P]. For one's own documents 0 is the 95th
-            percentile of their lengths, in segments of at most 256 tokens.
+            percentile of their lengths, in segments of at most 256 tokens; a training batch then has
+            at most 65,536 tokens, or 4 examples.
         dataset: the task, one of `rmaat list tasks`.
         data_dir: folder of the data; null means the environment's RMAAT_DATA, else 'datasets'.
         data_seed: seed of the examples that are held out or drawn for evaluation. Held out is the
@@ -72,6 +73,8 @@ class RunConfig(ModelSettings, TaskOptions):
             Then some positions of each training batch are masked, and predicted too.
         max_steps: optimiser steps; 0 means those of num_train_epochs.
         num_train_epochs: passes over the training part, if max_steps is 0.
+        min_steps: steps that num_train_epochs is raised to, if max_steps is 0: few examples need more
+            passes.
         per_device_train_batch_size: examples of one training batch on one device.
         per_device_eval_batch_size: examples of one evaluation batch on one device.
         gradient_accumulation_steps: batches whose gradients make one step.
@@ -137,6 +140,7 @@ class RunConfig(ModelSettings, TaskOptions):
     masked_loss_weight: Annotated[float, Range(0, 1e3)] = 0.0
     max_steps: Count = 0
     num_train_epochs: Annotated[float, Range(0, 1e6)] = 1.0
+    min_steps: Count = 0
     per_device_train_batch_size: BatchSize = 32
     per_device_eval_batch_size: BatchSize = 64
     gradient_accumulation_steps: BatchSize = 1

@@ -23,11 +23,17 @@ ROUNDED_TO = 16
 LONGEST = 64 * SEGMENT
 """Largest max_seq_len that is chosen: one step on longer documents would take minutes on a CPU."""
 
+BATCH = 2**16
+"""Most tokens of a training batch, so that long documents take many small steps rather than few."""
+
+FEWEST_EXAMPLES = 4
+"""Examples of a batch below which BATCH does not lower it."""
+
 DOCUMENTS_MEASURED = 2000
 
 
 def with_lengths(run: RunConfig, task: Task) -> RunConfig:
-    """Return the run with a max_seq_len of 0 replaced, and the num_segments that goes with it.
+    """Return the run with a max_seq_len of 0 replaced, with num_segments and a batch that go with it.
 
     max_seq_len is the 95th percentile of the lengths of the training documents, at most `LONGEST`,
     and a segment has at most 256 tokens. A model without recurrence keeps its single segment. A run
@@ -48,7 +54,9 @@ def with_lengths(run: RunConfig, task: Task) -> RunConfig:
     fixed = MODELS[run.model].fixed if run.model else {}
     segments = 1 if "num_segments" in fixed else -(-tokens // SEGMENT)
     of_a_segment = -(-tokens // (segments * ROUNDED_TO)) * ROUNDED_TO
-    return replace(run, max_seq_len=of_a_segment * segments, num_segments=segments)
+    length = of_a_segment * segments
+    batch = min(run.per_device_train_batch_size, max(FEWEST_EXAMPLES, BATCH // length))
+    return replace(run, max_seq_len=length, num_segments=segments, per_device_train_batch_size=batch)
 
 
 def typical_length(run: RunConfig, task: FilesTask) -> int:

@@ -85,8 +85,9 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         if trainer.is_world_process_zero():
             print_statistics(statistics, console(stderr=True))
             if chosen_lengths:
-                message = f"by the documents' lengths: max_seq_len {run.max_seq_len}, num_segments {run.num_segments}"
-                print(message, file=sys.stderr)
+                lengths = f"max_seq_len {run.max_seq_len}, num_segments {run.num_segments}"
+                batch_size = f"per_device_train_batch_size {run.per_device_train_batch_size}"
+                print(f"by the documents' lengths: {lengths}, {batch_size}", file=sys.stderr)
         trainer.train_from(checkpoint)
         result = finish(source, trainer, data, statistics)
         if trainer.is_world_process_zero():
@@ -262,6 +263,16 @@ def label_loss(source: RunData, train_part: Dataset) -> LabelLoss:
     return LabelLoss(run.label_smoothing_factor, weights, run.segment_loss_weight, run.tokens_per_segment)
 
 
+def last_step(run: RunConfig, examples: int) -> int:
+    """Return the number of steps of a run, or -1 for the steps of num_train_epochs."""
+    if run.max_steps:
+        return run.max_steps
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    batches = examples // (run.per_device_train_batch_size * processes)
+    of_an_epoch = max(1, -(-batches // run.gradient_accumulation_steps))
+    return run.min_steps if of_an_epoch * run.num_train_epochs < run.min_steps else -1
+
+
 def build_trainer(
     source: RunData, model: PreTrainedModel, data: DatasetDict, curriculum: Curriculum | None = None
 ) -> SegmentTrainer:
@@ -276,7 +287,7 @@ def build_trainer(
         output_dir=run.output_dir,
         seed=run.seed,
         use_cpu=not cuda,
-        max_steps=run.max_steps or -1,
+        max_steps=last_step(run, len(data["train"])),
         num_train_epochs=run.num_train_epochs,
         per_device_train_batch_size=run.per_device_train_batch_size,
         per_device_eval_batch_size=run.per_device_eval_batch_size,
