@@ -32,7 +32,7 @@ def expected_logits(table, ids, size):
         for n in range(1, size + 1):
             for i in range(len(part) - n + 1):
                 total = total + table[row_of(part[i : i + n], len(table))]
-    return GAIN * total / math.sqrt(len(ids) * 4 * SEGMENT)
+    return GAIN * total / math.sqrt(len(ids))
 
 
 def model_of(size, dtype=torch.float64, **settings):

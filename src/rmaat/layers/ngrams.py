@@ -3,15 +3,13 @@
 Axes: B batch, N tokens, T segments, S tokens of a segment, C classes.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, pad
 from transformers import initialization as init
 
-GAIN = 300.0
-"""Logits of a sequence of max_seq_len tokens whose rows are 1 on average.
+GAIN = 10.0
+"""Factor of the logits, so that the table learns at ten times the learning rate of the other layers.
 
 A row of the table is seldom read, and the optimiser moves it by about the learning rate each time.
 """
@@ -24,22 +22,19 @@ BITS = 0xFFFFFFFF
 
 
 class NgramClassifier(nn.Module):
-    """The logits of hashed n-grams, z_C = GAIN / sqrt(n N) sum_g w_h(g), in linear time [C].
+    """The logits of hashed n-grams, z_C = GAIN / sqrt(n) sum_g w_h(g), in linear time [C].
 
     The sum is over the n-grams g of 1 to `size` tokens of a sequence of n tokens; h(g) is a row of
     the table w (buckets, C), which begins at 0. An n-gram does not cross the border of a segment.
-    With N, the longest sequence, the rows learn equally fast for all lengths of documents; and a
-    sequence much shorter than N has smaller logits.
 
     Deep models of some thousand short documents memorise rare words. A linear model on single words
     and pairs does not, and is the better one there (wide and deep: arXiv 1606.07792; hashing: arXiv
     1607.01759).
     """
 
-    def __init__(self, size: int, buckets: int, classes: int, longest: int) -> None:
+    def __init__(self, size: int, buckets: int, classes: int) -> None:
         super().__init__()
         self.size = size
-        self.gain = GAIN / math.sqrt(longest)
         self.table = nn.Parameter(torch.empty(buckets, classes))
 
     def initialise(self) -> None:
@@ -68,7 +63,7 @@ class NgramClassifier(nn.Module):
 
     def logits(self, sums: Tensor) -> Tensor:
         """Return the logits (..., C) of sums and numbers (..., C + 1)."""
-        return self.gain * sums[..., :-1] / sums[..., -1:].clamp_min(1).sqrt()
+        return GAIN * sums[..., :-1] / sums[..., -1:].clamp_min(1).sqrt()
 
 
 def ngram_rows(ids_RS: Tensor, size: int, buckets: int) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         self.classifier_hidden = None if hidden is None else nn.Linear(features, hidden)
         self.activation = None if hidden is None else ACT2FN[config.hidden_act]
         self.classifier = nn.Linear(features if hidden is None else hidden, config.num_labels)
-        sizes = (config.ngram_buckets, config.num_labels, config.max_seq_len)
+        sizes = (config.ngram_buckets, config.num_labels)
         self.ngrams = None if config.ngram_size is None else NgramClassifier(config.ngram_size, *sizes)
         self.post_init()
 
