@@ -118,8 +118,8 @@ class ModelSettings(AttentionSettings):
         classifier_hidden_size: width of a hidden layer in the classifier; null means none [C]. The
             Long Range Arena's classifier has one, and Pathfinder needs it in short trainings.
         ngram_size: tokens of the longest n-gram of a linear classifier beside the deep one; null means
-            none [C]. It knows words and pairs of words in documents of some thousand examples.
-        ngram_buckets: rows of the table of n-grams, which are hashed [C].
+            none [C]. It learns words and pairs of words from a few thousand documents.
+        ngram_buckets: rows of the table of hashed n-grams, with a number for each label [C].
     """
 
     max_seq_len: Length = 4096
@@ -215,7 +215,7 @@ class ModelSettings(AttentionSettings):
             )
         if self.ngram_size is not None and (self.input_type == "values" or self.two_towers):
             reason = "input_type 'values' has no tokens" if self.input_type == "values" else "two_towers has two inputs"
-            raise UserError(f"ngram_size needs one sequence of tokens, and {reason}; leave it out")
+            raise UserError(f"ngram_size needs one sequence of tokens, and {reason}; set ngram_size: null")
         if self.patch_size > 1 and self.input_type != "values":
             raise UserError(f"patch_size {self.patch_size} needs input_type 'values'; each token has its own position")
         if self.tokens_per_segment % self.patch_size:

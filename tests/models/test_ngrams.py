@@ -8,6 +8,7 @@ import torch
 from rmaat import RmaatConfig, RmaatForSequenceClassification
 from rmaat.errors import UserError
 from rmaat.layers.ngrams import GAIN
+from rmaat.models.export import SegmentStep
 from rmaat.training.calibration import divide_logits
 
 SEGMENT = 4
@@ -109,6 +110,32 @@ def test_a_stream_equals_one_call(readout):
         state = {"memory": out.memory, "readout": out.readout}
     torch.testing.assert_close(out.logits, whole.logits, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(model.logits_of(out.readout), whole.logits, rtol=1e-9, atol=1e-11)
+
+
+def test_a_batch_may_be_padded_beyond_its_longest_row():
+    model = model_of(2)
+    ids, mask = torch.randint(20, (2, 14)), torch.zeros(2, 14, dtype=torch.int64)
+    mask[0, :6] = mask[1, :3] = 1
+    out = model(ids, attention_mask=mask, output_segment_logits=True)
+    shorter = model(ids[:, :6], attention_mask=mask[:, :6], output_segment_logits=True)
+    torch.testing.assert_close(out.segment_logits, shorter.segment_logits, rtol=1e-9, atol=1e-11)
+
+
+def test_an_exported_step_has_them_too():
+    model = model_of(3)
+    ids, step = torch.randint(20, (2, 12)), SegmentStep(model)
+    state = step.initial_state(2)
+    whole = model(ids, output_segment_logits=True)
+    for t in range(3):
+        part = ids[:, t * SEGMENT : (t + 1) * SEGMENT]
+        full = torch.full((2,), SEGMENT)
+        logits, *state = step(part, full, torch.ones(2, 1, dtype=torch.float64), *state)
+        torch.testing.assert_close(logits, whole.segment_logits[:, t], rtol=1e-9, atol=1e-11)
+
+
+def test_counts_are_exact_in_bfloat16():
+    model = model_of(1, dtype=torch.bfloat16)
+    assert model(torch.zeros(1, 400, dtype=torch.int64)).readout[0, -1] == 400
 
 
 @pytest.mark.parametrize("replay", [True, False])

@@ -96,8 +96,8 @@ def test_it_is_made_once(options: FilesOptions, cache: Path, monkeypatch: pytest
 
 def test_of_a_large_file_some_texts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "train.jsonl"
-    write(path, ["first", "second"] * 40)
-    monkeypatch.setattr("rmaat.tasks.tokenizer.BYTES_READ", path.stat().st_size // 2 + 1)
+    write(path, ["first", "second", "third"] * 40)
+    monkeypatch.setattr("rmaat.tasks.tokenizer.BYTES_READ", path.stat().st_size // 3 + 1)
     task = files_task(FilesOptions(train_file=str(path), test_file=str(path), tokenizer="auto"))
     assert len(task.encode("first")) == 1
     assert len(task.encode("second")) > 1

@@ -41,8 +41,9 @@ def test_decisive_segments_are_those_of_the_largest_changes():
     assert explanation_of(0.1).most_decisive(3) == [0]
 
 
-def test_the_figure_is_written(tmp_path):
-    draw_explanation(explanation_of(0.1, -0.3, 0.2), "a text", tmp_path / "a.png")
+def test_the_figure_is_written_whatever_the_labels(tmp_path):
+    explanation = replace(explanation_of(0.1, -0.3, 0.2), label="_$5_to_$6", label_names=("_$5_to_$6", "b"))
+    draw_explanation(explanation, "$a_text", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
@@ -80,9 +81,11 @@ def test_the_command_prints_a_table_and_writes_files(own_text_run, tmp_path, cap
 
 def test_mistakes_of_the_command(own_text_run, tmp_path, capsys):
     (tmp_path / "rows.csv").write_text("text\na\nb\n")
+    (tmp_path / "empty.jsonl").touch()
     for arguments, said in (
         (["none.txt"], "none.txt: "),
-        ([str(tmp_path / "rows.csv")], "has several texts; give a file with one"),
+        ([str(tmp_path / "empty.jsonl")], "has no text"),
+        ([str(tmp_path / "rows.csv")], "explain reads one text file"),
         (["none.txt", "--passages", "-1"], "passages must be at least 0"),
     ):
         assert main(["explain", "--model", str(own_text_run), *arguments]) == 2

@@ -47,8 +47,10 @@ def run(arguments: Namespace) -> None:
     finished = open_run(arguments.model)
     finished.model.to(device())
     examples = list(islice(read_inputs([arguments.file], finished.source.info, ["text"]), 2))
+    if not examples:
+        raise UserError(f"{arguments.file} has no text")
     if len(examples) > 1 or examples[0].is_row:
-        raise UserError(f"{arguments.file} has several texts; give a file with one")
+        raise UserError(f"{arguments.file}: explain reads one text file, not a folder or a file of records")
     (example,) = examples
     try:
         if example.problem is not None:

@@ -135,7 +135,7 @@ def _print_test(metrics: Mapping[str, Any]) -> None:
     print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
     if "test_tfidf_accuracy" in metrics:
         tfidf = metrics["test_tfidf_accuracy"]
-        compare = "unknown; `pip install 'rmaat[documents]'` for it" if tfidf is None else f"{100 * tfidf:6.2f}%"
+        compare = "unknown (it needs `pip install 'rmaat[documents]'`)" if tfidf is None else f"{100 * tfidf:6.2f}%"
         print(f"TF-IDF, logistic regr.   {compare}")
     print(f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%")
     if metrics["calibration"] is not None:
@@ -182,12 +182,14 @@ def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
             *("test_examples", "metric_for_best_model", "calibration"),
             *("readout", "pooled_norm", "classifier_hidden_size"),
         )
-        yield from ((name, "objective is 'masked'") for name in unused)
+        yield from ((name, "objective is 'masked'") for name in (*unused, "ngram_size", "ngram_buckets"))
     elif not config.masked_loss_weight:
         yield "mask_share", "masked_loss_weight is 0"
     if config.reading_norm:
         replaced = ("calcium_exponent", "presynaptic_plasticity", "hebbian_scale")
         yield from ((name, "reading_norm is true") for name in replaced)
+    if config.ngram_size is None:
+        yield "ngram_buckets", "ngram_size is null"
     if not config.curriculum:
         yield "curriculum_threshold", "curriculum is false"
 

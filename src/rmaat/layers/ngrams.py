@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, pad
 from transformers import initialization as init
 
+from rmaat.attention.precision import at_least_float32
+
 GAIN = 10.0
 """Factor of the logits, so that the table learns at ten times the learning rate of the other layers.
 
@@ -57,13 +59,14 @@ class NgramClassifier(nn.Module):
         rows, exists = ngram_rows(ids_RS, self.size, len(self.table))
         weights = (exists & present_RS.repeat(1, self.size)).to(self.table.dtype)
         sums_RC = embedding_bag(rows, self.table, mode="sum", per_sample_weights=weights)
-        sums_BTC = sums_RC.unflatten(0, (batch, -1))
+        # Counts of tokens need more digits than bfloat16 has.
+        sums_BTC = at_least_float32(sums_RC).unflatten(0, (batch, -1))
         count_BT1 = present_RS.sum(1).to(sums_BTC.dtype).reshape(batch, -1, 1)
         return torch.cat([sums_BTC, count_BT1], -1).cumsum(1)
 
     def logits(self, sums: Tensor) -> Tensor:
         """Return the logits (..., C) of sums and numbers (..., C + 1)."""
-        return GAIN * sums[..., :-1] / sums[..., -1:].clamp_min(1).sqrt()
+        return (GAIN * sums[..., :-1] / sums[..., -1:].clamp_min(1).sqrt()).to(self.table.dtype)
 
 
 def ngram_rows(ids_RS: Tensor, size: int, buckets: int) -> tuple[Tensor, Tensor]:

@@ -139,7 +139,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         if self.ngrams is not None:
             check_ngrams(input_ids, readout, memory is not None, self.config.hidden_size + self.config.num_labels + 2)
             if readout is not None:
-                readout, before_BK = self._parts(readout)
+                readout, before_BK = self.readout_parts(readout)
         out = self.rmaat(
             input_ids,
             attention_mask,
@@ -178,7 +178,9 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
             sums_BTK = self.ngrams.sums(input_ids, attention_mask, self.config.tokens_per_segment)
             sums_BTK = sums_BTK if before_BK is None else sums_BTK + before_BK[:, None]
             logits = logits + self.ngrams.logits(sums_BTK[:, -1])
-            by_segment = None if by_segment is None else by_segment + self.ngrams.logits(sums_BTK)
+            by_segment = (
+                None if by_segment is None else by_segment + self.ngrams.logits(sums_BTK[:, : by_segment.shape[1]])
+            )
             readout = torch.cat([readout, sums_BTK[:, -1].to(readout.dtype)], 1)
         if not (self.training or torch.compiler.is_compiling()):
             warn_of_infinite_logits(logits)
@@ -188,12 +190,12 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
 
     def logits_of(self, readout: Tensor) -> Tensor:
         """Return the logits (B, num_labels) of one input whose readout is (B, D + 1), or longer with n-grams."""
-        readout, ngram_sums = self._parts(readout)
+        readout, ngram_sums = self.readout_parts(readout)
         pooled = (readout[:, :-1] / readout[:, -1:].clamp_min(1)).to(self.rmaat.first_memory.dtype)
         logits = self._logits(self._normalised(pooled, readout[:, -1:], len(readout)))
         return logits if self.ngrams is None else logits + self.ngrams.logits(ngram_sums)
 
-    def _parts(self, readout: Tensor) -> tuple[Tensor, Tensor]:
+    def readout_parts(self, readout: Tensor) -> tuple[Tensor, Tensor]:
         """Return the readout of the deep part, (B, D + 1), and the sums of n-grams, (B, C + 1) or (B, 0)."""
         ends = self.config.hidden_size + 1
         return readout[:, :ends], readout[:, ends:]

@@ -37,9 +37,13 @@ class SegmentStep(nn.Module):
         self.train(model.training)
 
     def initial_state(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the memory (B, M, D), readout (B, D + 1) and associations (B, L, K, E) before a sequence."""
+        """Return memory (B, M, D), readout (B, R) and associations (B, L, K, E) before a sequence.
+
+        R is D + 1, or D + C + 2 with n-grams and C labels.
+        """
         config, first = self.model.config, self.model.rmaat.first_memory.detach()
-        readout = first.new_zeros(batch, config.hidden_size + 1)
+        ngrams = 0 if self.model.ngrams is None else config.num_labels + 1
+        readout = first.new_zeros(batch, config.hidden_size + 1 + ngrams)
         return first.repeat(batch, 1, 1), readout, first.new_zeros(batch, *config.associations_shape)
 
     def forward(
@@ -52,13 +56,20 @@ class SegmentStep(nn.Module):
             length: (B,) int64, the number of the row's tokens in it. With 0 a row keeps its state.
             factor: (B, 1), the retention factor after this segment.
             memory: (B, M, D).
-            readout: (B, D + 1).
+            readout: (B, R), see `initial_state`.
             associations: (B, L, K, E); L is 0 in a model without an associative memory.
         """
         encoder, batch = self.model.rmaat.encoder, input_ids.shape[0]
         masked = torch.zeros(batch, 0, dtype=torch.bool, device=input_ids.device)
         inputs = SegmentInputs(input_ids, length, factor, masked)
         masked_loss = readout.new_zeros(batch, 2 if self.model.config.masked_head else 0)
-        state = SegmentState(memory, readout, associations, masked_loss, memory.new_zeros(batch, 0, 0))
+        deep, ngram_sums = self.model.readout_parts(readout)
+        state = SegmentState(memory, deep, associations, masked_loss, memory.new_zeros(batch, 0, 0))
         state = encoder(encoder.shared(), inputs, state, None)
-        return self.model.logits_of(state.readout), state.memory, state.readout, state.associations
+        readout = state.readout
+        if self.model.ngrams is not None:
+            segment = input_ids.shape[1]
+            present_BS = torch.arange(segment, device=input_ids.device) < length[:, None]
+            sums_BK = ngram_sums + self.model.ngrams.sums(input_ids, present_BS, segment)[:, -1]
+            readout = torch.cat([readout, sums_BK.to(readout.dtype)], 1)
+        return self.model.logits_of(readout), state.memory, readout, state.associations

@@ -137,7 +137,14 @@ class FilesTask(TokenizedTask):
         """
         step = -(-len(self._scan(self._path("train_file")).labels) // most)
         examples = islice(self._examples("train_file"), 0, None, step)
-        return np.array([[len(self.known_ids(text)) for text in texts] for _, texts, _ in examples], np.int64)
+        return np.array([[self._length(text) for text in texts] for _, texts, _ in examples], np.int64)
+
+    def _length(self, text: str) -> int:
+        """Return the tokens of a text; 0 if it has a mistake, which `build` reports with its place."""
+        try:
+            return len(self.known_ids(text))
+        except UserError:
+            return 0
 
     def labelled_texts(self, option: str) -> Iterator[tuple[Sequence[str], int]]:
         """Yield texts and label of the examples of a file.

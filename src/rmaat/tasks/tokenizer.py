@@ -115,15 +115,17 @@ class TokenizedTask(Task, ABC):
         """
         files = self.training_files()
         cache = cache_folder(Path())
-        columns = [self.options.text_column, self.options.other_text_column]
+        columns = [self.options.text_column, self.options.other_text_column, self.options.label_column]
+        reading = [type(self).__name__, *columns, self.options.skip_bad_rows]
         content = combined_checksum(remembered_checksums(files, cache))
-        key = json.dumps([content, columns, LARGEST_VOCABULARY, FEWEST_OCCURRENCES, BYTES_READ])
+        key = json.dumps([content, reading, LARGEST_VOCABULARY, FEWEST_OCCURRENCES, BYTES_READ])
         folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
         try:
             with locked(folder.with_suffix(".lock")):
                 if not folder.is_dir():
-                    step = -(-sum(path.stat().st_size for path in files) // BYTES_READ)
-                    tokenizer = byte_pair_tokenizer(islice(self.training_texts(), 0, None, max(1, step)))
+                    # Odd, because the texts of pairs alternate.
+                    step = -(-sum(path.stat().st_size for path in files) // BYTES_READ) | 1
+                    tokenizer = byte_pair_tokenizer(islice(self.training_texts(), 0, None, step))
                     with scratch_folder(folder.with_suffix(".partial")) as partial:
                         tokenizer.save_pretrained(partial)
                         for path in (*partial.iterdir(), partial):
@@ -181,7 +183,7 @@ def load_tokenizer(name: str) -> Any:
     except Exception as error:  # transformers raises many kinds for a damaged or missing tokenizer
         raise UserError(
             f"tokenizer '{name}' is neither a folder with a tokenizer nor in the Hugging Face cache of this machine; "
-            f"fetch it with `hf download {name}`, or leave --tokenizer out for bytes"
+            f"fetch it with `hf download {name}`, or set --tokenizer null for bytes"
         ) from error
     return _without_special_tokens(tokenizer)
 

@@ -73,8 +73,8 @@ class RunConfig(ModelSettings, TaskOptions):
             Then some positions of each training batch are masked, and predicted too.
         max_steps: optimiser steps; 0 means those of num_train_epochs.
         num_train_epochs: passes over the training part, if max_steps is 0.
-        min_steps: steps that num_train_epochs is raised to, if max_steps is 0: few examples need more
-            passes.
+        min_steps: least number of steps, if max_steps is 0. Few examples then get more passes than
+            num_train_epochs.
         per_device_train_batch_size: examples of one training batch on one device.
         per_device_eval_batch_size: examples of one evaluation batch on one device.
         gradient_accumulation_steps: batches whose gradients make one step.

@@ -180,8 +180,9 @@ class RunData:
         if run.match_parameters is None:
             return self
         lighter = MODELS[run.model].lighter if run.model else ()
-        # The masked head does not count: predictions do without it.
-        settings = {**self.model_settings(), "masked_head": False}
+        # The masked head does not count, because predictions do without it. Neither does the table of
+        # n-grams, of which a text reads few rows.
+        settings = {**self.model_settings(), "masked_head": False, "ngram_size": None}
         return replace(self, run=replace(run, **match_parameters(settings, run.match_parameters, lighter)))
 
     def model_settings(self) -> dict[str, Any]:
@@ -349,13 +350,14 @@ def _with_existing_tokenizer(run: RunConfig) -> tuple[RunConfig, TaskOptions]:
     options = TaskOptions.of(run)
     if run.tokenizer == AUTOMATIC:
         output_dir = Path(run.output_dir)
-        if run.resume and (output_dir / RUN_CONFIG).is_file():
-            options = replace(options, tokenizer=str(tokenizer_folder(output_dir)))
-        elif run.init_from is not None:
-            first = Path(run.init_from)
+        resumed = run.resume and (output_dir / RUN_CONFIG).is_file()
+        if resumed or run.init_from is not None:
+            first = output_dir if resumed else Path(str(run.init_from))
+            # A run on bytes has a tokenizer of bytes, which the task does without.
             reads_bytes = RunConfig.from_yaml(first / RUN_CONFIG).tokenizer is None
-            run = replace(run, tokenizer=None if reads_bytes else str(tokenizer_folder(first)))
-            options = replace(options, tokenizer=run.tokenizer)
+            existing = None if reads_bytes else str(tokenizer_folder(first))
+            options = replace(options, tokenizer=existing)
+            run = replace(run, tokenizer=AUTOMATIC if resumed and existing else existing)
     return run, options
 
 

@@ -12,9 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rmaat.errors import UserError
+from rmaat.errors import UserError, printable
 from rmaat.machine.files import write_figure
 from rmaat.training.finished_run import FinishedRun
+from rmaat.training.inference import reads_any_length
 
 MOST_CURVES = 5
 """Labels that the figure shows: those that were the most probable ones after some segment."""
@@ -65,7 +66,8 @@ class Explanation:
 def explain(run: FinishedRun, text: str) -> Explanation:
     """Return the prediction for a text after each of its segments, computed on the model's device.
 
-    The model reads the text once, whole. Memory does not grow with its length, beyond the text.
+    The model reads what `predict` reads of the text, in one call. Memory grows by some hundred bytes
+    with each token.
 
     Raises:
         UserError: if the run's model has no prediction after a segment, the text is empty or cannot
@@ -77,6 +79,8 @@ def explain(run: FinishedRun, text: str) -> Explanation:
     if config.pooled_norm:
         raise UserError("a model with pooled_norm has no prediction before the end of a text; train one without")
     ids_N = run.source.task.encode(text)
+    if not reads_any_length(run):
+        ids_N = ids_N[: run.source.sequence_limit]
     batch = {name: x.to(run.model.device) for name, x in run.source.collator()([{info.columns[0]: ids_N}]).items()}
     logits_TC = run.model(**batch, output_segment_logits=True).segment_logits[0].double().cpu()
     if not logits_TC.isfinite().all():
@@ -104,15 +108,22 @@ def draw_explanation(explanation: Explanation, title: str, path: Path) -> None:
     names = explanation.label_names
     leaders = {max(range(len(names)), key=segment.probabilities.__getitem__): None for segment in reversed(segments)}
     for index in list(leaders)[:MOST_CURVES]:
-        course.plot(numbers, [100 * s.probabilities[index] for s in segments], "o-", markersize=4, label=names[index])
-    course.set(ylabel="probability (%)", ylim=(0, 100), title=title)
+        course.plot(
+            numbers, [100 * s.probabilities[index] for s in segments], "o-", markersize=4, label=_plain(names[index])
+        )
+    course.set(ylabel="probability (%)", ylim=(0, 100), title=_plain(title))
     course.legend(frameon=False)
     changes = [100 * segment.change for segment in segments]
     change.bar(numbers, changes, color=["C0" if value >= 0 else "C3" for value in changes])
     change.axhline(0, color="grey", linewidth=0.8)
-    change.set(xlabel="segment", ylabel=f"change of '{explanation.label}'\n(percentage points)")
+    change.set(xlabel="segment", ylabel=f"change of '{_plain(explanation.label)}'\n(percentage points)")
     change.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (course, change):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     write_figure(path, figure, dpi=130)
+
+
+def _plain(text: str) -> str:
+    """Return a text that matplotlib draws as it is: no formula, and not hidden from the legend."""
+    return " " + printable(text).replace("$", r"\$")

@@ -10,6 +10,7 @@ from rmaat.presets import MODELS
 from rmaat.tasks import Task
 from rmaat.tasks.files import FilesTask
 from rmaat.training.config import RunConfig
+from rmaat.training.run_folder import RUN_CONFIG
 
 SHARE_READ_WHOLE = 0.95
 """Share of the documents that are not truncated."""
@@ -45,18 +46,29 @@ def with_lengths(run: RunConfig, task: Task) -> RunConfig:
     """
     if run.max_seq_len > 0:
         return run
+    previous = Path(run.output_dir) / RUN_CONFIG
+    if run.resume and previous.is_file():
+        first = RunConfig.from_yaml(previous)
+        batch = first.per_device_train_batch_size
+        return replace(
+            run, max_seq_len=first.max_seq_len, num_segments=first.num_segments, per_device_train_batch_size=batch
+        )
     if run.init_from is not None:
-        first = RunConfig.from_yaml(Path(run.init_from) / "run.yaml")
-        return replace(run, max_seq_len=first.max_seq_len, num_segments=first.num_segments)
+        first = RunConfig.from_yaml(Path(run.init_from) / RUN_CONFIG)
+        return _with_batch(replace(run, max_seq_len=first.max_seq_len, num_segments=first.num_segments))
     if not isinstance(task, FilesTask):
         raise UserError(f"max_seq_len 0 needs the lengths of the task files; give {task.info.name} a number")
     tokens = typical_length(run, task)
     fixed = MODELS[run.model].fixed if run.model else {}
     segments = 1 if "num_segments" in fixed else -(-tokens // SEGMENT)
     of_a_segment = -(-tokens // (segments * ROUNDED_TO)) * ROUNDED_TO
-    length = of_a_segment * segments
-    batch = min(run.per_device_train_batch_size, max(FEWEST_EXAMPLES, BATCH // length))
-    return replace(run, max_seq_len=length, num_segments=segments, per_device_train_batch_size=batch)
+    return _with_batch(replace(run, max_seq_len=of_a_segment * segments, num_segments=segments))
+
+
+def _with_batch(run: RunConfig) -> RunConfig:
+    """Return the run with a batch of at most `BATCH` tokens, or `FEWEST_EXAMPLES`."""
+    most = max(FEWEST_EXAMPLES, BATCH // run.max_seq_len)
+    return replace(run, per_device_train_batch_size=min(run.per_device_train_batch_size, most))
 
 
 def typical_length(run: RunConfig, task: FilesTask) -> int:
@@ -66,7 +78,7 @@ def typical_length(run: RunConfig, task: FilesTask) -> int:
     sequence.
     """
     lengths_EC = task.example_lengths(DOCUMENTS_MEASURED)
-    length = int(np.ceil(np.quantile(lengths_EC.max(1), SHARE_READ_WHOLE)))
+    length = max(1, int(np.ceil(np.quantile(lengths_EC.max(1), SHARE_READ_WHOLE))))
     if task.info.pair and not run.two_towers:
         length = 2 * length + 1
     return min(length, LONGEST)

@@ -74,7 +74,7 @@ def finish(
         "data": {part: asdict(part_statistics) for part, part_statistics in statistics.items()},
     }
     if trainer.is_world_process_zero():
-        if labelled and isinstance(source.task, FilesTask):
+        if labelled and isinstance(source.task, FilesTask) and len(test) == len(data["test"]):
             metrics["test_tfidf_accuracy"] = tfidf_accuracy(source.task)
         metrics["files"] = checkpoints.file_records(output_dir, run_folder.recorded_files(output_dir))
         write_json(output_dir / run_folder.METRICS, metrics)

@@ -17,7 +17,7 @@ from rmaat.training.config import RunConfig
 STAGES = "stages.json"
 
 MAY_DIFFER = (
-    *("max_steps", "num_train_epochs", "logging_steps", "save_total_limit", "test_examples"),
+    *("max_steps", "num_train_epochs", "min_steps", "logging_steps", "save_total_limit", "test_examples"),
     *("per_device_eval_batch_size", "dataloader_num_workers", "wandb", "wandb_run_name", "calibration"),
     *("recipe", "output_dir", "data_dir", "train_file", "validation_file", "test_file", "tokenizer"),
     *("resume", "overwrite"),
