@@ -154,6 +154,7 @@ def test_ids_under_the_mask_may_be_anything(make_model):
     assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_importing_the_package_is_light_and_enough_for_the_auto_classes(make_model, tmp_path):
     make_model(masked_head=True).save_pretrained(tmp_path)
     names = "AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification"

@@ -235,6 +235,7 @@ for path in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_resume_in_every_epoch_to_the_weights_of_a_straight_run(texts, tmp_path):
     """The run of 20 steps has 3 epochs, and is stopped once in each."""
     script = tmp_path / "two.py"

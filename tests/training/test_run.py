@@ -201,6 +201,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(tiny, monkeypatc
     assert last_usable_checkpoint(Path(tiny.output_dir)).name == "checkpoint-4"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_accumulating_two_batches_is_one_of_twice_the_size(tiny, monkeypatch, smoothing):
     """Of the same examples: the order depends on the size of a batch, and is fixed here."""
