@@ -34,7 +34,8 @@ def test_they_are_the_outputs_of_the_layers(make_model, ragged, form):
         torch.testing.assert_close(states[1][mask], first[mask], rtol=0, atol=0)
         torch.testing.assert_close(states[2][mask], last[mask], rtol=0, atol=0)
     else:
-        # The memory stands behind the tokens of each row, which therefore come first but for what is read.
+        # In this layout a row begins with the memory it reads, if any; its tokens follow, and the
+        # memory it writes is last.
         tokens = outputs[0][:1, memory // 2 if form["memory_layout"] == "read_write" else 0 :][:, :8]
         torch.testing.assert_close(states[1][:1, :8], tokens, rtol=0, atol=0)
     assert not any(x[~mask].any() for x in states)

@@ -87,18 +87,17 @@ def run(arguments: Namespace) -> None:
     size = arguments.per_device_eval_batch_size
     if size is not None and size < 1:
         raise UserError(f"--per_device_eval_batch_size must be at least 1, got {size}")
-    import torch
-
     from rmaat.cli.progress import count_bar
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.tasks.base import no_bar
     from rmaat.tasks.inputs import read_inputs
     from rmaat.training.finished_run import open_run
     from rmaat.training.inference import predict_many
+    from rmaat.training.run import device
 
     hide_progress_of_transformers()
     finished = open_run(arguments.model)
-    finished.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    finished.model.to(device())
     info = finished.source.info
     columns = _columns(finished, arguments.text_column, arguments.other_text_column)
     examples = read_inputs(inputs, info, columns, None if output is None else output.resolve())

@@ -180,9 +180,9 @@ def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
     if config.objective == "masked":
         unused = (
             *("test_examples", "metric_for_best_model", "calibration"),
-            *("readout", "pooled_norm", "classifier_hidden_size"),
+            *("readout", "pooled_norm", "classifier_hidden_size", "ngram_size"),
         )
-        yield from ((name, "objective is 'masked'") for name in (*unused, "ngram_size", "ngram_buckets"))
+        yield from ((name, "objective is 'masked'") for name in unused)
     elif not config.masked_loss_weight:
         yield "mask_share", "masked_loss_weight is 0"
     if config.reading_norm:

@@ -52,6 +52,7 @@ class NgramClassifier(nn.Module):
             segment: S.
         """
         batch, length = ids_BN.shape
+        # Each row is a segment, so that no n-gram crosses a border; n-grams that do not exist weigh 0.
         mask_BN = torch.ones_like(ids_BN, dtype=torch.bool) if mask_BN is None else mask_BN.bool()
         missing = -length % segment
         present_RS = pad(mask_BN, (0, missing)).reshape(-1, segment)

@@ -174,6 +174,9 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
             features = torch.cat([one, other, one * other, one - other], dim=1)
         logits, readout = self._logits(features), out.readout
         by_segment = None if out.segment_pooled is None else self._logits(out.segment_pooled)
+        # The n-grams depend on the ids alone, so the recurrence and its replay know nothing of them.
+        # Their sums follow those of the deep part in the readout that a stream hands on. The ids may
+        # be padded to more segments than the deep part computes.
         if self.ngrams is not None and input_ids is not None:
             sums_BTK = self.ngrams.sums(input_ids, attention_mask, self.config.tokens_per_segment)
             sums_BTK = sums_BTK if before_BK is None else sums_BTK + before_BK[:, None]
