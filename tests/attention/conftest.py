@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rmaat.attention.base import Mixer, build_mixer
-from rmaat.models.recurrent import RmaatPreTrainedModel
+from rmaat.models.pretrained import RmaatPreTrainedModel
 from rmaat.settings import ModelSettings
 
 

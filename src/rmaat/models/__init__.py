@@ -2,6 +2,8 @@
 
 - `segment.py`: the segment step, which computes one segment.
 - `recurrent.py`: `RmaatModel`, the recurrence over all segments of a sequence.
+- `pretrained.py`, `head.py`: the base classes of all models, and of those with a head.
+- `retention.py`: the retention factors of a batch.
 - `classification.py`: `RmaatForSequenceClassification`, with a classifier on top.
 - `masked_lm.py`: `RmaatForMaskedLM`, which predicts masked tokens or values.
 - `token_classification.py`: `RmaatForTokenClassification`, which gives each token a class.

@@ -23,8 +23,9 @@ from rmaat.models.checks import (
     warn_of_infinite_logits,
 )
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.head import RmaatPreTrainedHead
 from rmaat.models.masked import mean_loss
-from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedHead
+from rmaat.models.recurrent import RmaatModel
 
 
 @dataclass

@@ -7,6 +7,7 @@ masked positions of all rows.
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from transformers import initialization as init
 
 from rmaat.attention.precision import at_least_float32
 from rmaat.models.configuration import RmaatConfig
@@ -24,6 +25,10 @@ class MaskedHead(nn.Module):
         self.vector = nn.Parameter(torch.empty(config.hidden_size))
         self.values = config.input_type == "values"
         self.output = nn.Linear(config.hidden_size, config.patch_size if self.values else config.vocab_size)
+
+    def initialise(self) -> None:
+        """Draw the vector as embeddings are drawn, from a standard normal distribution."""
+        init.normal_(self.vector)
 
     def hide(self, embedded_BSD: Tensor, positions_SD: Tensor, masked_BS: Tensor) -> Tensor:
         """Return the embedded positions with the masked ones replaced, (B, S, D)."""

@@ -12,8 +12,9 @@ from transformers.utils.generic import can_return_tuple
 from rmaat.errors import UserError
 from rmaat.models.checks import check_pair
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.head import RmaatPreTrainedHead
 from rmaat.models.masked import mean_loss
-from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedHead
+from rmaat.models.recurrent import RmaatModel
 
 
 @dataclass

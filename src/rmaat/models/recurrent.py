@@ -6,32 +6,26 @@ Axes: B batch, N tokens or values, T segments, S tokens or patches of a segment,
 patch, M memory tokens, D width, L layers, K key features of the associative memory.
 """
 
-import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from rmaat.astrocyte import NEED_TOTAL, log_increments, retention_factors
-from rmaat.attention.base import Mixer
+from rmaat.astrocyte import log_increments
 from rmaat.backprop import Backprop, Full, Recurrence, Replay, Tensors, Truncated
 from rmaat.budget import Budget
-from rmaat.errors import UserError
-from rmaat.layers import NgramClassifier, ShortConvolution, TokenEmbedding, ValueEmbedding, ZeroLinear
+from rmaat.layers import TokenEmbedding, ValueEmbedding
 from rmaat.models.checks import (
     SegmentRange,
     check_associations,
     check_attentions,
-    check_backprop,
     check_masked,
     check_readout,
     check_state,
@@ -42,7 +36,8 @@ from rmaat.models.checks import (
 )
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import FunctionalModule, check_repeatable
-from rmaat.models.masked import MaskedHead
+from rmaat.models.pretrained import RmaatPreTrainedModel
+from rmaat.models.retention import batch_factors
 from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
 
 SEED_STRIDE = 0x9E3779B97F4A7C15
@@ -80,69 +75,6 @@ class RmaatOutput(ModelOutput):
     token_logits: Tensor | None = None
 
 
-class RmaatPreTrainedModel(PreTrainedModel):
-    """The base class through which transformers builds, loads and initialises the models."""
-
-    config_class = RmaatConfig
-    base_model_prefix = "rmaat"
-    main_input_name = "input_ids"
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # The check is here rather than in the property's setter, because nn.Module registers an
-        # assigned module before it looks for a property, and would store it with the model.
-        if name == "backprop" and value is not None:
-            check_backprop(value)
-        super().__setattr__(name, value)
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        """Turn replay on, which computes segments again as gradient checkpointing computes layers.
-
-        `TrainingArguments(gradient_checkpointing=True)` comes here. The arguments have no effect. A
-        warning says what happened. Truncated gradients stay truncated.
-        """
-        config = self.config
-        if config.truncated_segments is not None:
-            effect = "truncated_segments limits the memory already, so gradient checkpointing changes nothing"
-        elif config.memory_replay_backprop:
-            effect = "memory_replay_backprop computes segments again already, so gradient checkpointing changes nothing"
-        else:
-            config.memory_replay_backprop = True
-            effect = "gradient checkpointing sets memory_replay_backprop: true, which computes segments again"
-        warnings.warn(effect, stacklevel=2)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (Mixer, NgramClassifier, ShortConvolution, ZeroLinear)):
-            module.initialise()
-        elif isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight)
-        elif hasattr(module, "pooled_positions"):
-            init.zeros_(module.pooled_positions)
-        elif isinstance(module, nn.BatchNorm1d):
-            init.zeros_(module.running_mean)
-            init.ones_(module.running_var)
-            init.zeros_(module.num_batches_tracked)
-        elif isinstance(module, MaskedHead):
-            init.normal_(module.vector)
-        elif isinstance(module, SegmentEncoder) and module.write_offset is not None:
-            init.normal_(module.write_offset, std=0.02)
-        elif isinstance(module, RmaatModel):
-            init.normal_(module.first_memory, std=0.02)
-            if module.retention_logits is not None:
-                # The softmax of the logarithms gives the factors of the schedule 'ltp'.
-                logits = log_increments(module.config.num_segments, module.config.astrocyte)
-                init.copy_(module.retention_logits, torch.from_numpy(logits.copy()))
-
-
 class RmaatModel(RmaatPreTrainedModel):
     """Segments with memory tokens passed between them, without a head.
 
@@ -163,6 +95,14 @@ class RmaatModel(RmaatPreTrainedModel):
         self._replay = Replay(budget, buffer)
         self._backprop: Backprop | None = None
         self.post_init()
+
+    def initialise(self) -> None:
+        """Draw the first memory, and start the learned factors at those of the schedule 'ltp'."""
+        init.normal_(self.first_memory, std=0.02)
+        if self.retention_logits is not None:
+            # The softmax of the logarithms gives those factors.
+            logits = log_increments(self.config.num_segments, self.config.astrocyte)
+            init.copy_(self.retention_logits, torch.from_numpy(logits.copy()))
 
     @property
     def backprop(self) -> Backprop:
@@ -358,44 +298,9 @@ class RmaatModel(RmaatPreTrainedModel):
         return SegmentInputs(
             tokens.unflatten(1, (total, size)).transpose(0, 1),
             torch.from_numpy(length_TB).to(tokens.device),
-            self._factors(segment_range),
+            batch_factors(self.config, self.retention_logits, segment_range).to(self.first_memory),
             masked_TBS,
         )
-
-    def _factors(self, segment_range: SegmentRange) -> Tensor:
-        """Return the retention factor RF of each row's segments.
-
-        `rmaat.astrocyte.retention_factors` computes the factors of one sequence. This method picks
-        those of each row by its offset and total.
-
-        Returns:
-            (T, B, 1), or (T, B, M) if the memory tokens have different factors. Entries after a
-            row's last segment have no effect.
-        """
-        config = self.config
-        if config.schedule == "rotating":
-            # Segment t writes memory token t mod M. t counts from the beginning of the whole
-            # sequence, so that a streamed sequence continues with the right token.
-            segment_TB1 = np.arange(segment_range.longest)[:, None, None] + segment_range.offset[:, None]
-            written_TBM = segment_TB1 % config.num_memory_tokens == np.arange(config.num_memory_tokens)
-            return torch.from_numpy(written_TBM).to(self.first_memory)
-        relative = config.retention_form == "relative"
-        if self.retention_logits is not None:
-            return learned_factors(self.retention_logits, segment_range, relative)[..., None]
-        factors_TB = np.ones((segment_range.longest, len(segment_range.total)))
-        # One pass per distinct T rather than per row, because many rows have the same T.
-        for total in np.unique(segment_range.total[segment_range.segments > 0]):
-            # If T does not change the factors, round their number up to a power of two: a long
-            # stream then needs few arrays, which are cached.
-            count = int(total) if config.schedule in NEED_TOTAL else 1 << (int(total) - 1).bit_length()
-            factors = retention_factors(count, config.schedule, config.astrocyte, config.retention_constant)
-            if relative:
-                # Divide in float64: the factors of many segments underflow in float32.
-                factors = factors / factors[:total].max()
-            rows = np.flatnonzero((segment_range.total == total) & (segment_range.segments > 0))
-            index_TB = np.arange(segment_range.longest)[:, None] + segment_range.offset[rows]
-            factors_TB[:, rows] = factors[np.minimum(index_TB, total - 1)]
-        return torch.from_numpy(factors_TB).to(self.first_memory)[..., None]
 
     def _run(
         self,
@@ -439,59 +344,3 @@ class RmaatModel(RmaatPreTrainedModel):
             recurrence = Recurrence(step, functional.parameters, shared, inputs, state, counts, history)
             outputs = self.backprop(recurrence)
         return (SegmentState(*outputs[: len(state)]), *outputs[len(state) :])
-
-
-class RmaatPreTrainedHead(RmaatPreTrainedModel):
-    """The base class of models that have a head on top of `rmaat`."""
-
-    rmaat: RmaatModel
-
-    @property
-    def backprop(self) -> Backprop:
-        """The object that runs the loop over segments, see `RmaatModel.backprop`."""
-        return self.rmaat.backprop
-
-    @backprop.setter
-    def backprop(self, backprop: Backprop | None) -> None:
-        self.rmaat.backprop = backprop
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """Return the map from features to the ids of masked tokens, if there is one."""
-        return self.rmaat.get_output_embeddings()
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        """Replace the map to the ids of masked tokens."""
-        self.rmaat.set_output_embeddings(value)
-
-
-def learned_factors(logits_K: Tensor, segment_range: SegmentRange, relative: bool = False) -> Tensor:
-    """Return the factors of the schedule 'learned': a softmax over each row's first T logits [C].
-
-    Args:
-        logits_K: (num_segments,), one logit for each segment index.
-        segment_range: the range of each row's segments.
-        relative: divide each row's factors by their largest.
-
-    Returns:
-        (T, B), with gradients to the logits. The factors of a whole sequence sum to 1, unless
-        `relative` is set.
-
-    Raises:
-        UserError: for a row with more segments than there are logits.
-    """
-    longest = int(segment_range.total.max(initial=0))
-    if longest > len(logits_K):
-        raise UserError(
-            f"a sequence has {longest} segments, but retention_schedule 'learned' has factors for "
-            f"num_segments {len(logits_K)} only; raise num_segments with max_seq_len, or take "
-            "'ltp' or 'streaming'"
-        )
-    index = torch.arange(len(logits_K), device=logits_K.device)
-    total_B = torch.from_numpy(segment_range.total.copy()).to(logits_K.device).clamp_min(1)
-    # Logits at or after a row's T become -inf, so that they have no share in the row's softmax.
-    factors_KB = logits_K[:, None].where(index[:, None] < total_B, -torch.inf).softmax(0)
-    if relative:
-        factors_KB = factors_KB / factors_KB.amax(0)
-    offset_B = torch.from_numpy(segment_range.offset.copy()).to(logits_K.device)
-    segment_TB = index[: segment_range.longest, None] + offset_B
-    return factors_KB.gather(0, segment_TB.clamp_max(len(logits_K) - 1))

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from transformers import initialization as init
 
 from rmaat.attention.precision import at_least_float32
 from rmaat.layers import (
@@ -125,6 +126,11 @@ class SegmentEncoder(nn.Module):
         )
         self._readout_mask = READOUT_MASKS[config.readout]
         self._readout_adds_up = config.readout == "running_mean"
+
+    def initialise(self) -> None:
+        """Draw the offset between the read and the written memory positions."""
+        if self.write_offset is not None:
+            init.normal_(self.write_offset, std=0.02)
 
     def layers(self) -> list[EncoderBlock]:
         """The layers, first to last."""

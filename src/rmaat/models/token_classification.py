@@ -14,7 +14,8 @@ from transformers.utils.generic import can_return_tuple
 from rmaat.errors import UserError
 from rmaat.models.checks import IGNORED, check_token_labels
 from rmaat.models.configuration import RmaatConfig
-from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedHead
+from rmaat.models.head import RmaatPreTrainedHead
+from rmaat.models.recurrent import RmaatModel
 
 
 @dataclass
