@@ -7,9 +7,8 @@ python examples/retention_from_a_constant.py --tau_long 5 30 90 --max_steps 300
 import argparse
 from pathlib import Path
 
+import rmaat
 from rmaat.astrocyte import MacroModel, retention_factors
-from rmaat.training.config import RunConfig
-from rmaat.training.run import train
 
 
 def main() -> None:
@@ -31,15 +30,18 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    run = RunConfig.resolved({"recipe": "listops_short"})
     lines = []
     for tau_long in arguments.tau_long:
-        factors = retention_factors(run.num_segments, "ltp", MacroModel(tau_long=tau_long))
-        run.macro_model = {"tau_long": tau_long}
-        run.output_dir = str(arguments.output_dir / f"tau_long_{tau_long:g}")
-        run.max_steps = run.eval_steps = arguments.max_steps
-        run.overwrite = True
-        accuracy = train(run).metrics["test_accuracy"]
+        result = rmaat.train(
+            recipe="listops_short",
+            macro_model={"tau_long": tau_long},
+            output_dir=str(arguments.output_dir / f"tau_long_{tau_long:g}"),
+            max_steps=arguments.max_steps,
+            eval_steps=arguments.max_steps,
+            overwrite=True,
+        )
+        factors = retention_factors(3, "ltp", MacroModel(tau_long=tau_long))
+        accuracy = result.metrics["test_accuracy"]
         columns = "  ".join(f"{factor:.4f}" for factor in factors)
         lines.append(f"{tau_long:8g} s   {columns}   {100 * accuracy:.2f}%")
     print("\ntau_long     RF(1 .. T, T)            test accuracy")

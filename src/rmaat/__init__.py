@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rmaat import auto_classes
 
 if TYPE_CHECKING:
+    from rmaat.api import predict, train
     from rmaat.models import (
         RmaatConfig,
         RmaatForMaskedLM,
@@ -25,6 +26,8 @@ __all__ = [
     "RmaatForSequenceClassification",
     "RmaatForTokenClassification",
     "RmaatModel",
+    "predict",
+    "train",
 ]
 
 
@@ -33,5 +36,6 @@ auto_classes.register()
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("rmaat.models"), name)
+        module = "rmaat.api" if name in ("predict", "train") else "rmaat.models"
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'rmaat' has no attribute '{name}'")

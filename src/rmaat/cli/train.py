@@ -9,7 +9,7 @@ Sources of settings: [P] the RMAAT paper (arXiv 2601.00426), [A] its astromorphi
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from rmaat.recipes import recipe_layers
 from rmaat.settings import ModelSettings
 from rmaat.tasks.options import TaskOptions
 from rmaat.training.config import RunConfig
+from rmaat.training.effects import check_effects
 
 
 def add_arguments(parser: Parser) -> None:
@@ -98,7 +99,7 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
         raise UserError(f"--{name} has no effect: this command has {name} '{fixed[name]}'; leave it out")
     settings = arguments.get("config_settings") or {}
     config = RunConfig.resolved(settings, {**flags, **fixed})
-    check_flags(flags, config)
+    check_effects(flags, config, "--")
     if "recipe" in flags and all(name in settings for name in names):
         raise UserError(f"--recipe has no effect: '{arguments.config}' holds every setting")
     if "model" not in flags and config.model is None:
@@ -142,56 +143,6 @@ def _print_test(metrics: Mapping[str, Any]) -> None:
         record, loss = metrics["calibration"], metrics["eval_loss"]
         losses = f"{loss:.4f} instead of {record['uncalibrated_eval_loss']:.4f}"
         print(f"temperature              {record['temperature']:7.4f}   (validation loss {losses})")
-
-
-def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:
-    """Check that no flag loses its effect because of another flag or of the model.
-
-    Args:
-        flags: settings of the command line.
-        config: run config that includes them.
-
-    Raises:
-        UserError: for a flag without effect.
-    """
-    for name, reason in _ineffective(config):
-        if name in flags:
-            raise UserError(f"--{name} has no effect: {reason}; leave one of them out")
-
-
-def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Yield settings that have no effect under others, each with the reason."""
-    if config.max_seq_len == 0:
-        yield "num_segments", "max_seq_len is 0"
-    if config.max_steps:
-        yield "min_steps", f"max_steps is {config.max_steps}"
-        yield "num_train_epochs", f"max_steps is {config.max_steps}"
-    if config.match_parameters is not None:
-        yield "intermediate_size", f"match_parameters {config.match_parameters} chooses it"
-    if not config.astro_mem:
-        cause = "astro_mem is false" if config.model is None else f"model '{config.model}' has no retention"
-        yield from ((name, cause) for name in ("retention_constant", "macro_model"))
-        if config.retention_schedule != "none":
-            yield "retention_schedule", cause
-    elif config.retention_schedule != "constant":
-        yield "retention_constant", f"retention_schedule is '{config.retention_schedule}'"
-    if config.astro_mem and config.retention_schedule == "none":
-        yield "astro_mem", "retention_schedule is 'none'"
-    if config.objective == "masked":
-        unused = (
-            *("test_examples", "metric_for_best_model", "calibration"),
-            *("readout", "pooled_norm", "classifier_hidden_size", "ngram_size"),
-        )
-        yield from ((name, "objective is 'masked'") for name in unused)
-    elif not config.masked_loss_weight:
-        yield "mask_share", "masked_loss_weight is 0"
-    if config.reading_norm:
-        replaced = ("calcium_exponent", "presynaptic_plasticity", "hebbian_scale")
-        yield from ((name, "reading_norm is true") for name in replaced)
-    if config.ngram_size is None:
-        yield "ngram_buckets", "ngram_size is null"
-    if not config.curriculum:
-        yield "curriculum_threshold", "curriculum is false"
 
 
 def _report_dropped_model(config: RunConfig, settings: Mapping[str, Any]) -> None:
