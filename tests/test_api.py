@@ -1,9 +1,9 @@
 """`rmaat.train` and `rmaat.predict` against the command line."""
 
 import json
-from pathlib import Path
 
 import pytest
+from transformers.utils import logging
 
 import rmaat
 from rmaat.cli.main import main
@@ -85,9 +85,8 @@ def test_mistakes_in_texts_name_the_text(result, tmp_path):
         rmaat.predict(tmp_path, ["a"])
 
 
-def test_transformers_keeps_its_bars(result):
-    from transformers.utils import logging
-
-    logging.enable_progress_bar()
-    rmaat.predict(Path(result.output_dir), ["a"])
+def test_transformers_keeps_its_bars(result, capsys):
     assert logging.is_progress_bar_enabled()
+    rmaat.predict(result.output_dir, ["a"])
+    assert logging.is_progress_bar_enabled()
+    assert capsys.readouterr() == ("", "")

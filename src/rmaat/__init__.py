@@ -5,6 +5,7 @@ import of this package is enough for the Auto classes of transformers to know th
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from rmaat import auto_classes
@@ -37,5 +38,8 @@ auto_classes.register()
 def __getattr__(name: str) -> Any:
     if name in __all__:
         module = "rmaat.api" if name in ("predict", "train") else "rmaat.models"
-        return getattr(importlib.import_module(module), name)
+        with warnings.catch_warnings():
+            # tqdm's advice about notebook widgets, which the bars here do not use.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'rmaat' has no attribute '{name}'")

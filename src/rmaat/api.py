@@ -8,12 +8,9 @@ for prediction in rmaat.predict("runs/reviews", ["a text", "another"]):
     print(prediction.label, prediction.probability)
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from transformers.utils import logging
 
 from rmaat.cli.progress import count_bar
 from rmaat.errors import UserError
@@ -44,8 +41,7 @@ def train(**settings: Any) -> Result:
     """
     config = RunConfig.resolved(settings)
     check_effects(settings, config)
-    with _quiet_transformers():
-        return train_run(config, count_bar)
+    return train_run(config, count_bar)
 
 
 def predict(run: str | Path | FinishedRun, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
@@ -65,8 +61,7 @@ def predict(run: str | Path | FinishedRun, texts: Sequence[str | tuple[str, str]
     if isinstance(texts, str):
         raise UserError("predict: texts is one string; give a list of texts, such as [text]")
     if not isinstance(run, FinishedRun):
-        with _quiet_transformers():
-            run = open_run(Path(run))
+        run = open_run(Path(run))
         run.model.to(device())
     examples = (Example(f"texts[{index}]", (x,) if isinstance(x, str) else tuple(x)) for index, x in enumerate(texts))
     predictions = []
@@ -75,15 +70,3 @@ def predict(run: str | Path | FinishedRun, texts: Sequence[str | tuple[str, str]
             raise UserError(f"{outcome.name}: {outcome.problem}")
         predictions.append(outcome.prediction)
     return predictions
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Hide transformers' bars for loading and writing weights, which take only an instant here."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -43,13 +43,11 @@ def run(arguments: Namespace) -> None:
     """Evaluate the run, print its measurements, and write them with their figures to `--output`."""
     from rmaat.cli.folders import writable_folder
     from rmaat.cli.progress import count_bar
-    from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.machine.files import write_json
     from rmaat.training.evaluation_figures import draw_evaluation
     from rmaat.training.finished_run import open_run
     from rmaat.training.run import evaluate
 
-    hide_progress_of_transformers()
     finished = open_run(arguments.model).with_test_file(arguments.test_file, arguments.skip_bad_rows)
     if arguments.output is not None:
         writable_folder(arguments.output)

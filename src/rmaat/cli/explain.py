@@ -32,7 +32,6 @@ def run(arguments: Namespace) -> None:
     from rich.table import Table
 
     from rmaat.cli.folders import writable_folder
-    from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.machine.files import write_json
     from rmaat.tasks.inputs import read_inputs
     from rmaat.terminal import console
@@ -42,7 +41,6 @@ def run(arguments: Namespace) -> None:
 
     if arguments.passages < 0:
         raise UserError(f"passages must be at least 0, got {arguments.passages}")
-    hide_progress_of_transformers()
     output = None if arguments.output is None else writable_folder(arguments.output)
     finished = open_run(arguments.model)
     finished.model.to(device())

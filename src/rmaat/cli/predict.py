@@ -88,14 +88,12 @@ def run(arguments: Namespace) -> None:
     if size is not None and size < 1:
         raise UserError(f"--per_device_eval_batch_size must be at least 1, got {size}")
     from rmaat.cli.progress import count_bar
-    from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.tasks.base import no_bar
     from rmaat.tasks.inputs import read_inputs
     from rmaat.training.finished_run import open_run
     from rmaat.training.inference import predict_many
     from rmaat.training.run import device
 
-    hide_progress_of_transformers()
     finished = open_run(arguments.model)
     finished.model.to(device())
     info = finished.source.info

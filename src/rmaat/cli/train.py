@@ -105,14 +105,12 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
     if "model" not in flags and config.model is None:
         _report_dropped_model(config, settings)
     from rmaat.cli.progress import count_bar
-    from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.tasks.base import no_bar
     from rmaat.training.run import is_first_process, prepare_data, train
 
     if arguments.get("print_config"):
         print(prepare_data(config).run.to_yaml(), end="")
         return
-    hide_progress_of_transformers()
     result = train(config, count_bar if is_first_process() else no_bar)
     if not is_first_process():
         return

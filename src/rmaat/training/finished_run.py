@@ -9,6 +9,7 @@ from rmaat.models import RmaatForSequenceClassification
 from rmaat.tasks.files import FilesTask
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
+from rmaat.training.quiet import quiet_transformers
 from rmaat.training.run_folder import RUN_CONFIG
 from rmaat.training.stored_model import WEIGHTS, check_finished_run, first_mismatch, read_config, read_weights
 
@@ -49,6 +50,7 @@ class FinishedRun:
         return replace(self, source=replace(self.source, task=task))
 
 
+@quiet_transformers()
 def open_run(folder: Path) -> FinishedRun:
     """Return the finished run in a folder.
 

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 

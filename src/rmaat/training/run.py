@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 
 from rmaat.errors import UserError
@@ -34,12 +34,14 @@ from rmaat.training.model_card import model_card
 from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
 from rmaat.training.progress import Progress
+from rmaat.training.quiet import quiet_transformers
 from rmaat.training.results import Result, finish, previous_training, tested
 from rmaat.training.stages import Stage, append_stage, check_same_run, read_stages
 from rmaat.training.stored_model import check_finished_run, load_initial_weights
 from rmaat.training.trainer import MaskedObjective, SegmentTrainer, float_logits
 
 
+@quiet_transformers()
 def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     """Train a model, test its best checkpoint by validation accuracy, and write the run's files.
 
@@ -186,6 +188,7 @@ def resumed_checkpoint(source: RunData, stage: Stage) -> Path | None:
     return checkpoint
 
 
+@quiet_transformers()
 def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBar = no_bar) -> dict[str, Any]:
     """Return the measurements of a finished run on the whole test part of its task.
 
@@ -287,6 +290,7 @@ def build_trainer(
         output_dir=run.output_dir,
         seed=run.seed,
         use_cpu=not cuda,
+        disable_tqdm=True,
         max_steps=last_step(run, len(data["train"])),
         num_train_epochs=run.num_train_epochs,
         per_device_train_batch_size=run.per_device_train_batch_size,
@@ -356,7 +360,6 @@ def build_trainer(
         compute_metrics=reported_metrics if run.objective == "labels" else None,
         preprocess_logits_for_metrics=float_logits,
     )
-    trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
     if run.pooled_norm and run.objective == "labels" and len(data["train"]) > 1:

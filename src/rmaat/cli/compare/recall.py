@@ -99,7 +99,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Train the missing cells, test all, print the tables, and write recall.json and recall.png."""
     from rmaat.cli.compare.common import device_of
-    from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.grid.cells import make_cells
     from rmaat.grid.outcomes import DIVERGED, FINISHED
     from rmaat.grid.recall import test_cells
@@ -127,7 +126,6 @@ def run(arguments: Namespace) -> None:
     outcomes = run_grid(cells, arguments.output, arguments.workers, arguments.threads)
     finished = [outcome.cell for outcome in outcomes if outcome.status == FINISHED]
     if finished:
-        hide_progress_of_transformers()
         with named_bar(len(finished) * len(segments)) as begin:
             recall = test_cells(finished, arguments.output, segments, arguments.examples, device, begin)
         report(recall, arguments.output)
