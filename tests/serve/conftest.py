@@ -32,7 +32,7 @@ class Served:
     def interrupt(self) -> tuple[int, str]:
         """Press Ctrl-C; return the exit status and the rest of the output."""
         self.process.send_signal(signal.SIGINT)
-        output, _ = self.process.communicate(timeout=30)
+        output, _ = self.process.communicate(timeout=240)
         return self.process.returncode, output
 
 

@@ -13,6 +13,9 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 HOSTILE = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">{{value}}${1+1}&amp; "
 
+EXPECTED = "/gradio_api/mcp/schema"
+"""The list of endpoints asks here whether Gradio offers them in another protocol. It does not."""
+
 SECONDS = 240_000
 """Milliseconds that the browser waits, on a machine with other work."""
 
@@ -43,9 +46,13 @@ class Tab:
         self.requests = list[str]()
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("response", lambda answer: self.errors.append(answer.url) if answer.status >= 400 else None)
+        page.on("console", self.note)
         page.goto(url)
+
+    def note(self, message) -> None:
+        """Keep an error of the console, such as a script's, a refused resource, or an answer's status."""
+        if message.type == "error" and not message.location["url"].endswith(EXPECTED):
+            self.errors.append(f"{message.location['url']}: {message.text}")
 
     def read(self, text: str) -> None:
         """Type a text and press the button."""

@@ -59,7 +59,7 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def post(url: str, data: Any, **headers: str) -> Any:
     body = json.dumps(data).encode()
     request = urllib.request.Request(url, body, {"content-type": "application/json", **headers})
-    with OPENER.open(request, timeout=60) as response:
+    with OPENER.open(request, timeout=240) as response:
         return json.load(response)
 
 
@@ -67,7 +67,7 @@ def events(served: Served, endpoint: str, argument: Any) -> list[tuple[str, Any]
     """Call an endpoint as its page of the documentation does, and return the kinds and values of its events."""
     url = f"{served.url}gradio_api/call/{endpoint}"
     event = post(url, {"data": [argument]})["event_id"]
-    with OPENER.open(f"{url}/{event}", timeout=60) as response:
+    with OPENER.open(f"{url}/{event}", timeout=240) as response:
         blocks = response.read().decode().strip().split("\n\n")
     lines = [block.splitlines() for block in blocks]
     return [(kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for kind, data in lines]
@@ -126,7 +126,7 @@ def test_requests_that_the_page_does_not_need_are_refused(served, path, data, he
     body = None if data is None else json.dumps(data).encode()
     request = urllib.request.Request(served.url + path, body, {"content-type": "application/json", **headers})
     with pytest.raises(urllib.error.HTTPError) as refused:
-        OPENER.open(request, timeout=60)
+        OPENER.open(request, timeout=240)
     assert refused.value.code == status
 
 
@@ -146,7 +146,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(served: Served) -> None:
     # A client that waits for its events does not hold the server.
     url = f"{served.url}gradio_api/call/stream"
     event = post(url, {"data": ["rain " * 7000]})["event_id"]
-    with OPENER.open(f"{url}/{event}", timeout=60) as response:
+    with OPENER.open(f"{url}/{event}", timeout=240) as response:
         response.readline()
         status, output = served.interrupt()
     assert (status, output) == (130, "rmaat: interrupted\n")

@@ -1,4 +1,4 @@
-"""The answers of the page and of its HTTP endpoints: those of `rmaat predict` and `rmaat explain`."""
+"""The answers of the page and of its endpoints: those of `rmaat predict` and `rmaat explain`."""
 
 import time
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ class Answers:
         self.label_names = run.source.info.label_names
 
     def predict(self, texts: list[str]) -> list[dict[str, Any]]:
-        """Return for each text its label, and the probabilities as `rmaat predict --output` has them.
+        """Return for each text its label, and the probabilities of `rmaat predict --output`.
 
         A text without a prediction has the key `error` instead.
 

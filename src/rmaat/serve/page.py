@@ -20,7 +20,7 @@ Parts = tuple[str, str, str, str, str]
 """HTML of the summary, the probabilities, the memory, the table and the marked text."""
 
 INTERVAL = 0.2
-"""Seconds between two drawings of the page, because the browser draws slower than the model reads."""
+"""Seconds between two drawings, because the browser draws slower than the model reads."""
 
 WAITING = 32
 """Most requests that wait for the model; further ones are refused."""
