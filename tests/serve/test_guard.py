@@ -68,6 +68,7 @@ def test_paths_that_the_page_needs(path):
     "path",
     [
         "/docs",
+        "/static/../../etc/passwd",
         "/file=/etc/passwd",
         "/gradio_api/file=/etc/passwd",
         "/gradio_api/file=https://example.org/a",

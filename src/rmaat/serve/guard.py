@@ -16,7 +16,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 """The types of ASGI, the interface between a Python web server and its application."""
 
 PATHS = re.compile(
-    r"/(config|monitoring/summary|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(assets|static|svelte)/.+)?"
+    r"(?!.*\.\.)/(config|monitoring/summary|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(assets|static|svelte)/.+)?"
     r"|/gradio_api/(info|app_id|theme\.css|startup-events|heartbeat/\w+|queue/(join|data)|call/.+|cancel|reset)/?"
 )
 """The paths that the page, its endpoints and Gradio's Python client use."""
