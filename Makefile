@@ -11,7 +11,7 @@ READY_DOCS := .venv/.ready-docs
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rmaat needs Python 3.11 or newer, not " + sys.version.split()[0] + "; run make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,documents,search]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,documents,search,serve]'
 	touch $@
 
 $(READY_DOCS): $(READY)

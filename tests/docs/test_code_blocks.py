@@ -49,6 +49,7 @@ CHECKED_ONLY = {
     "cifar10": "needs data of others",
     "pathfinder32": "its generator is compiled first, which takes longer than all other blocks",
     "--ray_address": "needs a Ray cluster",
+    "serve": "answers until Ctrl-C; tests/serve runs it",
     "compare memory": "measures in processes of its own; tests/cli/test_compare.py runs it",
     "compare speed": "measures in processes of its own; tests/cli/test_compare.py runs it",
     "search --recipe": "trains in processes as compare accuracy does; tests/grid/test_search.py runs it",

@@ -82,21 +82,3 @@ def texts(tiny: RunConfig, tmp_path: Path) -> RunConfig:
         gradient_accumulation_steps=3,
         max_steps=20,
     )
-
-
-@pytest.fixture(scope="session")
-def own_text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on own texts about weather and food, of segments of 16 bytes."""
-    folder = tmp_path_factory.mktemp("own_text")
-    words = ("rain", "bread")
-    for part, count in (("train", 60), ("test", 20)):
-        rows = ({"text": f"{part} {i} " + words[i % 2] * (i % 9 + 1), "label": words[i % 2]} for i in range(count))
-        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = (
-        "--dataset files --max_seq_len 64 --num_segments 4 --hidden_size 16 --num_hidden_layers 1 "
-        "--num_attention_heads 2 --intermediate_size 16 --max_steps 4 --eval_steps 4 --warmup_steps 0 "
-        "--per_device_train_batch_size 8 --readout running_mean"
-    )
-    files = ["--train_file", str(folder / "train.jsonl"), "--test_file", str(folder / "test.jsonl")]
-    assert main(["train", *files, *settings.split(), "--output_dir", str(folder / "run")]) == 0
-    return folder / "run"

@@ -16,7 +16,7 @@ from rmaat.errors import UserError
 from rmaat.tasks.inputs import Example
 from rmaat.training import inference
 from rmaat.training.finished_run import FinishedRun
-from rmaat.training.inference import length_batches, predict, predict_many
+from rmaat.training.inference import length_batches, predict, predict_many, read_segments
 
 
 @pytest.mark.parametrize(
@@ -171,3 +171,34 @@ def test_memory_does_not_grow_with_the_length_of_a_text(plain):
     predict(run, ["long text " * 500_000])
     assert len(used) == -(-5_000_000 // (4 * 4096))
     assert max(used[3:]) - used[2] < 2 << 20
+
+
+@pytest.mark.parametrize("segments_per_call", [1, 3, None])
+@pytest.mark.parametrize("plain", [None, LONG])
+def test_segments_are_read_a_few_at_a_time_with_one_size_of_the_state(plain, segments_per_call):
+    run = untrained(plain)
+    (text,) = texts_of_lengths(1000)
+    parts = calls(run)
+    readings = list(read_segments(run, text, segments_per_call))
+    assert "".join(reading.text for reading in readings) == text
+    # A batch has 4 times 4 segments.
+    size = segments_per_call or 16
+    assert [part["input_ids"].shape[1] for part in parts] == [16 * size] * (62 // size) + [
+        1000 - 16 * size * (62 // size)
+    ]
+    assert {reading.segments for reading in readings} == {63}
+    assert len({reading.state_bytes for reading in readings}) == 1
+    assert not any(reading.truncated for reading in readings)
+    assert readings[-1].probabilities == pytest.approx(predict(run, [text]).probabilities, rel=1e-4)
+
+
+def test_the_end_of_a_text_that_the_model_cannot_read_is_reported():
+    readings = list(read_segments(untrained(retention_schedule="learned"), texts_of_lengths(100)[0]))
+    assert len(readings) == 4
+    assert all(reading.truncated for reading in readings)
+    assert not any(r.truncated for r in read_segments(untrained(retention_schedule="learned"), texts_of_lengths(64)[0]))
+
+
+def test_gradients_stay_on_between_the_segments_of_a_text():
+    for _ in read_segments(untrained(), texts_of_lengths(40)[0], 1):
+        assert torch.is_grad_enabled()

@@ -35,6 +35,7 @@ VERBS = {
     "evaluate": "measure a finished run on the task's test part",
     "predict": "label texts with a finished run",
     "explain": "show which segments of a text decided its label",
+    "serve": "open a local page that reads a text segment by segment",
     "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",
     "data": "generate, download or check the data of a task",
     "compare": "compare models side by side: accuracy, memory, time",

@@ -202,8 +202,7 @@ def _print(name: str, prediction: Prediction) -> None:
 
 def _jsonl_writer(file: io.TextIOWrapper, labels: Sequence[str]) -> Writer:
     def write(name: str, prediction: Prediction) -> None:
-        probabilities = dict(zip(labels, map(_rounded, prediction.probabilities), strict=True))
-        row = {"name": name, "label": prediction.label, "probabilities": probabilities}
+        row = {"name": name, "label": prediction.label, "probabilities": prediction.by_label(labels)}
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     return write
@@ -214,15 +213,10 @@ def _csv_writer(file: io.TextIOWrapper, labels: Sequence[str]) -> Writer:
     rows.writerow(["name", "label", *(f"probability_{label}" for label in labels)])
 
     def write(name: str, prediction: Prediction) -> None:
-        rows.writerow([name, prediction.label, *map(_rounded, prediction.probabilities)])
+        rows.writerow([name, prediction.label, *prediction.by_label(labels).values()])
 
     return write
 
 
 WRITERS = {".jsonl": _jsonl_writer, ".csv": _csv_writer}
 """The writer of each suffix of the output."""
-
-
-def _rounded(probability: float) -> float:
-    """Return six digits of a probability; the model computes with about as many."""
-    return float(f"{probability:.6g}")

@@ -11,8 +11,10 @@ import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from rmaat.errors import UserError
 from rmaat.tasks.base import TaskInfo
@@ -156,19 +158,39 @@ def _text(name: str) -> _Text:
     """Return the text of a file or of standard input."""
     shown = _display_name(name)
     try:
-        return _Text(shown, _content(name).decode())
+        return _Text(shown, read_text(name))
+    except UserError as error:
+        return _Text(shown, problem=str(error))
+
+
+def read_text(name: str, content: bytes | None = None, most_bytes: int | None = None) -> str:
+    """Return the text of a file, decompressed if its name ends in .gz or .xz.
+
+    Args:
+        name: the path of the file, or "-" for standard input.
+        content: the bytes of the file, if they are in memory; nothing is opened then.
+        most_bytes: most bytes of the text; None means no limit. No more are decompressed.
+
+    Raises:
+        UserError: if the file cannot be read, is damaged, not UTF-8, or too long; without its name.
+    """
+    try:
+        with _opened(name, content) as file:
+            text = file.read() if most_bytes is None else file.read(most_bytes + 1)
+        if most_bytes is not None and len(text) > most_bytes:
+            raise UserError(f"the text has more than {most_bytes:,} bytes")
+        return text.decode()
     except UnicodeDecodeError as error:
-        return _Text(shown, problem=f"not UTF-8 text: {error.reason} at byte {error.start}")
+        raise UserError(f"not UTF-8 text: {error.reason} at byte {error.start}") from error
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        return _Text(shown, problem=f"cannot be read: {reason}")
+        raise UserError(f"cannot be read: {reason}") from error
 
 
-def _content(name: str) -> bytes:
-    if name == STANDARD_INPUT:
-        return sys.stdin.buffer.read()
-    with open_bytes(Path(name)) as file:
-        return file.read()
+def _opened(name: str, content: bytes | None) -> AbstractContextManager[IO[bytes]]:
+    if content is None and name == STANDARD_INPUT:
+        return nullcontext(sys.stdin.buffer)
+    return open_bytes(Path(name), content)
 
 
 def _joined(texts: Sequence[_Text]) -> Example:

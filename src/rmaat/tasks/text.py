@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import zlib
 from abc import ABC
@@ -53,10 +54,17 @@ class BytesTask(Task, ABC):
         return decode_bytes(ids)
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, decompressed if its name ends in .gz or .xz."""
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    return opener(path, "rb")  # type: ignore[operator]
+def open_bytes(path: Path, content: bytes | None = None) -> IO[bytes]:
+    """Open a file for reading, decompressed if its name ends in .gz or .xz.
+
+    Args:
+        path: the file.
+        content: its bytes, if they are in memory.
+    """
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
+    if opener is None:
+        return path.open("rb") if content is None else io.BytesIO(content)
+    return opener(path if content is None else io.BytesIO(content), "rb")  # type: ignore[operator]
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -1,21 +1,18 @@
-"""Which segment of a text decided its label: the probabilities after each segment.
+"""Which segment of a text decided its label: the probabilities after each segment."""
 
-Axes: T segments, C classes.
-"""
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rmaat.errors import UserError, printable
+from rmaat.errors import printable
 from rmaat.machine.files import write_figure
 from rmaat.training.finished_run import FinishedRun
-from rmaat.training.inference import reads_any_length
+from rmaat.training.inference import Reading, read_segments
 
 MOST_CURVES = 5
 """Labels that the figure shows: those that were the most probable ones after some segment."""
@@ -27,8 +24,7 @@ class Segment:
 
     Attributes:
         text: the segment's text.
-        probabilities: of all labels, by what the model has read up to here. For a text that ends
-            here they are the same if retention does not depend on the number of segments.
+        probabilities: of all labels, see `rmaat.training.inference.Reading`.
         change: of the probability of the label that the whole text has; that of the first segment is
             the difference from a guess, in which all labels are equally probable.
     """
@@ -61,41 +57,40 @@ class Explanation:
         """Return the indices of the segments that changed the label's probability most, most first."""
         return sorted(range(len(self.segments)), key=lambda i: -abs(self.segments[i].change))[:count]
 
+    def leaders(self) -> list[int]:
+        """Return the indices of the labels whose curves are drawn: that of the text first.
 
-@torch.no_grad()
+        They were the most probable ones after some segment; of many, the last `MOST_CURVES`.
+        """
+        labels = range(len(self.label_names))
+        leaders = {max(labels, key=segment.probabilities.__getitem__): None for segment in reversed(self.segments)}
+        return list(leaders)[:MOST_CURVES]
+
+
 def explain(run: FinishedRun, text: str) -> Explanation:
     """Return the prediction for a text after each of its segments, computed on the model's device.
 
-    The model reads what `predict` reads of the text, in one call. Memory grows by some hundred bytes
-    with each token.
-
     Raises:
-        UserError: if the run's model has no prediction after a segment, the text is empty or cannot
-            be encoded, or its logits are not finite.
+        UserError: see `rmaat.training.inference.read_segments`.
     """
-    info, config = run.source.info, run.model.config
-    if len(info.columns) > 1 or info.kind == "image":
-        raise UserError(f"explain needs a task with one text; {run.config.dataset} has another kind of example")
-    if config.pooled_norm:
-        raise UserError("a model with pooled_norm has no prediction before the end of a text; train one without")
-    ids_N = run.source.task.encode(text)
-    if not reads_any_length(run):
-        ids_N = ids_N[: run.source.sequence_limit]
-    batch = {name: x.to(run.model.device) for name, x in run.source.collator()([{info.columns[0]: ids_N}]).items()}
-    logits_TC = run.model(**batch, output_segment_logits=True).segment_logits[0].double().cpu()
-    if not logits_TC.isfinite().all():
-        raise UserError("the logits for this text are not finite, so it has no prediction; the training diverged")
-    probabilities_TC = logits_TC.softmax(-1)
-    winner = int(probabilities_TC[-1].argmax())
-    classes, size = probabilities_TC.shape[1], config.tokens_per_segment
-    course = [1 / classes, *probabilities_TC[:, winner].tolist()]
+    return explanation_of(run.source.info.label_names, list(read_segments(run, text)))
+
+
+def explanation_of(label_names: Sequence[str], readings: Sequence[Reading]) -> Explanation:
+    """Return the explanation of a text, or of its beginning, from what was read of it.
+
+    Args:
+        label_names: all labels, in the order of the probabilities.
+        readings: the segments in order, at least one.
+    """
+    last = readings[-1].probabilities
+    winner = max(range(len(last)), key=last.__getitem__)
+    course = [1 / len(last), *(reading.probabilities[winner] for reading in readings)]
     segments = (
-        Segment(run.source.task.decode(ids_N[start : start + size]), tuple(row), after - before)
-        for start, row, (before, after) in zip(
-            range(0, len(ids_N), size), probabilities_TC.tolist(), pairwise(course), strict=True
-        )
+        Segment(reading.text, reading.probabilities, after - before)
+        for reading, (before, after) in zip(readings, pairwise(course), strict=True)
     )
-    return Explanation(info.label_names[winner], info.label_names, tuple(segments))
+    return Explanation(label_names[winner], tuple(label_names), tuple(segments))
 
 
 def draw_explanation(explanation: Explanation, title: str, path: Path) -> None:
@@ -106,8 +101,7 @@ def draw_explanation(explanation: Explanation, title: str, path: Path) -> None:
     segments = explanation.segments
     numbers = range(1, len(segments) + 1)
     names = explanation.label_names
-    leaders = {max(range(len(names)), key=segment.probabilities.__getitem__): None for segment in reversed(segments)}
-    for index in list(leaders)[:MOST_CURVES]:
+    for index in explanation.leaders():
         course.plot(
             numbers, [100 * s.probabilities[index] for s in segments], "o-", markersize=4, label=_plain(names[index])
         )

@@ -5,7 +5,6 @@ Axes: E examples, N tokens, T segments, C classes.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rmaat.errors import UserError
+from rmaat.models.classification import RmaatClassifierOutput
 from rmaat.tasks.base import TokenIds
 from rmaat.tasks.inputs import Example
 from rmaat.training.finished_run import FinishedRun
@@ -42,6 +42,34 @@ class Prediction:
     def probability(self) -> float:
         """The probability of the label."""
         return max(self.probabilities)
+
+    def by_label(self, label_names: Sequence[str]) -> dict[str, float]:
+        """Return the probability of each label, as files and the page of `rmaat serve` have it.
+
+        It has six digits; the model computes with about as many.
+        """
+        return {name: float(f"{p:.6g}") for name, p in zip(label_names, self.probabilities, strict=True)}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A segment of a text, and the prediction for the text up to its end.
+
+    Attributes:
+        text: the segment's text.
+        probabilities: of all labels, by what the model has read up to here. For a text that ends
+            here they are the same if retention does not depend on the number of segments.
+        segments: the number of segments of the text.
+        state_bytes: the size of what the model carries into the next segment: memory tokens, sums
+            behind the answer, associative memory.
+        truncated: True if the end of the text is not read.
+    """
+
+    text: str
+    probabilities: tuple[float, ...]
+    segments: int
+    state_bytes: int
+    truncated: bool
 
 
 @dataclass(frozen=True)
@@ -113,6 +141,56 @@ def predict_many(
             yield from _outcomes(run, window, size)
             window, tokens = [], 0
     yield from _outcomes(run, window, size)
+
+
+def check_readings(run: FinishedRun) -> None:
+    """Raise `UserError` if the run has no prediction after each segment of one text."""
+    info = run.source.info
+    if len(info.columns) > 1 or info.kind == "image":
+        raise UserError(
+            f"a prediction after each segment needs a task with one text; {run.config.dataset} has another kind of example"
+        )
+    if run.model.config.pooled_norm:
+        raise UserError("a model with pooled_norm has no prediction before the end of a text; train one without")
+
+
+def read_segments(run: FinishedRun, text: str, segments_per_call: int | None = None) -> Iterator[Reading]:
+    """Yield the prediction for a text after each of its segments, computed on the model's device.
+
+    The model reads what `predict` reads of the text. Beyond the text itself, memory does not grow
+    with its length.
+
+    Args:
+        run: the finished run.
+        text: the text.
+        segments_per_call: segments that the model reads in one call, before they are yielded; None
+            means as many as `predict` has in a batch.
+
+    Raises:
+        UserError: see `check_readings`; if the text is empty or cannot be encoded, or its logits are
+            not finite.
+    """
+    check_readings(run)
+    encoded = _encode(run, Example("", (text,)), None if reads_any_length(run) else run.source.sequence_limit)
+    if isinstance(encoded, Outcome):
+        raise UserError(encoded.problem)
+    size = run.model.config.tokens_per_segment
+    if segments_per_call is None:
+        segments_per_call = max(1, run.config.per_device_eval_batch_size * run.model.config.max_seq_len // size)
+    (ids_N,) = encoded.columns.values()
+    segments = -(-len(ids_N) // size)
+    ids_1N = run.source.collator()([encoded.columns])["input_ids"][:, : len(ids_N)]
+    index = 0
+    for out in _outputs_in_parts(run, ids_1N, segments_per_call, output_segment_logits=True):
+        assert out.segment_logits is not None
+        logits_TC = out.segment_logits[0].double().cpu()
+        if not logits_TC.isfinite().all():
+            raise UserError(NOT_FINITE)
+        state_bytes = sum(x.nbytes for x in _state(out).values() if x is not None)
+        for row in logits_TC.softmax(-1).tolist():
+            words = run.source.task.decode(ids_N[index * size : (index + 1) * size])
+            yield Reading(words, tuple(row), segments, state_bytes, encoded.truncated)
+            index += 1
 
 
 def reads_any_length(run: FinishedRun) -> bool:
@@ -205,21 +283,46 @@ def _logits_in_parts(run: FinishedRun, ids_1N: Tensor, most_tokens: int) -> Tens
 
     One call would need some bytes of memory for each token of the sequence on the model's device.
     """
+    segments_per_call = max(1, most_tokens // run.model.config.tokens_per_segment)
+    for out in _outputs_in_parts(run, ids_1N, segments_per_call):
+        logits = out.logits
+    assert logits is not None
+    return logits.cpu()
+
+
+def _outputs_in_parts(
+    run: FinishedRun, ids_1N: Tensor, segments_per_call: int, *, output_segment_logits: bool = False
+) -> Iterator[RmaatClassifierOutput]:
+    """Yield the model's outputs for one sequence of ids (1, N), read a few segments at a time."""
     model, segment = run.model, run.model.config.tokens_per_segment
-    segments_per_call = max(1, most_tokens // segment)
     total = -(-ids_1N.shape[1] // segment)
-    state: dict[str, Any] = {}
+    state: dict[str, Tensor | None] = {}
     for first in range(0, total, segments_per_call):
         part = ids_1N[:, first * segment : (first + segments_per_call) * segment]
-        out = model(input_ids=part.to(model.device), segment_offset=first, total_segments=total, **state)
-        state = {"memory": out.memory, "readout": out.readout, "associations": out.associations}
-    return out.logits.cpu()
+        # Not around the loop: the caller of a generator would have no gradients either.
+        with torch.no_grad():
+            out = model(
+                input_ids=part.to(model.device),
+                segment_offset=first,
+                total_segments=total,
+                output_segment_logits=output_segment_logits,
+                **state,
+            )
+        state = _state(out)
+        yield out
+
+
+def _state(out: RmaatClassifierOutput) -> dict[str, Tensor | None]:
+    """Return what the next call of the model takes to continue a sequence."""
+    return {"memory": out.memory, "readout": out.readout, "associations": out.associations}
+
+
+NOT_FINITE = "the model's logits for this text are not finite, so it has no prediction; its training diverged"
 
 
 def _outcome(run: FinishedRun, encoded: _Encoded, logits_C: Tensor) -> Outcome:
     if not logits_C.isfinite().all():
-        problem = "the model's logits for this text are not finite, so it has no prediction; its training diverged"
-        return Outcome(encoded.name, problem=problem, is_row=encoded.is_row)
+        return Outcome(encoded.name, problem=NOT_FINITE, is_row=encoded.is_row)
     probabilities = logits_C.double().softmax(0).numpy()
     label = run.source.info.label_names[int(np.argmax(probabilities))]
     prediction = Prediction(label, tuple(probabilities.tolist()), encoded.truncated)
