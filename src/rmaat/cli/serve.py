@@ -30,13 +30,11 @@ def run(arguments: Namespace) -> None:
         raise UserError(f"passages must be at least 0, got {arguments.passages}")
     import webbrowser
 
-    from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.serve.answers import Answers
     from rmaat.serve.server import address, bind, is_loopback, serve
     from rmaat.training.finished_run import open_run
     from rmaat.training.run import device
 
-    hide_progress_of_transformers()
     # Bind first: a port in use shows at once, and requests wait while the model is read.
     with bind(arguments.host, arguments.port) as listener:
         finished = open_run(arguments.run)
