@@ -107,6 +107,7 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
     from rmaat.cli.quiet import hide_progress_of_transformers
     from rmaat.tasks.base import no_bar
     from rmaat.training.run import is_first_process, prepare_data, train
+    from rmaat.training.run_folder import FIGURES
 
     if arguments.get("print_config"):
         print(prepare_data(config).run.to_yaml(), end="")
@@ -122,9 +123,9 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
         print(f"fine-tune it             rmaat train --init_from {folder} ...")
     else:
         _print_test(metrics)
-    for name in ("curves.png", "confusion.png", "reliability.png"):
+    for name in FIGURES:
         if (folder / name).exists():
-            print(f"{Path(name).stem:<25}{folder / name}")
+            print(f"{Path(name).stem.replace('_', ' '):<25}{folder / name}")
     print(f"metrics                  {folder / 'metrics.json'}")
 
 
@@ -141,7 +142,9 @@ def _print_test(metrics: Mapping[str, Any]) -> None:
     if metrics["calibration"] is not None:
         record, loss = metrics["calibration"], metrics["eval_loss"]
         losses = f"{loss:.4f} instead of {record['uncalibrated_eval_loss']:.4f}"
-        print(f"temperature              {record['temperature']:7.4f}   (validation loss {losses})")
+        (_, shortest), (_, longest) = record["temperatures"][0], record["temperatures"][-1]
+        short = f"{shortest:.4f} for the shortest texts; " if len(record["temperatures"]) > 1 else ""
+        print(f"temperature              {longest:7.4f}   ({short}validation loss {losses})")
 
 
 def check_flags(flags: Mapping[str, Any], config: RunConfig) -> None:

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from rmaat.errors import UserError, did_you_mean
+from rmaat.models.temperature import check_knots
 from rmaat.settings import ModelSettings, without_retired
 from rmaat.values import Range, checked
 
@@ -42,6 +43,8 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
         vocab_size: number of token ids.
         num_labels: number of classes.
         masked_head: predict the tokens or values at masked positions too, see `RmaatForMaskedLM`.
+        temperatures: knots [tokens, temperature] by which a classifier of sequences divides its
+            logits, see `rmaat.models.temperature`; null divides by nothing.
 
     Raises:
         ValueError: for an unknown key, with the nearest known one, or if settings contradict
@@ -55,6 +58,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
 
     vocab_size: VocabSize = 256
     masked_head: bool = False
+    temperatures: list[list[float]] | None = None
     if TYPE_CHECKING:
         # An argument of the constructor that transformers turns into names of labels.
         num_labels: int = 2
@@ -117,6 +121,8 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
         checked("vocab_size", self.vocab_size, VocabSize)
         checked("num_labels", self.num_labels, NumLabels)
         checked("masked_head", self.masked_head, bool)
+        if self.temperatures is not None:
+            check_knots(self.temperatures)
         self.check_model()
         if self.hidden_act not in ACT2FN:
             raise UserError(f"unknown hidden_act '{self.hidden_act}'; {did_you_mean(self.hidden_act, ACT2FN)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,34 @@ class TokenReader(torch.utils.data.Dataset[dict[str, Any]]):
         names = (*self._columns, "labels")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, self.labels[indices].tolist(), strict=True)]
 
-    def __getstate__(self) -> Dataset:
+    def __getstate__(self) -> Any:
         return self._dataset
 
-    def __setstate__(self, dataset: Dataset) -> None:
+    def __setstate__(self, dataset: Any) -> None:
         self.__init__(dataset)  # type: ignore[misc]
+
+
+class BeginningsReader(TokenReader):
+    """Reader of the beginning of each example.
+
+    Args:
+        dataset: a part, see `TokenReader`.
+        lengths: tokens to read of each example by token column, (len(dataset),) each.
+    """
+
+    def __init__(self, dataset: Dataset, lengths: Mapping[str, NDArray[np.int64]]) -> None:
+        super().__init__(dataset)
+        self._lengths = lengths
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the examples of a batch."""
+        examples = super().__getitems__(indices)
+        for example, index in zip(examples, indices, strict=True):
+            example.update({name: example[name][: lengths[index]] for name, lengths in self._lengths.items()})
+        return examples
+
+    def __getstate__(self) -> Any:
+        return self._dataset, self._lengths
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__(*state)  # type: ignore[misc]

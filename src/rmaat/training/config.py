@@ -109,7 +109,8 @@ class RunConfig(ModelSettings, TaskOptions):
             It is the mean over the segments of an example. It excludes pooled_norm and two_towers.
         calibration: divide the logits of the final model by a temperature that is fitted on the
             validation part. Its probabilities then suit its accuracy better, and its answers stay
-            the same. Checkpoints are not changed.
+            the same. The temperature of texts depends on the number of tokens, and is fitted on
+            whole and cut texts. Checkpoints are not changed.
         augmentation: change each training example at random in a way that keeps its label. Only
             some tasks have such a change. Evaluation is not changed.
         early_stopping_patience: evaluations without a better result after which training stops; null

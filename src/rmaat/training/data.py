@@ -22,7 +22,7 @@ from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.files import FilesTask
 from rmaat.tasks.generate import made_from
 from rmaat.tasks.options import FilesOptions, TaskOptions
-from rmaat.tasks.reader import TokenReader
+from rmaat.tasks.reader import BeginningsReader, TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import PartStatistics, dataset_statistics
 from rmaat.tasks.text import BytesTask
@@ -339,6 +339,21 @@ class RunData:
         A batch then holds similar lengths, and a lack of memory shows in the first batch.
         """
         return TokenReader(part.select(np.argsort(-self.lengths(part), kind="stable")))
+
+    def beginnings(self, part: Dataset, shares_E: NDArray[np.float64]) -> tuple[TokenReader, NDArray[np.int64]]:
+        """Return the beginnings of the examples by falling length, and their lengths as `lengths` gives them.
+
+        Args:
+            part: E examples.
+            shares_E: the share of each example that is read, at least one token, above 0 and at most 1.
+        """
+        by_column = {
+            name: np.ceil(shares_E * lengths(part, name)).astype(np.int64).clip(1) for name in self.info.columns
+        }
+        lengths_E = self.input_lengths(list(by_column.values()))
+        order = np.argsort(-lengths_E, kind="stable")
+        sorted_by_column = {name: column[order] for name, column in by_column.items()}
+        return BeginningsReader(part.select(order), sorted_by_column), lengths_E[order]
 
 
 def _with_existing_tokenizer(run: RunConfig) -> tuple[RunConfig, TaskOptions]:

@@ -1,4 +1,4 @@
-"""`confusion.png` and `reliability.png`, the figures of an evaluation.
+"""`confusion.png`, `reliability.png` and `reliability_by_length.png`, the figures of an evaluation.
 
 Axes: C classes, K bins.
 """
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from rmaat.errors import printable
 from rmaat.machine.files import write_figure
-from rmaat.training.run_folder import CONFUSION, RELIABILITY
+from rmaat.training.run_folder import CONFUSION, RELIABILITY, RELIABILITY_BY_LENGTH
 
 DPI = 130
 MOST_LABELLED_CLASSES = 25
@@ -36,6 +36,9 @@ def draw_evaluation(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
     if metrics["test_confusion"] is not None:
         paths.append(folder / CONFUSION)
         draw_confusion(metrics["test_confusion"], tuple(metrics["test_classes"]), paths[1])
+    if by_length := (metrics.get("calibration") or {}).get("by_length"):
+        paths.append(folder / RELIABILITY_BY_LENGTH)
+        draw_by_length(by_length, paths[-1])
     return paths
 
 
@@ -97,6 +100,32 @@ def draw_reliability(bins: Mapping[str, Sequence[float]], calibration_error: flo
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
+    write_figure(path, figure, DPI)
+
+
+def draw_by_length(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a PNG of accuracy against confidence, with a line for each length of the texts.
+
+    Args:
+        rows: the results of `rmaat.training.calibration.calibration_by_length`.
+        path: the file to write.
+    """
+    figure = Figure(figsize=(5.2, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color="grey", linestyle="--")
+    for row in rows:
+        bins = row["reliability"]
+        confidence, right, count = (np.array(bins[name]) for name in ("confidence", "accuracy", "count"))
+        # The accuracy of a few answers says little.
+        enough = count >= max(1, count.sum() // 100)
+        length = f"{row['mean_tokens']:,.0f} tokens: error {row['calibration_error']:.3f}"
+        axes.plot(confidence[enough], right[enough], "o-", markersize=4, label=length)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer", ylabel="accuracy")
+    axes.set_title("Test texts, whole and cut")
+    axes.legend(frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
     write_figure(path, figure, DPI)
 
 

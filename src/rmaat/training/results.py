@@ -15,11 +15,11 @@ from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import PartStatistics
 from rmaat.training import checkpoints, run_folder
 from rmaat.training.baseline import tfidf_accuracy
-from rmaat.training.calibration import divide_logits, fitted_temperature
+from rmaat.training.calibration import calibrate, calibration_by_length
 from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.evaluation_figures import draw_evaluation
-from rmaat.training.metrics import evaluation_summary, reliability
+from rmaat.training.metrics import evaluation_summary
 from rmaat.training.stages import read_stages, stage_changes
 from rmaat.training.trainer import SegmentTrainer
 
@@ -46,6 +46,8 @@ def finish(
     trainer.save_model(str(output_dir))
 
     test = draw_examples(data["test"], run.test_examples, run.data_seed)
+    if calibration is not None and source.info.kind == "text":
+        calibration["by_length"] = calibration_by_length(source, trainer, data["test"])
     metrics = {
         **(tested(source, trainer, test) if labelled else {}),
         **measure(source, trainer, data["validation"], "eval"),
@@ -87,25 +89,6 @@ def finish(
         if labelled:
             draw_evaluation(metrics, output_dir)
     return Result(metrics, output_dir)
-
-
-def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> dict[str, float]:
-    """Divide the logits of the trained model by a temperature fitted on the validation part.
-
-    The best checkpoint was chosen on examples of the same part.
-
-    Returns:
-        The `temperature`, and on the validation part the loss and the calibration error before, as
-        `uncalibrated_eval_loss` and `uncalibrated_eval_calibration_error`.
-    """
-    output = trainer.predict(source.longest_first(validation), metric_key_prefix="eval")
-    temperature = fitted_temperature(output.predictions, output.label_ids)
-    divide_logits(trainer.model, temperature)
-    return {
-        "temperature": temperature,
-        "uncalibrated_eval_loss": output.metrics["eval_loss"],
-        "uncalibrated_eval_calibration_error": reliability(output.predictions, output.label_ids).calibration_error,
-    }
 
 
 def tested(source: RunData, trainer: SegmentTrainer, part: Dataset) -> dict[str, Any]:

@@ -19,7 +19,8 @@ WEIGHTS = ("config.json", "model.safetensors")
 CURVES = "curves.png"
 CONFUSION = "confusion.png"
 RELIABILITY = "reliability.png"
-FIGURES = (CURVES, CONFUSION, RELIABILITY)
+RELIABILITY_BY_LENGTH = "reliability_by_length.png"
+FIGURES = (CURVES, CONFUSION, RELIABILITY, RELIABILITY_BY_LENGTH)
 CARD = "README.md"
 """The model card."""
 TOKENIZER_FILES = (
