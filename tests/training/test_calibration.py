@@ -16,13 +16,13 @@ from rmaat.training.calibration import (
     KNOTS,
     ROUGHNESS,
     TEMPERATURES,
-    TemperatureLoss,
     fitted_knots,
     fitted_temperature,
 )
 from rmaat.training.finished_run import open_run
 from rmaat.training.inference import predict
 from rmaat.training.metrics import cross_entropy
+from rmaat.training.problems.single_label import ClassTemperatureLoss
 from rmaat.training.run import evaluate, train
 
 
@@ -35,7 +35,7 @@ def drawn(seed: int, examples: int, classes: int) -> tuple[np.ndarray, np.ndarra
 
 def one_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature that suits all examples alike."""
-    return fitted_temperature(TemperatureLoss.of(logits, labels, len(labels)))
+    return fitted_temperature(ClassTemperatureLoss.of(logits, labels, len(labels)))
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -67,7 +67,7 @@ def test_the_temperatures_of_logits_scaled_by_length_are_the_scales(classes):
     logits, labels = drawn(1, 40_000, classes)
     tokens = np.exp(np.random.default_rng(2).uniform(0, np.log(1000), len(labels))).round().astype(int)
     scale = 3 * tokens**-0.4
-    knots = fitted_knots(TemperatureLoss.of(logits * scale[:, None], labels, len(labels)), tokens, len(labels))
+    knots = fitted_knots(ClassTemperatureLoss.of(logits * scale[:, None], labels, len(labels)), tokens, len(labels))
     assert len(knots) == KNOTS
     assert (knots[0][0], knots[-1][0]) == (1, pytest.approx(1000))
     for number, temperature in knots:
@@ -78,7 +78,7 @@ def test_the_temperatures_minimise_the_loss_and_the_bends_of_their_curve():
     """The reference interpolates by a loop over examples, and searches without a derivative."""
     logits, labels = drawn(3, 60, 3)
     tokens = np.random.default_rng(4).integers(1, 90, 60)
-    knots = fitted_knots(TemperatureLoss.of(logits, labels, 20), tokens, 20, 3)
+    knots = fitted_knots(ClassTemperatureLoss.of(logits, labels, 20), tokens, 20, 3)
     places, fitted = np.log(np.array(knots)).T
     first, last = np.log(tokens.min()), np.log(tokens.max())
     np.testing.assert_allclose(places, [first, (first + last) / 2, last])
@@ -103,7 +103,7 @@ def test_the_temperatures_minimise_the_loss_and_the_bends_of_their_curve():
 
 def test_equal_lengths_have_one_temperature():
     logits, labels = drawn(0, 50, 2)
-    loss = TemperatureLoss.of(logits, labels, 50)
+    loss = ClassTemperatureLoss.of(logits, labels, 50)
     assert fitted_knots(loss, np.full(50, 7), 50) == [[7, fitted_temperature(loss)]]
 
 

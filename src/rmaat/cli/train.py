@@ -130,15 +130,13 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
 
 
 def _print_test(metrics: Mapping[str, Any]) -> None:
+    from rmaat.training.problems import PROBLEMS
+
     tested, available = metrics["test_examples"], metrics["data"]["test"]["examples"]
     examples = f"{tested} examples" if tested == available else f"{tested} of {available} examples"
-    print(f"test accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples})")
-    print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
-    if "test_tfidf_accuracy" in metrics:
-        tfidf = metrics["test_tfidf_accuracy"]
-        compare = "unknown (it needs `pip install 'rmaat[documents]'`)" if tfidf is None else f"{100 * tfidf:6.2f}%"
-        print(f"TF-IDF, logistic regr.   {compare}")
-    print(f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%")
+    (main, score), *rows = PROBLEMS[metrics["problem_type"]].rows(metrics)
+    for name, value in ((main, f"{score}   ({examples})"), *rows):
+        print(f"{name:<25}{value}")
     if metrics["calibration"] is not None:
         record, loss = metrics["calibration"], metrics["eval_loss"]
         losses = f"{loss:.4f} instead of {record['uncalibrated_eval_loss']:.4f}"

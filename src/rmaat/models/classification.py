@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, cross_entropy
+from torch.nn.functional import batch_norm
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from rmaat.attention.precision import at_least_float32
 from rmaat.layers import NgramClassifier
 from rmaat.models.checks import (
-    check_labels,
     check_ngrams,
     check_pair,
     check_segment_logits,
@@ -23,9 +23,11 @@ from rmaat.models.checks import (
     warn_of_infinite_logits,
 )
 from rmaat.models.configuration import RmaatConfig
+from rmaat.models.losses import check_labels, example_losses
 from rmaat.models.masked import mean_loss
 from rmaat.models.recurrent import RmaatModel, RmaatPreTrainedHead
 from rmaat.models.temperature import temperature_at
+from rmaat.problems import REGRESSION
 
 
 @dataclass
@@ -35,8 +37,9 @@ class RmaatClassifierOutput(ModelOutput):
     To continue a sequence, pass memory, readout and associations to the next call.
 
     Attributes:
-        loss: mean cross-entropy over the batch; None without labels.
+        loss: mean over the batch, see `rmaat.models.losses`; None without labels.
         logits: (B, num_labels), divided by the temperature for the tokens read, if the config has any.
+            Those of a regression are the predicted numbers, in the unit of the labels.
         memory: (B, M, D), the memory for the next segment.
         readout: (B, D + 1), the running sum and count behind the classifier's input; with ngram_size
             (B, D + C + 2) for C labels, the sum and count of the n-grams behind them.
@@ -114,7 +117,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         `RmaatModel.forward` describes the other arguments and the errors.
 
         Args:
-            labels: (B,) int64 class indices, for the loss.
+            labels: for the loss: (B,) int64 class indices, or what `rmaat.models.losses` says for the
+                config's problem_type.
             other_input_ids: (B, N'), the second input of a pair. Its tower begins with the first
                 memory too.
             other_attention_mask: (B, N').
@@ -128,7 +132,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         """
         first = select_input(input_ids, input_values, inputs_embeds, self.config)
         if labels is not None:
-            check_labels(labels, first.shape[0], self.config.num_labels)
+            check_labels(self.config.problem, labels, first.shape[0], self.config.num_labels)
         # A tensor of offsets counts as a continuation even if all are 0, because reading it would
         # wait for the GPU.
         begins = isinstance(segment_offset, int) and segment_offset == 0
@@ -196,9 +200,14 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
                 ends_T = self.config.tokens_per_segment * torch.arange(1, by_segment.shape[1] + 1, device=first.device)
                 tokens_BT = tokens_before[..., None] + lengths_B[:, None].minimum(ends_T)
                 by_segment = self._calibrated(by_segment, tokens_BT)
+        if self.config.problem == REGRESSION:
+            logits = self._in_unit(logits)
+            by_segment = None if by_segment is None else self._in_unit(by_segment)
         if not (self.training or torch.compiler.is_compiling()):
             warn_of_infinite_logits(logits)
-        loss = None if labels is None else cross_entropy(logits, labels)
+        loss = None
+        if labels is not None:
+            loss = example_losses(self.config.problem, logits, labels, self.config.label_std).mean()
         state = (out.memory, readout, by_segment, out.associations)
         return RmaatClassifierOutput(loss, logits, *state, mean_loss(*sums), out.hidden_states)
 
@@ -208,6 +217,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         pooled = (readout[:, :-1] / readout[:, -1:].clamp_min(1)).to(self.rmaat.first_memory.dtype)
         logits = self._logits(self._normalised(pooled, readout[:, -1:], len(readout)))
         logits = logits if self.ngrams is None else logits + self.ngrams.logits(ngram_sums)
+        if self.config.problem == REGRESSION:
+            return self._in_unit(logits)
         return self._calibrated(logits, self._tokens_before(readout, torch.zeros((), device=logits.device)))
 
     def readout_parts(self, readout: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,6 +241,10 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         if knots is None:
             return logits
         return (logits / temperature_at(tokens, knots)[..., None]).to(logits.dtype)
+
+    def _in_unit(self, logits: Tensor) -> Tensor:
+        """Return standardised numbers (..., C) in the unit of the labels."""
+        return self.config.label_std * at_least_float32(logits) + self.config.label_mean
 
     def _logits(self, features: Tensor) -> Tensor:
         features = self.dropout(features)

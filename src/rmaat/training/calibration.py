@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
 from rmaat.training.data import RunData, draw_examples
-from rmaat.training.metrics import Labels, Logits, accuracy, log_normaliser, reliability
+from rmaat.training.problems.base import Labels, Outputs, TemperatureLoss
 from rmaat.training.trainer import SegmentTrainer
 
 TEMPERATURES = (0.01, 100.0)
@@ -35,52 +35,12 @@ MOST_CUT_EXAMPLES = 2000
 """Most test examples on which the probabilities of cut texts are measured."""
 
 
-@dataclass(frozen=True)
-class TemperatureLoss:
-    """The loss of examples as a function of the factor 1 / T of their logits.
-
-    The targets have 1 - 1 / (n + 2) for the label, and the other classes share the rest (Platt,
-    1999). With plain labels T would be 0 if all n answers were right, although n right answers do
-    not exclude errors. With many examples the difference is small.
-
-    Attributes:
-        logits: (E, C) float64.
-        targets: the mean logit under the targets, (E,).
-    """
-
-    logits: NDArray[np.float64]
-    targets: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, logits_EC: Logits, labels_E: Labels, independent: int) -> "TemperatureLoss":
-        """Return the loss of some examples.
-
-        Args:
-            logits_EC: (E, C), of examples that the model was not trained on.
-            labels_E: (E,).
-            independent: n, the number of different examples; the others are parts of them.
-        """
-        exact_EC = logits_EC.astype(np.float64)
-        of_label_E = np.take_along_axis(exact_EC, labels_E[:, None], 1)[:, 0]
-        error = 1 / (independent + 2)
-        others_E = (exact_EC.sum(1) - of_label_E) / (exact_EC.shape[1] - 1)
-        return cls(exact_EC, (1 - error) * of_label_E + error * others_E)
-
-    def __call__(self, factor_E: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the loss of each example and its derivative by the factor, (E,) both."""
-        scaled_EC = factor_E[:, None] * self.logits
-        normaliser_E = log_normaliser(scaled_EC)
-        mean_E = (np.exp(scaled_EC - normaliser_E[:, None]) * self.logits).sum(1)
-        return normaliser_E - factor_E * self.targets, mean_E - self.targets
-
-
 def fitted_temperature(loss: TemperatureLoss) -> float:
     """Return the one temperature within `TEMPERATURES` that minimises the mean loss."""
-    ones_E = np.ones(len(loss.targets))
 
     # The loss is convex in 1 / T, so it has one minimum in log T.
     def mean_loss(log_temperature: float) -> float:
-        return float(loss(np.exp(-log_temperature) * ones_E)[0].mean())
+        return float(loss(np.exp(-log_temperature)[None])[0].mean())
 
     result: Any = minimize_scalar(mean_loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(result.x))
@@ -133,7 +93,7 @@ class Answers:
         loss: the mean loss.
     """
 
-    logits: Logits
+    logits: Outputs
     labels: Labels
     tokens: NDArray[np.int64]
     loss: float
@@ -166,32 +126,32 @@ def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> 
     logits_EC, labels_E, tokens_E = (
         np.concatenate([getattr(answers, name) for answers in read]) for name in ("logits", "labels", "tokens")
     )
-    loss = TemperatureLoss.of(logits_EC, labels_E, count)
+    loss = source.problem.temperature_loss(logits_EC, labels_E, count)
     temperatures = fitted_knots(loss, tokens_E, count, KNOTS if len(read) > 1 else 1)
     trainer.model.config.temperatures = temperatures
     whole = read[0]
     return {
         "temperatures": temperatures,
         "uncalibrated_eval_loss": whole.loss,
-        "uncalibrated_eval_calibration_error": reliability(whole.logits, whole.labels).calibration_error,
+        "uncalibrated_eval_calibration_error": source.problem.reliability(whole.logits, whole.labels).calibration_error,
     }
 
 
 def calibration_by_length(source: RunData, trainer: SegmentTrainer, test: Dataset) -> list[dict[str, Any]]:
     """Return the calibration on the beginnings of test texts, one dict for each of `CUT_SHARES`.
 
-    Each has the `share`, the `mean_tokens` read, and as in `evaluation_summary` the `accuracy`, the
+    Each has the `share`, the `mean_tokens` read, and as in `Problem.summary` the main metric, the
     `calibration_error` and the `reliability`.
     """
-    part, rows = draw_examples(test, MOST_CUT_EXAMPLES, source.run.data_seed), []
+    part, problem, rows = draw_examples(test, MOST_CUT_EXAMPLES, source.run.data_seed), source.problem, []
     for share in CUT_SHARES:
         answers = answers_to_beginnings(source, trainer, part, np.full(len(part), share))
-        bins = reliability(answers.logits, answers.labels)
+        bins = problem.reliability(answers.logits, answers.labels)
         rows.append(
             {
                 "share": share,
                 "mean_tokens": float(answers.tokens.mean()),
-                "accuracy": accuracy(answers.logits, answers.labels),
+                problem.main_metric: problem.metrics(answers.logits, answers.labels)[problem.main_metric],
                 "calibration_error": bins.calibration_error,
                 "reliability": {name: values.tolist() for name, values in asdict(bins).items()},
             }

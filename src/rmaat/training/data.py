@@ -14,6 +14,7 @@ from rmaat.errors import UserError
 from rmaat.models import RmaatConfig
 from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
+from rmaat.problems import SINGLE_LABEL
 from rmaat.tasks import TASKS, Task, TaskInfo, data_folder, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import SPLITS, Augmentation, GeneratedTask, ProgressBar, no_bar
@@ -29,6 +30,7 @@ from rmaat.tasks.text import BytesTask
 from rmaat.tasks.tokenizer import AUTOMATIC, TokenizedTask, byte_tokenizer
 from rmaat.training.config import RunConfig
 from rmaat.training.lengths import with_lengths
+from rmaat.training.problems import PROBLEMS, Problem
 from rmaat.training.run_folder import RUN_CONFIG, tokenizer_folder
 
 PUBLISHED_SHARES = {"expression": 0.1, "text": 0.15, "image": 0.5, "memory": 0.15}
@@ -83,7 +85,7 @@ class RunData:
     def _checked(self) -> "RunData":
         """Return this object; raise `UserError` if the run's settings do not suit the task."""
         run, info = self.run, self.info
-        if run.objective == "labels" and len(info.label_names) < 2:
+        if run.objective == "labels" and len(info.label_names) < (2 if info.problem_type == SINGLE_LABEL else 1):
             raise UserError(f"{run.dataset} has no labels to learn; use `rmaat pretrain`, or objective 'masked'")
         RmaatConfig(**self.model_settings())
         if run.input_type == "values" and info.value_mean is None:
@@ -194,9 +196,16 @@ class RunData:
             return settings
         return {
             **settings,
+            # Without it transformers would take the type from the labels of the first batch.
+            "problem_type": self.info.problem_type,
             "id2label": dict(enumerate(names)),
             "label2id": {name: i for i, name in enumerate(names)},
         }
+
+    @property
+    def problem(self) -> Problem:
+        """What the task's labels mean for metrics, predictions and figures."""
+        return PROBLEMS[self.info.problem_type]
 
     @property
     def mask_share(self) -> float:

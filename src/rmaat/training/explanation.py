@@ -1,11 +1,12 @@
-"""Which segment of a text decided its label: the probabilities after each segment.
+"""Which segment of a text decided its label or number: the outputs after each segment.
 
-Axes: T segments, C classes.
+Axes: T segments, C outputs.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,6 +17,7 @@ from rmaat.errors import UserError, printable
 from rmaat.machine.files import write_figure
 from rmaat.training.finished_run import FinishedRun
 from rmaat.training.inference import reads_any_length
+from rmaat.training.problems import Problem
 
 MOST_CURVES = 5
 """Labels that the figure shows: those that were the most probable ones after some segment."""
@@ -27,14 +29,16 @@ class Segment:
 
     Attributes:
         text: the segment's text.
-        probabilities: of all labels, by what the model has read up to here. For a text that ends
-            here they are the same if retention does not depend on the number of segments.
-        change: of the probability of the label that the whole text has; that of the first segment is
-            the difference from a guess, in which all labels are equally probable.
+        outputs: probabilities of all labels, or the number, by what the model has read up to here. For
+            a text that ends here they are the same if retention does not depend on the number of
+            segments.
+        change: of the explained output; that of the first segment is the difference from a guess, in
+            which all classes are equally probable, a label has the probability 0.5, or the number is
+            the mean of the training part.
     """
 
     text: str
-    probabilities: tuple[float, ...]
+    outputs: tuple[float, ...]
     change: float
 
 
@@ -43,22 +47,40 @@ class Explanation:
     """The prediction for a text, and how it arose.
 
     Attributes:
-        label: the label of the whole text.
-        label_names: all labels, in the order of the probabilities.
-        segments: the segments of the text, first to last.
+        label: the explained output: the most probable label, or the column of the number.
+        label_names: all labels, in the order of the outputs.
+        segments: the text's segments, in order.
+        problem: the problem type.
     """
 
     label: str
     label_names: tuple[str, ...]
     segments: tuple[Segment, ...]
+    problem: Problem
 
     @property
-    def probability(self) -> float:
-        """The probability of the label, after the last segment."""
-        return max(self.segments[-1].probabilities)
+    def index(self) -> int:
+        """The place of the explained output."""
+        return self.label_names.index(self.label)
+
+    @property
+    def output(self) -> float:
+        """The explained output after the last segment: the label's probability, or the number."""
+        return self.segments[-1].outputs[self.index]
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it in the form of explanation.json."""
+        return {
+            "label": self.label,
+            "label_names": self.label_names,
+            "segments": [
+                {"text": segment.text, self.problem.explained: segment.outputs, "change": segment.change}
+                for segment in self.segments
+            ],
+        }
 
     def most_decisive(self, count: int) -> list[int]:
-        """Return the indices of the segments that changed the label's probability most, most first."""
+        """Return the indices of the segments that changed the explained output most, most first."""
         return sorted(range(len(self.segments)), key=lambda i: -abs(self.segments[i].change))[:count]
 
 
@@ -85,38 +107,41 @@ def explain(run: FinishedRun, text: str) -> Explanation:
     logits_TC = run.model(**batch, output_segment_logits=True).segment_logits[0].double().cpu()
     if not logits_TC.isfinite().all():
         raise UserError("the logits for this text are not finite, so it has no prediction; the training diverged")
-    probabilities_TC = logits_TC.softmax(-1)
-    winner = int(probabilities_TC[-1].argmax())
-    classes, size = probabilities_TC.shape[1], config.tokens_per_segment
-    course = [1 / classes, *probabilities_TC[:, winner].tolist()]
+    problem, size = run.source.problem, config.tokens_per_segment
+    outputs_TC = problem.outputs(logits_TC.numpy())
+    explained = int(outputs_TC[-1].argmax())
+    course = [problem.uninformed(config), *outputs_TC[:, explained].tolist()]
     segments = (
         Segment(run.source.task.decode(ids_N[start : start + size]), tuple(row), after - before)
         for start, row, (before, after) in zip(
-            range(0, len(ids_N), size), probabilities_TC.tolist(), pairwise(course), strict=True
+            range(0, len(ids_N), size), outputs_TC.tolist(), pairwise(course), strict=True
         )
     )
-    return Explanation(info.label_names[winner], info.label_names, tuple(segments))
+    return Explanation(info.label_names[explained], info.label_names, tuple(segments), problem)
 
 
 def draw_explanation(explanation: Explanation, title: str, path: Path) -> None:
-    """Write a PNG: the probabilities after each segment, and the change by each."""
+    """Write a PNG: the outputs after each segment, and the change by each."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     course, change = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    segments = explanation.segments
-    numbers = range(1, len(segments) + 1)
+    segments, probabilities = explanation.segments, explanation.problem.explained == "probabilities"
+    numbers, factor = range(1, len(segments) + 1), 100 if probabilities else 1
     names = explanation.label_names
-    leaders = {max(range(len(names)), key=segment.probabilities.__getitem__): None for segment in reversed(segments)}
+    leaders = {max(range(len(names)), key=segment.outputs.__getitem__): None for segment in reversed(segments)}
     for index in list(leaders)[:MOST_CURVES]:
         course.plot(
-            numbers, [100 * s.probabilities[index] for s in segments], "o-", markersize=4, label=_plain(names[index])
+            numbers, [factor * s.outputs[index] for s in segments], "o-", markersize=4, label=_plain(names[index])
         )
-    course.set(ylabel="probability (%)", ylim=(0, 100), title=_plain(title))
+    course.set(title=_plain(title), ylabel="probability (%)" if probabilities else "predicted")
+    if probabilities:
+        course.set_ylim(0, 100)
     course.legend(frameon=False)
-    changes = [100 * segment.change for segment in segments]
+    changes = [factor * segment.change for segment in segments]
     change.bar(numbers, changes, color=["C0" if value >= 0 else "C3" for value in changes])
     change.axhline(0, color="grey", linewidth=0.8)
-    change.set(xlabel="segment", ylabel=f"change of '{_plain(explanation.label)}'\n(percentage points)")
+    unit = "\n(percentage points)" if probabilities else ""
+    change.set(xlabel="segment", ylabel=f"change of '{_plain(explanation.label)}'{unit}")
     change.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (course, change):
         axes.spines[["top", "right"]].set_visible(False)

@@ -16,32 +16,13 @@ from rmaat.errors import UserError
 from rmaat.tasks.base import TokenIds
 from rmaat.tasks.inputs import Example
 from rmaat.training.finished_run import FinishedRun
+from rmaat.training.problems import Prediction
 
 WINDOW_EXAMPLES = 512
 """Most examples that are in memory at a time, and sorted by length."""
 
 WINDOW_TOKENS = 2**22
 """Tokens in memory after which no more examples are read."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable label of an example, and the probabilities of all labels.
-
-    Attributes:
-        label: the label.
-        probabilities: one for each of the task's `label_names`, in their order.
-        truncated: True if the end of a text was not read.
-    """
-
-    label: str
-    probabilities: tuple[float, ...]
-    truncated: bool = False
-
-    @property
-    def probability(self) -> float:
-        """The probability of the label."""
-        return max(self.probabilities)
 
 
 @dataclass(frozen=True)
@@ -63,6 +44,9 @@ class Outcome:
 
 def predict(run: FinishedRun, texts: Sequence[str], *, truncate: bool = False) -> Prediction:
     """Return the prediction for one example; see `predict_many`.
+
+    It is a `ClassPrediction`, a `LabelSetPrediction` or a `NumberPrediction` of
+    `rmaat.training.problems`, by the run's problem type.
 
     Args:
         run: the finished run.
@@ -220,7 +204,6 @@ def _outcome(run: FinishedRun, encoded: _Encoded, logits_C: Tensor) -> Outcome:
     if not logits_C.isfinite().all():
         problem = "the model's logits for this text are not finite, so it has no prediction; its training diverged"
         return Outcome(encoded.name, problem=problem, is_row=encoded.is_row)
-    probabilities = logits_C.double().softmax(0).numpy()
-    label = run.source.info.label_names[int(np.argmax(probabilities))]
-    prediction = Prediction(label, tuple(probabilities.tolist()), encoded.truncated)
+    source = run.source
+    prediction = source.problem.prediction(logits_C.double().numpy(), source.info.label_names, encoded.truncated)
     return Outcome(encoded.name, prediction, is_row=encoded.is_row)
