@@ -145,7 +145,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
             check_ngrams(input_ids, readout, memory is not None, self.config.hidden_size + self.config.num_labels + 2)
             if readout is not None:
                 readout, before_BK = self.readout_parts(readout)
-        tokens_before = self._tokens_before(readout, torch.as_tensor(segment_offset, device=first.device))
+        read_before = readout
         out = self.rmaat(
             input_ids,
             attention_mask,
@@ -192,6 +192,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
             )
             readout = torch.cat([readout, sums_BTK[:, -1].to(readout.dtype)], 1)
         if self.config.temperatures is not None:
+            tokens_before = self._tokens_before(read_before, torch.as_tensor(segment_offset, device=first.device))
             lengths_B = row_tokens(first, attention_mask)
             if other_input_ids is not None:
                 lengths_B = lengths_B.maximum(row_tokens(other_input_ids, other_attention_mask))

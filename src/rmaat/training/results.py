@@ -45,7 +45,7 @@ def finish(
 
     test = draw_examples(data["test"], run.test_examples, run.data_seed)
     if calibration is not None and source.info.kind == "text":
-        calibration["by_length"] = calibration_by_length(source, trainer, data["test"])
+        calibration["by_length"] = calibration_by_length(source, trainer, test)
     metrics = {
         **(tested(source, trainer, test) if labelled else {}),
         **measure(source, trainer, data["validation"], "eval"),
