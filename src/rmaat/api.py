@@ -5,7 +5,7 @@ import rmaat
 result = rmaat.train(recipe="files", train_file="train.csv", output_dir="runs/reviews")
 print(result.metrics["test_accuracy"])
 for prediction in rmaat.predict("runs/reviews", ["a text", "another"]):
-    print(prediction.label, prediction.probability)
+    print(*prediction.fields())
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ from rmaat.tasks.inputs import Example
 from rmaat.training.config import RunConfig
 from rmaat.training.effects import check_effects
 from rmaat.training.finished_run import FinishedRun, open_run
-from rmaat.training.inference import Prediction, predict_many
+from rmaat.training.inference import predict_many
+from rmaat.training.problems import Prediction
 from rmaat.training.results import Result
 from rmaat.training.run import device
 from rmaat.training.run import train as train_run
@@ -47,7 +48,9 @@ def train(**settings: Any) -> Result:
 def predict(run: str | Path | FinishedRun, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
     """Return the prediction for each text, in order, with a finished run.
 
-    Texts are batched by length and read whole, as `rmaat predict` does.
+    Texts are batched by length and read whole, as `rmaat predict` does. By the run's problem type the
+    predictions are `ClassPrediction`, `LabelSetPrediction` or `NumberPrediction` of
+    `rmaat.training.problems`.
 
     Args:
         run: the folder of a run, or the run from `open_run`, which reads the folder once for

@@ -88,7 +88,7 @@ def test_learned_factors_begin_as_ltp():
         ({"readout": "max"}, "known: first, last, mean, memory, running_mean"),
         ({"truncated_segments": 2}, "memory_replay_backprop: false"),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob must be a number from 0 to 0.999"),
-        ({"num_labels": 1}, "num_labels must be a whole number >= 2"),
+        ({"num_labels": 0}, "num_labels must be a whole number >= 1"),
         ({"vocab_size": 0}, "vocab_size must be a whole number >= 1"),
         ({"hebbian_scale": 0.0}, "hebbian_scale must be a number >= 1e-06"),
         ({"macro_model": {"tau_lon": 3}}, "did you mean 'tau_long'"),

@@ -9,7 +9,6 @@ from rmaat import RmaatConfig, RmaatForSequenceClassification
 from rmaat.errors import UserError
 from rmaat.layers.ngrams import GAIN
 from rmaat.models.export import SegmentStep
-from rmaat.training.calibration import divide_logits
 
 SEGMENT = 4
 
@@ -160,15 +159,6 @@ def test_rows_are_spread_evenly():
     # 7,500 n-grams in 1,000 rows: a Poisson variable of mean 7.5 exceeds 24 once in a million times.
     assert counts.max() <= 24
     assert (counts == 0).sum() < 10
-
-
-def test_a_temperature_divides_all_logits():
-    model = model_of(2, dtype=torch.float32)
-    ids = torch.randint(20, (2, 14))
-    before = model(ids).logits
-    with torch.no_grad():
-        divide_logits(model, 3.0)
-    torch.testing.assert_close(model(ids).logits, before / 3)
 
 
 def test_mistakes():

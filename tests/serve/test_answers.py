@@ -40,7 +40,7 @@ def test_rows_have_the_probabilities_of_the_explanation_and_one_size_of_the_stat
     assert {row["segments"] for row in rows} == {13}
     for row, segment in zip(rows, expected.segments, strict=True):
         assert row["text"] == segment.text
-        assert list(row["probabilities"].values()) == pytest.approx(segment.probabilities, rel=1e-4)
+        assert list(row["probabilities"].values()) == pytest.approx(segment.outputs, rel=1e-4)
     assert len({row["state_bytes"] for row in rows}) == 1
     assert rows[0]["state_bytes"] > 0
     assert all(row["memory_bytes"] > 2**20 for row in rows)

@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 
+from rmaat.problems import SINGLE_LABEL
 from rmaat.serve import drawing
 from rmaat.serve.answers import Row
 from rmaat.serve.drawing import (
@@ -18,12 +19,14 @@ from rmaat.serve.drawing import (
 )
 from rmaat.training.explanation import Explanation, Segment
 from rmaat.training.inference import Reading
+from rmaat.training.problems import PROBLEMS
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>&amp;\"'{{value}}${1+1}`"
 
 
 def explanation_of(*segments: tuple[str, float], label: str = "a") -> Explanation:
-    return Explanation(label, (label, "b"), tuple(Segment(text, (0.5 + c / 2, 0.5 - c / 2), c) for text, c in segments))
+    parts = tuple(Segment(text, (0.5 + c / 2, 0.5 - c / 2), c) for text, c in segments)
+    return Explanation(label, (label, "b"), parts, PROBLEMS[SINGLE_LABEL])
 
 
 class Page(HTMLParser):

@@ -9,8 +9,11 @@ import pytest
 from rmaat.tasks.files import files_task
 from rmaat.tasks.options import FilesOptions
 from rmaat.training import baseline
+from rmaat.training.problems import PROBLEMS
 
 pytest.importorskip("sklearn")
+
+SINGLE = PROBLEMS["single_label_classification"]
 
 WORDS = {0: "rain wind sun", 1: "bread salt soup"}
 
@@ -35,13 +38,13 @@ def options(tmp_path: Path) -> FilesOptions:
 
 
 def test_words_of_the_classes_are_learned(options: FilesOptions) -> None:
-    assert baseline.tfidf_accuracy(files_task(options)) > 0.9
+    assert baseline.tfidf_score(files_task(options), SINGLE) > 0.9
 
 
 def test_labels_that_say_nothing_are_not(options: FilesOptions, tmp_path: Path) -> None:
     shuffled = [(text, i // 2 % 2) for i, (text, _) in enumerate(documents(60, 0))]
     options.train_file = write(tmp_path / "shuffled.jsonl", shuffled)
-    assert 0.3 < baseline.tfidf_accuracy(files_task(options)) < 0.7
+    assert 0.3 < baseline.tfidf_score(files_task(options), SINGLE) < 0.7
 
 
 def test_examples_of_test_are_not_learned(options: FilesOptions) -> None:
@@ -50,19 +53,19 @@ def test_examples_of_test_are_not_learned(options: FilesOptions) -> None:
     with Path(options.train_file).open("a") as file:
         for text, label in documents(60, 1) * 3:
             file.write(json.dumps({"text": text, "label": 1 - label}) + "\n")
-    assert baseline.tfidf_accuracy(files_task(options)) > 0.9
+    assert baseline.tfidf_score(files_task(options), SINGLE) > 0.9
 
 
 def test_some_of_many_texts_are_read(options: FilesOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(len(text) for text, _ in documents(60, 0))
     monkeypatch.setattr(baseline, "CHARACTERS_READ", size // 4 + 1)
     # Every fourth example has label 0, so there is only one class to learn.
-    assert baseline.tfidf_accuracy(files_task(options)) is None
+    assert baseline.tfidf_score(files_task(options), SINGLE) is None
 
 
 def test_texts_without_words_have_no_accuracy(options: FilesOptions, tmp_path: Path) -> None:
     options.train_file = write(tmp_path / "signs.jsonl", [("! " * i, i % 2) for i in range(1, 9)])
-    assert baseline.tfidf_accuracy(files_task(options)) is None
+    assert baseline.tfidf_score(files_task(options), SINGLE) is None
 
 
 def test_a_run_has_it_beside_its_own_accuracy(own_text_run: Path) -> None:

@@ -12,6 +12,7 @@ from rmaat.errors import UserError
 from rmaat.training.config import RunConfig
 from rmaat.training.explanation import Explanation, Segment, draw_explanation, explain
 from rmaat.training.inference import predict
+from rmaat.training.problems import PROBLEMS
 
 
 # Other schedules have other factors for a shorter text.
@@ -25,15 +26,16 @@ def test_each_segment_has_the_prediction_for_the_text_up_to_its_end(plain, lengt
     ends = accumulate(len(segment.text) for segment in explanation.segments)
     predictions = [predict(run, [text[:end]]) for end in ends]
     for segment, prediction in zip(explanation.segments, predictions, strict=True):
-        assert segment.probabilities == pytest.approx(prediction.probabilities, rel=1e-4)
+        assert segment.outputs == pytest.approx(prediction.probabilities, rel=1e-4)
     assert explanation.label == predictions[-1].label
-    assert explanation.probability == pytest.approx(predictions[-1].probability, rel=1e-4)
+    assert explanation.output == pytest.approx(predictions[-1].probability, rel=1e-4)
     changes = sum(segment.change for segment in explanation.segments)
-    assert changes == pytest.approx(explanation.probability - 0.5)
+    assert changes == pytest.approx(explanation.output - 0.5)
 
 
 def explanation_of(*changes: float) -> Explanation:
-    return Explanation("a", ("a", "b"), tuple(Segment(f"[{c}]", (0.5 + c / 2, 0.5 - c / 2), c) for c in changes))
+    segments = tuple(Segment(f"[{c}]", (0.5 + c / 2, 0.5 - c / 2), c) for c in changes)
+    return Explanation("a", ("a", "b"), segments, PROBLEMS["single_label_classification"])
 
 
 def test_decisive_segments_are_those_of_the_largest_changes():

@@ -189,7 +189,7 @@ def test_segments_are_read_a_few_at_a_time_with_one_size_of_the_state(plain, seg
     assert {reading.segments for reading in readings} == {63}
     assert len({reading.state_bytes for reading in readings}) == 1
     assert not any(reading.truncated for reading in readings)
-    assert readings[-1].probabilities == pytest.approx(predict(run, [text]).probabilities, rel=1e-4)
+    assert readings[-1].outputs == pytest.approx(predict(run, [text]).probabilities, rel=1e-4)
 
 
 def test_the_end_of_a_text_that_the_model_cannot_read_is_reported():

@@ -11,8 +11,11 @@ from torch.nn.functional import cross_entropy
 from rmaat.errors import UserError
 from rmaat.models.classification import RmaatClassifierOutput
 from rmaat.training.data import RunData
-from rmaat.training.label_loss import LabelLoss, balanced_weights
+from rmaat.training.label_loss import LabelLoss
+from rmaat.training.problems import PROBLEMS
 from rmaat.training.run import build_model, build_trainer
+
+balanced_weights = PROBLEMS["single_label_classification"].balanced_weights
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
@@ -30,7 +33,7 @@ def test_each_example_has_the_weight_of_its_class():
     generator = torch.Generator().manual_seed(1)
     logits, labels = torch.randn(6, 3, generator=generator), torch.tensor([0, 0, 1, 2, 0, 1])
     weights = np.array([0.5, 1.0, 3.0], np.float32)
-    loss = LabelLoss(0.2, weights)(RmaatClassifierOutput(logits=logits), {"labels": labels})
+    loss = LabelLoss(smoothing=0.2, class_weights=weights)(RmaatClassifierOutput(logits=logits), {"labels": labels})
     each = [cross_entropy(x[None], y[None], label_smoothing=0.2) for x, y in zip(logits, labels, strict=True)]
     expected = sum(one * float(weights[label]) for one, label in zip(each, labels, strict=True)) / 6
     torch.testing.assert_close(loss, expected)

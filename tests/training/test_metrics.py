@@ -14,10 +14,12 @@ from rmaat.training.metrics import (
     class_scores,
     confusion_matrix,
     cross_entropy,
-    evaluation_summary,
     reliability,
-    reported_metrics,
 )
+from rmaat.training.problems import PROBLEMS
+from rmaat.training.trainer import reported_metrics
+
+SINGLE = PROBLEMS["single_label_classification"]
 
 
 def sample(seed: int, examples: int, classes: int, absent: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +112,7 @@ def test_a_class_without_examples_and_answers_has_scores_of_zero_without_a_warni
     logits, labels = np.array([[2.0, 0, 0], [0, 2, 0]]), np.array([0, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        summary = evaluation_summary(logits, labels, ("a", "b", "c"))
+        summary = SINGLE.summary(logits, labels, ("a", "b", "c"))
     assert summary["classes"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
     assert summary["f1_macro"] == 1
     assert summary["auc"] is None
@@ -119,7 +121,7 @@ def test_a_class_without_examples_and_answers_has_scores_of_zero_without_a_warni
 
 def test_the_matrix_of_many_classes_is_not_stored():
     logits, labels = sample(7, 300, 101)
-    summary = evaluation_summary(logits, labels, [str(c) for c in range(101)])
+    summary = SINGLE.summary(logits, labels, [str(c) for c in range(101)])
     assert summary["confusion"] is None
     assert sum(of_class["support"] for of_class in summary["classes"].values()) == 300
 
@@ -128,7 +130,7 @@ def test_reports_leave_out_what_is_not_known():
     logits, labels = sample(8, 30, 3)
 
     def report(logits, labels):
-        return reported_metrics(EvalPrediction([logits[:20], logits[20:]], [labels[:20], labels[20:]]))
+        return reported_metrics(EvalPrediction([logits[:20], logits[20:]], [labels[:20], labels[20:]]), SINGLE)
 
     assert report(logits, labels) == {
         "accuracy": accuracy(logits, labels),

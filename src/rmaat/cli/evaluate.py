@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rmaat.errors import printable
+
+if TYPE_CHECKING:
+    from rmaat.training.problems import Problem
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -35,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--output",
         type=Path | None,
         default=None,
-        help="folder for evaluation.json, confusion.png and reliability.png; made if missing",
+        help="folder for evaluation.json and the figures; made if missing",
     )
 
 
@@ -54,34 +57,26 @@ def run(arguments: Namespace) -> None:
     metrics = evaluate(finished, arguments.data_dir, count_bar)
     for note in metrics["test_notes"]:
         print(printable(f"note: test: {note}"), file=sys.stderr)
-    print_measurements(metrics)
+    problem = finished.source.problem
+    print_measurements(metrics, problem)
     if arguments.output is not None:
-        paths = [arguments.output / "evaluation.json", *draw_evaluation(metrics, arguments.output)]
+        paths = [arguments.output / "evaluation.json", *draw_evaluation(metrics, problem, arguments.output)]
         write_json(paths[0], metrics)
         print()
         print(f"files                    {', '.join(map(str, paths))}")
 
 
-def print_measurements(metrics: Mapping[str, Any]) -> None:
+def print_measurements(metrics: Mapping[str, Any], problem: "Problem") -> None:
     """Print the measurements of the test part, and a table with a row for each class."""
-    from rich.table import Table
-
     from rmaat.terminal import console
 
-    accuracy, examples = metrics["test_accuracy"], metrics["test_examples"]
-    print(f"test accuracy            {100 * accuracy:6.2f}%   ({examples} examples)")
-    print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
-    print(f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%")
-    area = metrics["test_auc"]
-    print(f"area under ROC curve     {'unknown: a class has no example' if area is None else f'{area:7.4f}'}")
-    print(f"test loss                {metrics['test_loss']:7.4f}")
-    print(f"calibration error        {metrics['test_calibration_error']:7.4f}")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
-    for heading in ("precision", "recall", "F1", "examples"):
-        table.add_column(heading, justify="right")
-    for name, scores in metrics["test_classes"].items():
-        shares = (f"{100 * scores[key]:.2f}%" for key in ("precision", "recall", "f1"))
-        table.add_row(printable(name), *shares, f"{scores['support']:,}")
-    print()
-    console().print(table)
+    (name, value), *rows = problem.rows(metrics)
+    print(f"{name:<25}{value}   ({metrics['test_examples']} examples)")
+    rows.append(("test loss", f"{metrics['test_loss']:7.4f}"))
+    if "test_calibration_error" in metrics:
+        rows.append(("calibration error", f"{metrics['test_calibration_error']:7.4f}"))
+    for name, value in rows:
+        print(f"{name:<25}{value}")
+    if (table := problem.table(metrics)) is not None:
+        print()
+        console().print(table)

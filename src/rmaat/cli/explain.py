@@ -1,6 +1,5 @@
-"""Show which segments of a text decided its label."""
+"""Show which segments of a text decided its label or number."""
 
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -23,12 +22,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--output",
         type=Path | None,
         default=None,
-        help=f"folder for {FILES[0]} (all segments and probabilities) and {FILES[1]} (figure)",
+        help=f"folder for {FILES[0]} (all segments and outputs) and {FILES[1]} (figure)",
     )
 
 
 def run(arguments: Namespace) -> None:
-    """Print a table of segments, and the passages that changed the probability most."""
+    """Print a table of segments, and the passages that changed the output most."""
     from rich.table import Table
 
     from rmaat.cli.folders import writable_folder
@@ -58,18 +57,20 @@ def run(arguments: Namespace) -> None:
         raise UserError(f"{example.name}: {error}") from error
     name = example.name
     terminal = console()
-    terminal.print(f"{printable(name)}: {printable(explanation.label)}, {100 * explanation.probability:.1f}%")
-    table = Table("segment", f"{printable(explanation.label)} (%)", "change", "beginning", box=None, pad_edge=False)
+    problem, label = explanation.problem, printable(explanation.label)
+    terminal.print(f"{printable(name)}: {label}, {problem.shown(explanation.output)}")
+    heading = f"{label}{problem.explained_unit}"
+    table = Table("segment", heading, "change", "beginning", box=None, pad_edge=False)
     for number, segment in enumerate(explanation.segments, 1):
-        probability = 100 * segment.probabilities[explanation.label_names.index(explanation.label)]
+        shown = problem.shown(segment.outputs[explanation.index]).removesuffix("%")
         passage = printable(" ".join(segment.text.split()))[:PASSAGE]
-        table.add_row(f"{number}", f"{probability:.1f}", f"{100 * segment.change:+.1f}", passage)
+        table.add_row(f"{number}", shown, problem.shown_change(segment.change), passage)
     terminal.print(table)
     for index in explanation.most_decisive(arguments.passages):
         segment = explanation.segments[index]
-        terminal.print(f"\nsegment {index + 1}, {100 * segment.change:+.1f} points:")
+        terminal.print(f"\nsegment {index + 1}, {problem.shown_change(segment.change)}{problem.change_unit}:")
         terminal.print(printable(" ".join(segment.text.split())))
     if output is not None:
-        write_json(output / FILES[0], asdict(explanation))
+        write_json(output / FILES[0], explanation.record())
         draw_explanation(explanation, f"{name}: {explanation.label}", output / FILES[1])
         terminal.print(f"\n{output / FILES[0]}\n{output / FILES[1]}")

@@ -1,4 +1,4 @@
-"""Label texts, records or pictures with a finished run, and print or write the probabilities.
+"""Label texts, records or pictures with a finished run, and print or write the predictions.
 
 One bad input is reported, and the others are predicted. The exit status is then 2.
 """
@@ -19,9 +19,9 @@ from jsonargparse import ArgumentParser, Namespace
 from rmaat.errors import ERROR_PREFIX, UserError, one_line, printable
 
 if TYPE_CHECKING:
-    from rmaat.tasks.base import TaskInfo
     from rmaat.training.finished_run import FinishedRun
-    from rmaat.training.inference import Outcome, Prediction
+    from rmaat.training.inference import Outcome
+    from rmaat.training.problems import Prediction, Problem
 
 Writer = Callable[[str, "Prediction"], None]
 """A function to call with the name of each example and its prediction."""
@@ -39,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--output",
         type=Path | None,
         default=None,
-        help=".jsonl or .csv file for the probabilities of all labels (default: labels to standard output)",
+        help=".jsonl or .csv file for the probabilities of all labels, or the numbers (default: standard output)",
     )
     parser.add_argument(
         "--text_column",
@@ -74,7 +74,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Print name, label and probability of each example, separated by tabs, or write the output.
+    """Print name and prediction of each example, separated by tabs, or write the output.
+
+    A prediction is a label and its probability, several of them, or a number.
 
     Raises:
         UserError: for a mistake in the flags, before any prediction; and at the end, if an input
@@ -103,7 +105,7 @@ def run(arguments: Namespace) -> None:
     counts = _Counts()
     # Lines on standard output show the progress themselves.
     bar = no_bar if output is None else count_bar
-    with _writer(output, info) as write, bar("predicting", None) as progress:
+    with _writer(output, finished) as write, bar("predicting", None) as progress:
         for outcome in outcomes:
             counts.add(outcome, arguments.skip_bad_rows)
             if outcome.prediction is not None:
@@ -181,7 +183,7 @@ def _check_output(output: Path, inputs: Sequence[str]) -> None:
 
 
 @contextmanager
-def _writer(output: Path | None, info: TaskInfo) -> Iterator[Writer]:
+def _writer(output: Path | None, finished: FinishedRun) -> Iterator[Writer]:
     """Open the output for predictions; a file takes its place at the end, whole."""
     if output is None:
         yield _print
@@ -193,27 +195,27 @@ def _writer(output: Path | None, info: TaskInfo) -> Iterator[Writer]:
         # File names that are not UTF-8 hold lone surrogates, which become escapes.
         io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="") as text,
     ):
-        yield WRITERS[output.suffix](text, info.label_names)
+        yield WRITERS[output.suffix](text, finished.source.problem, finished.source.info.label_names)
 
 
 def _print(name: str, prediction: Prediction) -> None:
-    print(f"{printable(name)}\t{printable(prediction.label)}\t{prediction.probability:.4f}")
+    print("\t".join((printable(name), *prediction.fields())))
 
 
-def _jsonl_writer(file: io.TextIOWrapper, labels: Sequence[str]) -> Writer:
+def _jsonl_writer(file: io.TextIOWrapper, problem: Problem, labels: Sequence[str]) -> Writer:
     def write(name: str, prediction: Prediction) -> None:
-        row = {"name": name, "label": prediction.label, "probabilities": prediction.by_label(labels)}
+        row = {"name": name, **prediction.record(labels)}
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     return write
 
 
-def _csv_writer(file: io.TextIOWrapper, labels: Sequence[str]) -> Writer:
+def _csv_writer(file: io.TextIOWrapper, problem: Problem, labels: Sequence[str]) -> Writer:
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["name", "label", *(f"probability_{label}" for label in labels)])
+    rows.writerow(["name", *problem.columns(labels)])
 
     def write(name: str, prediction: Prediction) -> None:
-        rows.writerow([name, prediction.label, *prediction.by_label(labels).values()])
+        rows.writerow([name, *prediction.cells()])
 
     return write
 

@@ -107,6 +107,7 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
     from rmaat.cli.progress import count_bar
     from rmaat.tasks.base import no_bar
     from rmaat.training.run import is_first_process, prepare_data, train
+    from rmaat.training.run_folder import FIGURES
 
     if arguments.get("print_config"):
         print(prepare_data(config).run.to_yaml(), end="")
@@ -121,26 +122,26 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
         print(f"fine-tune it             rmaat train --init_from {folder} ...")
     else:
         _print_test(metrics)
-    for name in ("curves.png", "confusion.png", "reliability.png"):
+    for name in FIGURES:
         if (folder / name).exists():
-            print(f"{Path(name).stem:<25}{folder / name}")
+            print(f"{Path(name).stem.replace('_', ' '):<25}{folder / name}")
     print(f"metrics                  {folder / 'metrics.json'}")
 
 
 def _print_test(metrics: Mapping[str, Any]) -> None:
+    from rmaat.training.problems import PROBLEMS
+
     tested, available = metrics["test_examples"], metrics["data"]["test"]["examples"]
     examples = f"{tested} examples" if tested == available else f"{tested} of {available} examples"
-    print(f"test accuracy            {100 * metrics['test_accuracy']:6.2f}%   ({examples})")
-    print(f"always commonest class   {100 * metrics['test_majority_accuracy']:6.2f}%")
-    if "test_tfidf_accuracy" in metrics:
-        tfidf = metrics["test_tfidf_accuracy"]
-        compare = "unknown (it needs `pip install 'rmaat[documents]'`)" if tfidf is None else f"{100 * tfidf:6.2f}%"
-        print(f"TF-IDF, logistic regr.   {compare}")
-    print(f"macro F1                 {100 * metrics['test_f1_macro']:6.2f}%")
+    (main, score), *rows = PROBLEMS[metrics["problem_type"]].rows(metrics)
+    for name, value in ((main, f"{score}   ({examples})"), *rows):
+        print(f"{name:<25}{value}")
     if metrics["calibration"] is not None:
         record, loss = metrics["calibration"], metrics["eval_loss"]
         losses = f"{loss:.4f} instead of {record['uncalibrated_eval_loss']:.4f}"
-        print(f"temperature              {record['temperature']:7.4f}   (validation loss {losses})")
+        (_, shortest), (_, longest) = record["temperatures"][0], record["temperatures"][-1]
+        short = f"{shortest:.4f} for the shortest texts; " if len(record["temperatures"]) > 1 else ""
+        print(f"temperature              {longest:7.4f}   ({short}validation loss {losses})")
 
 
 def _report_dropped_model(config: RunConfig, settings: Mapping[str, Any]) -> None:

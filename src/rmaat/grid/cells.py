@@ -17,6 +17,7 @@ from rmaat.errors import UserError, did_you_mean
 from rmaat.grid.presets import MODEL_GROUPS, Grid, Settings, shortened
 from rmaat.models.size import count_parameters, match_parameters
 from rmaat.presets import MODELS, resolve
+from rmaat.problems import SINGLE_LABEL
 from rmaat.tasks import TASKS
 from rmaat.training.config import RunConfig, check_key
 from rmaat.training.data import RunData
@@ -152,6 +153,8 @@ class Cell:
         try:
             run = RunConfig(**self.settings)
             run.check()
+            if run.problem_type not in (None, SINGLE_LABEL):
+                raise UserError(f"a grid compares accuracies, and problem_type '{run.problem_type}' has none")
         except UserError as mistake:
             raise UserError(f"{self.model} on {self.task}: {mistake}") from mistake
         return run

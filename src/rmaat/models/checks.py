@@ -291,16 +291,6 @@ def check_ngrams(input_ids: Tensor | None, readout: Tensor | None, continues: bo
         raise UserError(f"readout must be {(len(input_ids), width)}, not {tuple(readout.shape)}")
 
 
-def check_labels(labels: Tensor, batch: int, num_labels: int) -> None:
-    """Raise `UserError` unless labels are (B,) integers in 0 .. num_labels - 1."""
-    if labels.shape != (batch,) or labels.is_floating_point():
-        raise UserError(f"labels must be ({batch},) integers, not {tuple(labels.shape)} {labels.dtype}")
-    lowest, highest = torch.stack([labels.amin(), labels.amax()]).tolist()
-    if lowest < 0 or highest >= num_labels:
-        bad = lowest if lowest < 0 else highest
-        raise UserError(f"labels holds {bad}; num_labels {num_labels} allows 0 to {num_labels - 1}")
-
-
 def check_attentions(output_attentions: bool | None) -> None:
     """Raise `UserError` if a caller asks for attention matrices."""
     if output_attentions:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, cross_entropy
+from torch.nn.functional import batch_norm
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from rmaat.attention.precision import at_least_float32
 from rmaat.layers import NgramClassifier
 from rmaat.models.checks import (
-    check_labels,
     check_ngrams,
     check_pair,
     check_segment_logits,
@@ -24,8 +24,11 @@ from rmaat.models.checks import (
 )
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.head import RmaatPreTrainedHead
+from rmaat.models.losses import check_labels, example_losses
 from rmaat.models.masked import mean_loss
 from rmaat.models.recurrent import RmaatModel
+from rmaat.models.temperature import temperature_at
+from rmaat.problems import REGRESSION
 
 
 @dataclass
@@ -35,8 +38,9 @@ class RmaatClassifierOutput(ModelOutput):
     To continue a sequence, pass memory, readout and associations to the next call.
 
     Attributes:
-        loss: mean cross-entropy over the batch; None without labels.
-        logits: (B, num_labels).
+        loss: mean over the batch, see `rmaat.models.losses`; None without labels.
+        logits: (B, num_labels), divided by the temperature for the tokens read, if the config has any.
+            Those of a regression are the predicted numbers, in the unit of the labels.
         memory: (B, M, D), the memory for the next segment.
         readout: (B, D + 1), the running sum and count behind the classifier's input; with ngram_size
             (B, D + C + 2) for C labels, the sum and count of the n-grams behind them.
@@ -114,7 +118,8 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         `RmaatModel.forward` describes the other arguments and the errors.
 
         Args:
-            labels: (B,) int64 class indices, for the loss.
+            labels: for the loss: (B,) int64 class indices, or what `rmaat.models.losses` says for the
+                config's problem_type.
             other_input_ids: (B, N'), the second input of a pair. Its tower begins with the first
                 memory too.
             other_attention_mask: (B, N').
@@ -128,7 +133,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         """
         first = select_input(input_ids, input_values, inputs_embeds, self.config)
         if labels is not None:
-            check_labels(labels, first.shape[0], self.config.num_labels)
+            check_labels(self.config.problem, labels, first.shape[0], self.config.num_labels)
         # A tensor of offsets counts as a continuation even if all are 0, because reading it would
         # wait for the GPU.
         begins = isinstance(segment_offset, int) and segment_offset == 0
@@ -141,6 +146,7 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
             check_ngrams(input_ids, readout, memory is not None, self.config.hidden_size + self.config.num_labels + 2)
             if readout is not None:
                 readout, before_BK = self.readout_parts(readout)
+        read_before = readout
         out = self.rmaat(
             input_ids,
             attention_mask,
@@ -186,9 +192,24 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
                 None if by_segment is None else by_segment + self.ngrams.logits(sums_BTK[:, : by_segment.shape[1]])
             )
             readout = torch.cat([readout, sums_BTK[:, -1].to(readout.dtype)], 1)
+        if self.config.temperatures is not None:
+            tokens_before = self._tokens_before(read_before, torch.as_tensor(segment_offset, device=first.device))
+            lengths_B = row_tokens(first, attention_mask)
+            if other_input_ids is not None:
+                lengths_B = lengths_B.maximum(row_tokens(other_input_ids, other_attention_mask))
+            logits = self._calibrated(logits, tokens_before + lengths_B)
+            if by_segment is not None:
+                ends_T = self.config.tokens_per_segment * torch.arange(1, by_segment.shape[1] + 1, device=first.device)
+                tokens_BT = tokens_before[..., None] + lengths_B[:, None].minimum(ends_T)
+                by_segment = self._calibrated(by_segment, tokens_BT)
+        if self.config.problem == REGRESSION:
+            logits = self._in_unit(logits)
+            by_segment = None if by_segment is None else self._in_unit(by_segment)
         if not (self.training or torch.compiler.is_compiling()):
             warn_of_infinite_logits(logits)
-        loss = None if labels is None else cross_entropy(logits, labels)
+        loss = None
+        if labels is not None:
+            loss = example_losses(self.config.problem, logits, labels, self.config.label_std).mean()
         state = (out.memory, readout, by_segment, out.associations)
         return RmaatClassifierOutput(loss, logits, *state, mean_loss(*sums), out.hidden_states)
 
@@ -197,12 +218,35 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
         readout, ngram_sums = self.readout_parts(readout)
         pooled = (readout[:, :-1] / readout[:, -1:].clamp_min(1)).to(self.rmaat.first_memory.dtype)
         logits = self._logits(self._normalised(pooled, readout[:, -1:], len(readout)))
-        return logits if self.ngrams is None else logits + self.ngrams.logits(ngram_sums)
+        logits = logits if self.ngrams is None else logits + self.ngrams.logits(ngram_sums)
+        if self.config.problem == REGRESSION:
+            return self._in_unit(logits)
+        return self._calibrated(logits, self._tokens_before(readout, torch.zeros((), device=logits.device)))
 
     def readout_parts(self, readout: Tensor) -> tuple[Tensor, Tensor]:
         """Return the readout of the deep part, (B, D + 1), and the sums of n-grams, (B, C + 1) or (B, 0)."""
         ends = self.config.hidden_size + 1
         return readout[:, :ends], readout[:, ends:]
+
+    def _tokens_before(self, readout: Tensor | None, segment_offset: Tensor) -> Tensor:
+        """Return the number of tokens or values that the calls before have read, (B,) or ().
+
+        A readout that adds up over segments counts them. Otherwise all segments count as full.
+        """
+        if readout is not None and self.config.readout == "running_mean":
+            return readout[:, -1] * self.config.patch_size
+        return segment_offset * self.config.tokens_per_segment
+
+    def _calibrated(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Return logits (..., C) divided by the temperature for the numbers of tokens (...) read."""
+        knots = self.config.temperatures
+        if knots is None:
+            return logits
+        return (logits / temperature_at(tokens, knots)[..., None]).to(logits.dtype)
+
+    def _in_unit(self, logits: Tensor) -> Tensor:
+        """Return standardised numbers (..., C) in the unit of the labels."""
+        return self.config.label_std * at_least_float32(logits) + self.config.label_mean
 
     def _logits(self, features: Tensor) -> Tensor:
         features = self.dropout(features)
@@ -236,3 +280,10 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
             normed_BD = batch_norm(pooled_BD, norm.running_mean, norm.running_var, eps=norm.eps)
         share_B1 = positions_B1 / self.pooled_positions.clamp_min(1)
         return normed_BD * share_B1.clamp_max(1).sqrt().to(normed_BD.dtype)
+
+
+def row_tokens(inputs: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return the number of tokens or values of each row, (B,), of inputs (B, N, ...)."""
+    if attention_mask is not None:
+        return attention_mask.sum(1)
+    return torch.full((inputs.shape[0],), inputs.shape[1], device=inputs.device)

@@ -9,8 +9,10 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from rmaat.errors import UserError, did_you_mean
+from rmaat.models.temperature import check_knots
+from rmaat.problems import PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
 from rmaat.settings import ModelSettings, without_retired
-from rmaat.values import Range, checked
+from rmaat.values import OneOf, Range, checked
 
 TRANSFORMERS_KEYS = frozenset(
     {
@@ -28,8 +30,10 @@ tokenizer's special tokens, whose keys end in `SPECIAL_TOKEN`.
 SPECIAL_TOKEN = "_token_id"
 
 
+ProblemType = Annotated[str, OneOf(PROBLEM_TYPES)] | None
 VocabSize = Annotated[int, Range(1, 2**24)]
-NumLabels = Annotated[int, Range(2, 2**20)]
+NumLabels = Annotated[int, Range(1, 2**20)]
+Scale = Annotated[float, Range(above=0)]
 
 
 class RmaatConfig(ModelSettings, PreTrainedConfig):
@@ -40,8 +44,16 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
 
     Args:
         vocab_size: number of token ids.
-        num_labels: number of classes.
+        num_labels: number of classes, of labels, or of numbers to predict.
+        problem_type: what the labels are, one of `rmaat.problems.PROBLEM_TYPES`. None means
+            'regression' if num_labels is 1, and else 'single_label_classification'. Unlike
+            transformers, the model never takes it from the type of the labels.
         masked_head: predict the tokens or values at masked positions too, see `RmaatForMaskedLM`.
+        temperatures: knots [tokens, temperature] by which a classifier of sequences divides its
+            logits, see `rmaat.models.temperature`; null divides by nothing.
+        label_mean: regression: what is added to the classifier's output, after the factor.
+        label_std: regression: the factor of the classifier's output. Logits are in the unit of the
+            labels, and the loss is in units of label_std^2.
 
     Raises:
         ValueError: for an unknown key, with the nearest known one, or if settings contradict
@@ -55,6 +67,9 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
 
     vocab_size: VocabSize = 256
     masked_head: bool = False
+    temperatures: list[list[float]] | None = None
+    label_mean: float = 0.0
+    label_std: float = 1.0
     if TYPE_CHECKING:
         # An argument of the constructor that transformers turns into names of labels.
         num_labels: int = 2
@@ -116,10 +131,25 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
             checked("a name in id2label", name, str)
         checked("vocab_size", self.vocab_size, VocabSize)
         checked("num_labels", self.num_labels, NumLabels)
+        checked("problem_type", self.problem_type, ProblemType)
+        if self.num_labels == 1 and self.problem == SINGLE_LABEL:
+            raise UserError(f"num_labels must be at least 2 for problem_type '{SINGLE_LABEL}', not 1")
         checked("masked_head", self.masked_head, bool)
+        if self.temperatures is not None:
+            check_knots(self.temperatures)
+            if self.problem == REGRESSION:
+                raise UserError("temperatures are for classes; problem_type 'regression' has none")
+        # Numbers that JSON stores without a point are whole.
+        self.label_mean = checked("label_mean", self.label_mean, float)
+        self.label_std = checked("label_std", self.label_std, Scale)
         self.check_model()
         if self.hidden_act not in ACT2FN:
             raise UserError(f"unknown hidden_act '{self.hidden_act}'; {did_you_mean(self.hidden_act, ACT2FN)}")
         # Store every parameter of the macro model, because a later version may have other defaults
         # and a checkpoint must keep its retention factors.
         self.macro_model = self.astrocyte.to_dict()
+
+    @property
+    def problem(self) -> str:
+        """The effective problem type."""
+        return self.problem_type or (REGRESSION if self.num_labels == 1 else SINGLE_LABEL)

@@ -25,13 +25,19 @@ class SegmentStep(nn.Module):
         model: a classifier of token ids with one input.
 
     Raises:
-        UserError: for a model with two_towers, or of input_type 'values'.
+        UserError: for a model with two_towers, or of input_type 'values', and if the temperature
+            depends on the number of tokens but the readout does not count them.
     """
 
     def __init__(self, model: RmaatForSequenceClassification) -> None:
         super().__init__()
         if model.config.two_towers or model.config.input_type == "values":
             raise UserError("SegmentStep needs a model of input_type 'tokens' with two_towers: false")
+        if len(model.config.temperatures or ()) > 1 and model.config.readout != "running_mean":
+            raise UserError(
+                "SegmentStep needs readout 'running_mean', which counts the tokens, because the model's "
+                "temperatures depend on their number"
+            )
         self.model = model
         # A new module is in training mode, and exporters warn about that.
         self.train(model.training)

@@ -16,6 +16,7 @@ from rmaat.models.checks import IGNORED, check_token_labels
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.head import RmaatPreTrainedHead
 from rmaat.models.recurrent import RmaatModel
+from rmaat.problems import SINGLE_LABEL
 
 
 @dataclass
@@ -49,6 +50,8 @@ class RmaatForTokenClassification(RmaatPreTrainedHead):
         super().__init__(config)
         if config.two_towers:
             raise UserError("RmaatForTokenClassification labels one sequence; it excludes two_towers")
+        if config.problem != SINGLE_LABEL:
+            raise UserError(f"RmaatForTokenClassification has one class for each token, not '{config.problem}'")
         self.rmaat = RmaatModel(config)
         self.rmaat.encoder.token_classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()

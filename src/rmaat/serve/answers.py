@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Row:
             "segment": self.number,
             "segments": self.reading.segments,
             "text": self.reading.text,
-            "probabilities": dict(zip(label_names, self.reading.probabilities, strict=True)),
+            "probabilities": dict(zip(label_names, self.reading.outputs, strict=True)),
             "seconds": round(self.seconds, 6),
             "state_bytes": self.reading.state_bytes,
             "memory_bytes": self.memory_bytes,
@@ -56,11 +56,15 @@ class Answers:
         max_bytes: most UTF-8 bytes of a text, and of all texts of a batch together.
 
     Raises:
-        UserError: if the run has no prediction after each segment of one text.
+        UserError: if the run has no prediction after each segment of one text, or predicts a number.
     """
 
     def __init__(self, run: FinishedRun, max_bytes: int) -> None:
         check_readings(run)
+        if run.source.problem.explained != "probabilities":
+            raise UserError(
+                f"serve shows probabilities of labels; this run has problem_type '{run.source.problem.name}'"
+            )
         if max_bytes < 1:
             raise UserError(f"max_bytes must be at least 1, got {max_bytes}")
         self.run = run
@@ -68,7 +72,7 @@ class Answers:
         self.label_names = run.source.info.label_names
 
     def predict(self, texts: list[str]) -> list[dict[str, Any]]:
-        """Return for each text its label, and the probabilities of `rmaat predict --output`.
+        """Return for each text the record of `rmaat predict --output`: label, probabilities.
 
         A text without a prediction has the key `error` instead.
 
@@ -86,8 +90,7 @@ class Answers:
             if prediction is None:
                 rows.append({"error": outcome.problem})
                 continue
-            probabilities = prediction.by_label(self.label_names)
-            rows.append({"label": prediction.label, "probabilities": probabilities, "truncated": prediction.truncated})
+            rows.append({**prediction.record(self.label_names), "truncated": prediction.truncated})
         return rows
 
     def explain(self, text: str) -> dict[str, Any]:
@@ -97,7 +100,7 @@ class Answers:
             UserError: if the text is no string, empty, too long, or has no prediction.
         """
         self._check_text(text)
-        return asdict(explain(self.run, text))
+        return explain(self.run, text).record()
 
     def stream(self, text: str) -> Iterator[Row]:
         """Yield a row for each segment, as soon as the model has read it.

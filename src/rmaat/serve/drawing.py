@@ -48,7 +48,7 @@ def summary(explanation: Explanation, row: Row) -> str:
     if reading.truncated:
         amount += ", the model reads no more of this text"
     return (
-        f'<div class="answer"><strong>{label}</strong> <span>{100 * explanation.probability:.1f}%</span></div>'
+        f'<div class="answer"><strong>{label}</strong> <span>{100 * explanation.output:.1f}%</span></div>'
         f'<progress max="{reading.segments}" value="{row.number}"></progress>'
         f'<div class="facts">{amount} · {row.seconds:.1f} s · state {reading.state_bytes:,} bytes · '
         f"memory {mebibytes(row.memory_bytes)} MiB</div>"
@@ -71,7 +71,7 @@ def probability_curves(explanation: Explanation, segments: int) -> str:
         (
             explanation.label_names[label],
             COLOURS[label % len(COLOURS)],
-            [100 * segment.probabilities[label] for segment in explanation.segments],
+            [100 * segment.outputs[label] for segment in explanation.segments],
         )
         for label in explanation.leaders()
     ]
@@ -137,7 +137,7 @@ def table(explanation: Explanation) -> str:
     """Return what `rmaat explain` prints of each segment, for the last `TABLE_ROWS` segments."""
     label = explanation.label_names.index(explanation.label)
     rows = "".join(
-        f"<tr><td>{number:,}</td><td>{100 * segment.probabilities[label]:.1f}</td><td>{100 * segment.change:+.1f}</td>"
+        f"<tr><td>{number:,}</td><td>{100 * segment.outputs[label]:.1f}</td><td>{100 * segment.change:+.1f}</td>"
         f"<td>{escaped(printable(' '.join(segment.text.split()))[:BEGINNING])}</td></tr>"
         for number, segment in list(enumerate(explanation.segments, 1))[: -TABLE_ROWS - 1 : -1]
     )

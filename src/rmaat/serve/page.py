@@ -131,7 +131,7 @@ def drawings(answers: Answers, passages: int, text: str) -> Iterator[Parts]:
         last = row.number == row.reading.segments
         started = time.perf_counter()
         if last or started >= due:
-            explanation = explanation_of(answers.label_names, [row.reading for row in rows])
+            explanation = explanation_of(answers.run, [row.reading for row in rows])
             yield (
                 summary(explanation, row),
                 probability_curves(explanation, row.reading.segments),

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from rmaat.errors import UserError
 from rmaat.tasks.base import Part, Progress, Row, TaskInfo, TokenIds, token_dtype
-from rmaat.tasks.statistics import LengthStatistics, PartStatistics
+from rmaat.tasks.labels import LABEL_COLUMNS
+from rmaat.tasks.statistics import LabelCounts, LengthStatistics, PartStatistics
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,21 +34,21 @@ def write_part(
 
     Each sequence is truncated to `max_seq_len`, or cut into several if `part.cut`. Memory does not
     grow with the number of rows. The columns are the token columns of `info`, lists of
-    `token_dtype`, and `labels`, a `ClassLabel`. `progress` is called with numbers of rows.
+    `token_dtype`, and `labels`, see `rmaat.tasks.labels`. `progress` is called with numbers of rows.
 
     Raises:
         UserError: if there is no row; also whatever drawing the rows raises.
     """
-    from datasets import ClassLabel, Features, List, Value
+    from datasets import Features, List, Value
 
-    dtype = token_dtype(info.vocab_size)
+    dtype, column = token_dtype(info.vocab_size), LABEL_COLUMNS[info.problem_type]
     features = Features({name: List(Value(dtype.name)) for name in info.columns})
-    features["labels"] = ClassLabel(names=list(info.label_names))
+    features["labels"] = column.feature(info.label_names)
     schema = features.arrow_schema
     # Arrays of machine integers: a Python list of millions of lengths would take many times the
     # memory.
     lengths = {name: array("q") for name in info.columns}
-    labels = array("q")
+    labels = LabelCounts(info)
     rows = _report_rows(part.rows, progress)
     if part.cut:
         rows = _cut(rows, max_seq_len)
@@ -61,18 +62,18 @@ def write_part(
                 values = np.frombuffer(b"".join(cut), dtype)
                 assert len(values) == offsets[-1], "a column's arrays must have the column's type"
                 arrays.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)))
-            batch_labels = np.array([label for _, label in batch], np.int64)
-            labels.extend(batch_labels.tolist())
-            writer.write_batch(pa.RecordBatch.from_arrays([*arrays, pa.array(batch_labels)], schema=schema))
-    if not labels:
+            batch_labels = [label for _, label in batch]
+            labels.add(batch_labels)
+            writer.write_batch(pa.RecordBatch.from_arrays([*arrays, column.array(batch_labels)], schema=schema))
+    if not labels.examples:
         reason = "; ".join(part.notes) or "its files have too few"
         raise UserError(f"no examples are left for the {path.stem} part of {info.name}: {reason}")
-    counts = np.bincount(np.frombuffer(labels, np.int64), minlength=len(info.label_names))
     statistics = PartStatistics(
-        len(labels),
-        dict(zip(info.label_names, counts.tolist(), strict=True)),
+        labels.examples,
+        labels.classes(),
         {name: LengthStatistics.of(np.frombuffer(column, np.int64), max_seq_len) for name, column in lengths.items()},
         tuple(part.notes),
+        labels.numbers(),
     )
     path.with_suffix(".json").write_text(statistics.to_json())
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
+from rmaat.problems import SINGLE_LABEL
 
 if TYPE_CHECKING:
     from rmaat.tasks.download import Download
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 TokenIds = NDArray[np.uint8] | NDArray[np.int16] | NDArray[np.int32]
 """Ids of one sequence, of the type that `token_dtype` returns for the vocabulary."""
 
-Row = tuple[Sequence[bytes | TokenIds], int]
+EncodedLabel = int | float | NDArray[np.uint8]
+"""A label as a number: a class's id, a number to predict, or ones and zeros for a set of labels."""
+
+Row = tuple[Sequence[bytes | TokenIds], EncodedLabel]
 """An example: ids for each of `TaskInfo.columns`, and the label.
 
 Ids are `bytes` or contiguous arrays of the stored type."""
@@ -65,6 +69,7 @@ class TaskInfo:
     kind: Literal["expression", "text", "image", "memory"]
     vocab_size: int
     label_names: tuple[str, ...]
+    """The classes or labels; for numbers to predict the name of their column."""
     max_seq_len: int
     """Longer sequences are cut to this length unless the caller asks for another."""
     sizes: tuple[int, int, int]
@@ -88,6 +93,8 @@ class TaskInfo:
     """Tokens of a segment, if the examples have segments. Lengths and a curriculum count these."""
     segments_read_together: int = 1
     """Number of the task's segments that form one segment of the model."""
+    problem_type: str = SINGLE_LABEL
+    """What a label is, one of `rmaat.problems.PROBLEM_TYPES`."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class Collator:
     | `input_ids` (B, N) | ids of the stored type, padded with 0 |
     | `attention_mask` (B, N) bool | True for a token |
     | `other_input_ids`, `other_attention_mask` (B, N') | the second sequences of pairs |
-    | `labels` (B,) int64 | if the examples have them |
+    | `labels` (B,) int64, (B,) float32 for numbers, (B, C) float32 for sets | if the examples have them |
 
     N is the longest length of the batch, rounded up to a multiple of `multiple`.
     """
@@ -64,8 +64,10 @@ class Collator:
         if self.normalise is not None:
             batch["input_values"] = self._normalised(batch.pop("input_ids"), batch["attention_mask"])
         if "labels" in examples[0]:
-            labels = np.fromiter((example["labels"] for example in examples), np.int64, len(examples))
-            batch["labels"] = torch.from_numpy(labels)
+            labels = np.array([example["labels"] for example in examples])
+            # A loss takes ids of classes as integers, and all else as floating-point numbers.
+            classes = labels.ndim == 1 and labels.dtype.kind in "iu"
+            batch["labels"] = torch.from_numpy(labels.astype(np.int64 if classes else np.float32))
         return batch
 
     def _pad(self, rows: list[NDArray[Any]]) -> tuple[torch.Tensor, torch.Tensor]:

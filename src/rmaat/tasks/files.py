@@ -7,8 +7,7 @@ class is held out of train, chosen by the seed.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from itertools import islice, repeat
@@ -19,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError, did_you_mean
-from rmaat.tasks.base import Part, Row, TaskInfo
+from rmaat.problems import SINGLE_LABEL
+from rmaat.tasks.base import EncodedLabel, Part, Row, TaskInfo
+from rmaat.tasks.labels import LABEL_COLUMNS, Label, LabelColumn
 from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.records import BadRow, MalformedRowError, SkippedRows, read_records, refuse, texts_of
 from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
@@ -55,6 +56,8 @@ class FilesTask(TokenizedTask):
         super().__init__(options)
         self._model_labels = label_names
         self._label_column = options.label_column or "label"
+        self._problem_type = options.problem_type or SINGLE_LABEL
+        self._labels = LABEL_COLUMNS[self._problem_type]
         self._text_columns = tuple(filter(None, (options.text_column or "text", options.other_text_column)))
         columns = (*self._text_columns, self._label_column)
         if len(set(columns)) != len(columns):
@@ -69,10 +72,11 @@ class FilesTask(TokenizedTask):
         Raises:
             UserError: if the train file or the tokenizer is unusable.
         """
+        info = replace(INFO, problem_type=self._problem_type)
         if self._model_labels is None and self.options.train_file is None:
-            return INFO
+            return info
         return replace(
-            INFO,
+            info,
             vocab_size=self.vocab_size,
             label_names=self._train_labels() if self._model_labels is None else self._model_labels,
             source=str(self.options.train_file),
@@ -88,8 +92,9 @@ class FilesTask(TokenizedTask):
         """Return the options without paths, and a checksum of the tokenizer."""
         columns = {name: value for name, value in asdict(self.options).items() if name.endswith("_column")}
         # Only if it is set, so that data sets of earlier versions keep their keys.
-        skipping = {"skip_bad_rows": True} if self.options.skip_bad_rows else {}
-        return {"options": columns, "tokenizer": self.tokenizer_checksum(), **skipping}
+        optional: dict[str, Any] = {"skip_bad_rows": True} if self.options.skip_bad_rows else {}
+        optional |= {"problem_type": self._problem_type} if self._problem_type != SINGLE_LABEL else {}
+        return {"options": columns, "tokenizer": self.tokenizer_checksum(), **optional}
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """Return the files of the options: train, validation, test; `data_dir` is not used."""
@@ -146,8 +151,8 @@ class FilesTask(TokenizedTask):
         except UserError:
             return 0
 
-    def labelled_texts(self, option: str) -> Iterator[tuple[Sequence[str], int]]:
-        """Yield texts and label of the examples of a file.
+    def labelled_texts(self, option: str) -> Iterator[tuple[Sequence[str], EncodedLabel]]:
+        """Yield texts and encoded label of the examples of a file.
 
         Examples of train that repeat one of validation or test, or an earlier one, are left out.
 
@@ -160,13 +165,13 @@ class FilesTask(TokenizedTask):
             train, *others = self.sources(Path())
             usable = ~np.logical_or(*self._repeated(train, others))
         for (_, texts, label), wanted in zip(self._examples(option), usable, strict=False):
-            if wanted and label in ids:
-                yield texts, ids[label]
+            if wanted and self._labels.unknown(label, ids) is None:
+                yield texts, self._labels.encode(label, ids)
 
-    def _examples(self, option: str) -> Iterator[tuple[str, list[str], str]]:
+    def _examples(self, option: str) -> Iterator[tuple[str, list[str], Label]]:
         """Yield place, texts and label of every example of a file."""
         bad_row = SkippedRows() if self.options.skip_bad_rows else refuse
-        return _examples(self._path(option), self._text_columns, self._label_column, bad_row)
+        return _examples(self._path(option), self._text_columns, self._label_column, self._labels, bad_row)
 
     def _repeated(self, train: Path, others: Sequence[Path]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return the masks of the examples of train that are in another file too, and of repetitions."""
@@ -195,14 +200,12 @@ class FilesTask(TokenizedTask):
     def _scan(self, path: Path) -> _Scan:
         status = path.stat()
         skip = bool(self.options.skip_bad_rows)
-        return _scan(path, self._text_columns, self._label_column, skip, status.st_size, status.st_mtime_ns)
+        columns = (self._text_columns, self._label_column, self._labels)
+        return _scan(path, *columns, skip, status.st_size, status.st_mtime_ns)
 
     def _train_labels(self) -> tuple[str, ...]:
         train = self._path("train_file")
-        names = _sorted_labels(self._scan(train).labels)
-        if len(names) < 2:
-            raise UserError(f"{train}: column '{self._label_column}' has {len(names)} label; at least 2 are needed")
-        return names
+        return self._labels.names(self._scan(train).labels, self._label_column, str(train))
 
     def _files_that_repeat(self, scans: Mapping[Path, _Scan], train: Path, others: Sequence[Path]) -> str:
         """Return, for a message, options and paths of the files that repeat examples of train."""
@@ -213,10 +216,11 @@ class FilesTask(TokenizedTask):
             if not set(scans[path].digests).isdisjoint(scans[train].digests)
         )
 
-    def _hold_out(self, train: Path, labels: Sequence[str], usable: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    def _hold_out(
+        self, train: Path, labels: Sequence[Label], usable: NDArray[np.bool_], seed: int
+    ) -> NDArray[np.bool_]:
         """Return the mask of the examples of train that are held out for validation."""
-        label_ids = self._label_ids()
-        chosen = held_out(np.array([label_ids[label] for label in labels], np.int64), usable, seed)
+        chosen = held_out(self._labels.strata(labels, self._label_ids()), usable, seed)
         if not chosen.any():
             dropped = int((~usable).sum())
             after = f" ({dropped:,} were dropped: repeated, or in the test_file too)" if dropped else ""
@@ -249,12 +253,12 @@ class FilesTask(TokenizedTask):
         skipped = SkippedRows()
         bad_row = skipped if self.options.skip_bad_rows else refuse
         bad_read = bad_row if noted or bad_row is refuse else SkippedRows()
-        examples = _examples(path, self._text_columns, self._label_column, bad_read)
+        examples = _examples(path, self._text_columns, self._label_column, self._labels, bad_read)
         for (where, texts, label), wanted in zip(examples, repeat(True) if chosen is None else chosen, strict=False):
-            if label not in ids:
-                known = f"one of the model's; {did_you_mean(label, ids)}"
+            if (unknown := self._labels.unknown(label, ids)) is not None:
+                known = f"one of the model's; {did_you_mean(unknown, ids)}"
                 lacking = known if self._model_labels is not None else f"in {self.options.train_file}"
-                raise UserError(f"{path}, {where}: the label '{label[:40]}' is not {lacking}")
+                raise UserError(f"{path}, {where}: the label '{unknown[:40]}' is not {lacking}")
             if not wanted:
                 continue
             try:
@@ -262,7 +266,7 @@ class FilesTask(TokenizedTask):
             except UserError as error:
                 bad_row(MalformedRowError(path, where, error))
                 continue
-            yield encoded, ids[label]
+            yield encoded, self._labels.encode(label, ids)
         notes.extend(skipped.notes())
 
 
@@ -280,8 +284,8 @@ def files_task(options: FilesOptions) -> FilesTask:
 
 
 def _examples(
-    path: Path, text_columns: Sequence[str], label_column: str, bad_row: BadRow
-) -> Iterator[tuple[str, list[str], str]]:
+    path: Path, text_columns: Sequence[str], label_column: str, labels: LabelColumn, bad_row: BadRow
+) -> Iterator[tuple[str, list[str], Label]]:
     """Yield place, texts and label of every example.
 
     Raises:
@@ -295,9 +299,10 @@ def _examples(
         except MalformedRowError as error:
             bad_row(error)
             continue
-        label = _label_name(record[label_column])
+        label = labels.parse(record[label_column])
         if label is None:
-            problem = f"column '{label_column}' must be a string or a whole number, found {record[label_column]!r:.40}"
+            value = record[label_column]
+            problem = f"column '{label_column}' must be {labels.expected}, found {value!r:.40}{labels.advice(value)}"
             bad_row(MalformedRowError(path, where, problem))
             continue
         empty = False
@@ -307,55 +312,33 @@ def _examples(
         raise UserError(f"{path} has no examples{f': {reasons}' if reasons else ''}")
 
 
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}\.0+")
-
-
-def _label_name(value: object) -> str | None:
-    """Return a label's name, equal for all spellings of a number; None if it is no label."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case float() if value.is_integer():
-            return str(int(value))
-        case int():
-            return str(value)
-        # pandas writes a column of whole numbers with a gap in it as 0.0, 1.0.
-        case str() if _WHOLE_NUMBER.fullmatch(value):
-            return str(int(value.partition(".")[0]))
-        case str() if value:
-            return value
-    return None
-
-
 @dataclass(frozen=True)
 class _Scan:
     """Label and digest of every example of a file, in order."""
 
-    labels: list[str]
+    labels: list[Label]
     digests: list[bytes]
 
 
 # `info` and `build` scan the same files. Size and time are arguments so that a changed file is
 # scanned again.
 @lru_cache(maxsize=3)
-def _scan(path: Path, text_columns: tuple[str, ...], label_column: str, skip: bool, size: int, modified: int) -> _Scan:
+def _scan(
+    path: Path,
+    text_columns: tuple[str, ...],
+    label_column: str,
+    labels: LabelColumn,
+    skip: bool,
+    size: int,
+    modified: int,
+) -> _Scan:
     scan = _Scan([], [])
-    known: dict[str, str] = {}  # one string object for each label, not one for each example
+    known: dict[Label, Label] = {}  # one object for each label, not one for each example
     bad_row = SkippedRows() if skip else refuse
-    for _, texts, label in _examples(path, text_columns, label_column, bad_row):
+    for _, texts, label in _examples(path, text_columns, label_column, labels, bad_row):
         scan.labels.append(known.setdefault(label, label))
         scan.digests.append(digest([text.encode(errors="surrogatepass") for text in texts]))
     return scan
-
-
-def _sorted_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the distinct labels, ordered by value if all are whole numbers, else by name."""
-    names = set(labels)
-    try:
-        key: Callable[[str], Any] = {name: (int(name), name) for name in names}.__getitem__
-    except ValueError:
-        return tuple(sorted(names))
-    return tuple(sorted(names, key=key))
 
 
 FILES = FilesTask(FilesOptions())

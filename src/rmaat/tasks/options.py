@@ -7,7 +7,8 @@ inherits, and would let any value pass.
 from dataclasses import dataclass, fields
 from typing import Annotated, Self
 
-from rmaat.values import Range
+from rmaat.problems import PROBLEM_TYPES
+from rmaat.values import OneOf, Range
 
 Size = Annotated[int, Range(1, 2**20)]
 
@@ -25,6 +26,9 @@ class FilesOptions:
         text_column: column of the text; null means 'text'.
         other_text_column: column of the second text, for pairs; null means there is none.
         label_column: column of the label, a string or a number; null means 'label'.
+        problem_type: task files: what a label is. 'single_label_classification' is one class and
+            the meaning of null; 'multi_label_classification' is any number of labels, a list or text
+            with '|' between them; 'regression' is a number.
         tokenizer: name or folder of a Hugging Face tokenizer on this machine, or 'auto'; null means
             bytes. 'auto' makes one from the texts of train (byte-level BPE, at most 16,384 tokens),
             or takes that of init_from.
@@ -38,6 +42,7 @@ class FilesOptions:
     text_column: str | None = None
     other_text_column: str | None = None
     label_column: str | None = None
+    problem_type: Annotated[str, OneOf(PROBLEM_TYPES)] | None = None
     tokenizer: str | None = None
     skip_bad_rows: bool | None = None
 

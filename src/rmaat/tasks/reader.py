@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
@@ -34,15 +35,16 @@ class TokenReader(torch.utils.data.Dataset[dict[str, Any]]):
     """Reader of a part that `rmaat.tasks.load` returned, or of a selection of it.
 
     For a DataLoader with `rmaat.tasks.collate.Collator`. An example is a dict of token columns,
-    read-only arrays (N,) of the stored type that lie in the mapped file, and `labels`, an int.
+    read-only arrays (N,) of the stored type that lie in the mapped file, and `labels`: an int, a float
+    or, for sets of labels, an array (C,).
     Worker processes map the file again and do not copy it.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._columns = {name: _Column(dataset, name) for name in TOKEN_COLUMNS if name in dataset.features}
-        self.labels: NDArray[np.int64] = dataset.data.column("labels").to_numpy()[row_numbers(dataset)]
-        """Labels (len(self),)."""
+        self.labels: NDArray[Any] = _labels(dataset)
+        """Labels: (len(self),) int64 or float64, or (len(self), C) uint8 for sets of labels."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,11 +59,48 @@ class TokenReader(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the examples of a batch; torch's loader calls this once for each batch."""
         columns = [column.take(indices) for column in self._columns.values()]
-        names = (*self._columns, "labels")
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, self.labels[indices].tolist(), strict=True)]
+        names, labels = (*self._columns, "labels"), self.labels[indices]
+        rows = zip(*columns, labels.tolist() if labels.ndim == 1 else labels, strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def __getstate__(self) -> Dataset:
+    def __getstate__(self) -> Any:
         return self._dataset
 
-    def __setstate__(self, dataset: Dataset) -> None:
+    def __setstate__(self, dataset: Any) -> None:
         self.__init__(dataset)  # type: ignore[misc]
+
+
+def _labels(dataset: Dataset) -> NDArray[Any]:
+    """Return all labels of a part; a stored set of labels is a row of ones and zeros."""
+    column = dataset.data.column("labels")
+    if pa.types.is_fixed_size_list(column.type):
+        chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
+        return np.concatenate(chunks).reshape(-1, column.type.list_size)[row_numbers(dataset)]
+    labels: NDArray[Any] = column.to_numpy()[row_numbers(dataset)]
+    return labels
+
+
+class BeginningsReader(TokenReader):
+    """Reader of the beginning of each example.
+
+    Args:
+        dataset: a part, see `TokenReader`.
+        lengths: tokens to read of each example by token column, (len(dataset),) each.
+    """
+
+    def __init__(self, dataset: Dataset, lengths: Mapping[str, NDArray[np.int64]]) -> None:
+        super().__init__(dataset)
+        self._lengths = lengths
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the examples of a batch."""
+        examples = super().__getitems__(indices)
+        for example, index in zip(examples, indices, strict=True):
+            example.update({name: example[name][: lengths[index]] for name, lengths in self._lengths.items()})
+        return examples
+
+    def __getstate__(self) -> Any:
+        return self._dataset, self._lengths
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__(*state)  # type: ignore[misc]

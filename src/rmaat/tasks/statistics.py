@@ -6,6 +6,7 @@ They are stored as JSON beside each part's Arrow file, `train.json` beside `trai
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import printable
+from rmaat.problems import MULTI_LABEL, REGRESSION
+from rmaat.tasks.base import EncodedLabel, TaskInfo
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -41,13 +44,65 @@ class LengthStatistics:
 
 
 @dataclass(frozen=True)
+class NumberStatistics:
+    """Mean, standard deviation and range of numbers to predict."""
+
+    mean: float
+    std: float
+    least: float
+    most: float
+
+
+class LabelCounts:
+    """The statistics of a part's labels, added up a batch at a time.
+
+    Args:
+        info: the task.
+    """
+
+    def __init__(self, info: TaskInfo) -> None:
+        self.examples = 0
+        self._names = info.label_names
+        self._problem = info.problem_type
+        self._counts = np.zeros(len(info.label_names), np.int64)
+        self._numbers = array("d")
+
+    def add(self, labels: Sequence[EncodedLabel]) -> None:
+        """Add the labels of some examples."""
+        self.examples += len(labels)
+        if self._problem == REGRESSION:
+            self._numbers.extend(float(label) for label in labels)
+        elif self._problem == MULTI_LABEL:
+            self._counts += np.array(labels, np.int64).sum(0)
+        else:
+            self._counts += np.bincount(np.array(labels, np.int64), minlength=len(self._counts))
+
+    def classes(self) -> dict[str, int]:
+        """Return the number of examples by class or label; nothing for numbers."""
+        if self._problem == REGRESSION:
+            return {}
+        return dict(zip(self._names, self._counts.tolist(), strict=True))
+
+    def numbers(self) -> NumberStatistics | None:
+        """Return the statistics of numbers to predict; None for classes."""
+        if self._problem != REGRESSION:
+            return None
+        values = np.frombuffer(self._numbers)
+        return NumberStatistics(*(float(f(values)) for f in (np.mean, np.std, np.min, np.max)))
+
+
+@dataclass(frozen=True)
 class PartStatistics:
-    """Statistics of one part: examples, examples by class, lengths by token column, and notes."""
+    """Statistics of one part: examples, examples by class, lengths by token column, and notes.
+
+    An example with several labels counts for each. Numbers to predict have `numbers` and no classes.
+    """
 
     examples: int
     classes: Mapping[str, int]
     lengths: Mapping[str, LengthStatistics]
     notes: Sequence[str]
+    numbers: NumberStatistics | None = None
 
     def to_json(self) -> str:
         """Return all values as one line of JSON."""
@@ -62,7 +117,8 @@ class PartStatistics:
         """
         values = json.loads(text)
         lengths = {column: LengthStatistics(**of_column) for column, of_column in values.pop("lengths").items()}
-        return cls(lengths=lengths, **values)
+        numbers = values.pop("numbers", None)
+        return cls(lengths=lengths, numbers=None if numbers is None else NumberStatistics(**numbers), **values)
 
     def evaluation_notes(self) -> list[str]:
         """Return the notes, and a line on the sequences that were cut, for one who reads a result."""
@@ -127,8 +183,8 @@ def table_rows(parts: Mapping[str, PartStatistics]) -> list[tuple[str, ...]]:
 
 
 def remarks(parts: Mapping[str, PartStatistics]) -> list[str]:
-    """Return one line on the classes of each part, and one for each note."""
-    return [f"{split}: {line}" for split, part in parts.items() for line in (_class_balance(part.classes), *part.notes)]
+    """Return one line on the labels of each part, and one for each note."""
+    return [f"{split}: {line}" for split, part in parts.items() for line in (label_summary(part), *part.notes)]
 
 
 def print_statistics(parts: Mapping[str, PartStatistics], console: Console) -> None:
@@ -143,7 +199,11 @@ def print_statistics(parts: Mapping[str, PartStatistics], console: Console) -> N
         console.print(printable(line))
 
 
-def _class_balance(classes: Mapping[str, int]) -> str:
+def label_summary(part: PartStatistics) -> str:
+    """Return the examples of each class, or the range of numbers to predict, in a line."""
+    classes, numbers = part.classes, part.numbers
+    if numbers is not None:
+        return f"{numbers.least:.6g} to {numbers.most:.6g}, mean {numbers.mean:.6g}, deviation {numbers.std:.6g}"
     if len(classes) <= MOST_CLASSES_LISTED:
         return ", ".join(f"{name}: {count:,}" for name, count in classes.items())
     return f"{len(classes)} classes of {min(classes.values()):,} to {max(classes.values()):,} examples"

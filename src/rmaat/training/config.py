@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from rmaat.errors import UserError, did_you_mean, quoted
 from rmaat.presets import resolve
+from rmaat.problems import BEST_METRICS, PROBLEM_SETTINGS, SINGLE_LABEL
 from rmaat.recipes import recipe_layers
 from rmaat.settings import ModelSettings, without_retired
 from rmaat.settings_file import read_settings_file, settings_text
@@ -19,7 +20,6 @@ from rmaat.values import TEXT, Count, Length, OneOf, Range, check_values, checke
 
 AUTO: Literal["auto"] = "auto"
 
-BEST_METRICS = ("accuracy", "loss", "f1_macro", "auc")
 CLASS_WEIGHTS = ("none", "balanced")
 OBJECTIVES = ("labels", "masked")
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
@@ -93,10 +93,12 @@ class RunConfig(ModelSettings, TaskOptions):
         test_examples: test examples used after training; 0 means all. `rmaat evaluate` uses all.
         logging_steps: steps between reports of the training loss.
         save_total_limit: largest number of checkpoints on disk, including the best.
-        metric_for_best_model: 'accuracy', 'loss', 'f1_macro' or 'auc' on the validation part, by which
-            the best checkpoint is chosen. Of checkpoints with equal accuracies, F1 or areas the one
-            with the lower loss is better. 'f1_macro' suits classes of different sizes. 'auc' is the
-            area under the ROC curve; for more than two classes the mean, one against the rest.
+        metric_for_best_model: metric on the validation part by which the best checkpoint is chosen.
+            For classes 'accuracy', 'loss', 'f1_macro' or 'auc'; for several labels 'f1_micro' and
+            'exact_match' instead of 'accuracy'; for numbers 'mae', 'loss', 'rmse', 'r2' or 'pearson'.
+            Of checkpoints with equal accuracies, F1 or areas the one with the lower loss is better.
+            'f1_macro' suits classes of different sizes. 'auc' is the area under the ROC curve; for
+            more than two classes the mean, one against the rest.
         ema_decay: decay of a moving average of the weights, for evaluations and the final model; null
             means none. In the first steps s the decay is at most (1 + s) / (10 + s). Training goes
             on with the weights themselves.
@@ -104,12 +106,14 @@ class RunConfig(ModelSettings, TaskOptions):
             The reported validation and test losses stay plain cross-entropies.
         class_weights: weights of the classes in the training loss, 'none' or 'balanced'. With
             'balanced' each class has the same share of the loss: its weight is inversely
-            proportional to its number of training examples. Validation and test losses have none.
+            proportional to its number of training examples. With several labels, presence and
+            absence of each label share its loss. Validation and test losses have no weights.
         segment_loss_weight: weight of a loss after every segment beside that at the end; 0 means none.
             It is the mean over the segments of an example. It excludes pooled_norm and two_towers.
         calibration: divide the logits of the final model by a temperature that is fitted on the
             validation part. Its probabilities then suit its accuracy better, and its answers stay
-            the same. Checkpoints are not changed.
+            the same. The temperature of texts depends on the number of tokens, and is fitted on
+            whole and cut texts. Checkpoints are not changed.
         augmentation: change each training example at random in a way that keeps its label. Only
             some tasks have such a change. Evaluation is not changed.
         early_stopping_patience: evaluations without a better result after which training stops; null
@@ -189,6 +193,8 @@ class RunConfig(ModelSettings, TaskOptions):
                     raise UserError(
                         f"objective 'masked' excludes {name}, which needs labels; set {name}: {quoted(off)}"
                     )
+        else:
+            self._check_problem()
         if self.segment_loss_weight:
             for name in ("pooled_norm", "two_towers"):
                 if getattr(self, name):
@@ -203,6 +209,23 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError("wandb: true needs the package wandb; install it with `pip install 'rmaat[wandb]'`")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: one continues the run, the other deletes it")
+
+    def _check_problem(self) -> None:
+        """Raise `UserError` if settings do not suit the problem type."""
+        kind = self.problem_type or SINGLE_LABEL
+        problem = PROBLEM_SETTINGS[kind]
+        advice = f"; the recipe '{problem.recipe}' has what suits one's own documents"
+        for name, off in problem.excluded.items():
+            if getattr(self, name) != off:
+                raise UserError(
+                    f"problem_type '{kind}' excludes {name}, which {problem.reason}; set {name}: {quoted(off)}{advice}"
+                )
+        if self.metric_for_best_model not in problem.metrics:
+            known = ", ".join(f"'{name}'" for name in problem.metrics)
+            raise UserError(
+                f"metric_for_best_model '{self.metric_for_best_model}' is none of problem_type '{kind}', whose are "
+                f"{known}{advice}"
+            )
 
     @property
     def has_masked_loss(self) -> bool:

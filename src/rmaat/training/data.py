@@ -14,6 +14,7 @@ from rmaat.errors import UserError
 from rmaat.models import RmaatConfig
 from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
+from rmaat.problems import SINGLE_LABEL
 from rmaat.tasks import TASKS, Task, TaskInfo, data_folder, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import SPLITS, Augmentation, GeneratedTask, ProgressBar, no_bar
@@ -22,13 +23,14 @@ from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.files import FilesTask
 from rmaat.tasks.generate import made_from
 from rmaat.tasks.options import FilesOptions, TaskOptions
-from rmaat.tasks.reader import TokenReader
+from rmaat.tasks.reader import BeginningsReader, TokenReader
 from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import PartStatistics, dataset_statistics
 from rmaat.tasks.text import BytesTask
 from rmaat.tasks.tokenizer import AUTOMATIC, TokenizedTask, byte_tokenizer
 from rmaat.training.config import RunConfig
 from rmaat.training.lengths import with_lengths
+from rmaat.training.problems import PROBLEMS, Problem
 from rmaat.training.run_folder import RUN_CONFIG, tokenizer_folder
 
 PUBLISHED_SHARES = {"expression": 0.1, "text": 0.15, "image": 0.5, "memory": 0.15}
@@ -83,7 +85,7 @@ class RunData:
     def _checked(self) -> "RunData":
         """Return this object; raise `UserError` if the run's settings do not suit the task."""
         run, info = self.run, self.info
-        if run.objective == "labels" and len(info.label_names) < 2:
+        if run.objective == "labels" and len(info.label_names) < (2 if info.problem_type == SINGLE_LABEL else 1):
             raise UserError(f"{run.dataset} has no labels to learn; use `rmaat pretrain`, or objective 'masked'")
         RmaatConfig(**self.model_settings())
         if run.input_type == "values" and info.value_mean is None:
@@ -194,9 +196,16 @@ class RunData:
             return settings
         return {
             **settings,
+            # Without it transformers would take the type from the labels of the first batch.
+            "problem_type": self.info.problem_type,
             "id2label": dict(enumerate(names)),
             "label2id": {name: i for i, name in enumerate(names)},
         }
+
+    @property
+    def problem(self) -> Problem:
+        """What the task's labels mean for metrics, predictions and figures."""
+        return PROBLEMS[self.info.problem_type]
 
     @property
     def mask_share(self) -> float:
@@ -339,6 +348,21 @@ class RunData:
         A batch then holds similar lengths, and a lack of memory shows in the first batch.
         """
         return TokenReader(part.select(np.argsort(-self.lengths(part), kind="stable")))
+
+    def beginnings(self, part: Dataset, shares_E: NDArray[np.float64]) -> tuple[TokenReader, NDArray[np.int64]]:
+        """Return the beginnings of the examples by falling length, and their lengths as `lengths` gives them.
+
+        Args:
+            part: E examples.
+            shares_E: the share of each example that is read, at least one token, above 0 and at most 1.
+        """
+        by_column = {
+            name: np.ceil(shares_E * lengths(part, name)).astype(np.int64).clip(1) for name in self.info.columns
+        }
+        lengths_E = self.input_lengths(list(by_column.values()))
+        order = np.argsort(-lengths_E, kind="stable")
+        sorted_by_column = {name: column[order] for name, column in by_column.items()}
+        return BeginningsReader(part.select(order), sorted_by_column), lengths_E[order]
 
 
 def _with_existing_tokenizer(run: RunConfig) -> tuple[RunConfig, TaskOptions]:

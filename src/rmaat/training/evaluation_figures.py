@@ -1,11 +1,13 @@
-"""`confusion.png` and `reliability.png`, the figures of an evaluation.
+"""The figures of an evaluation: confusion, reliability, reliability by length, predicted numbers.
 
 Axes: C classes, K bins.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +16,10 @@ from matplotlib.figure import Figure
 
 from rmaat.errors import printable
 from rmaat.machine.files import write_figure
-from rmaat.training.run_folder import CONFUSION, RELIABILITY
+from rmaat.training.run_folder import RELIABILITY_BY_LENGTH
+
+if TYPE_CHECKING:
+    from rmaat.training.problems import Problem
 
 DPI = 130
 MOST_LABELLED_CLASSES = 25
@@ -22,20 +27,18 @@ MOST_LABELLED_CLASSES = 25
 LONGEST_NAME = 20
 
 
-def draw_evaluation(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
+def draw_evaluation(metrics: Mapping[str, Any], problem: Problem, folder: Path) -> list[Path]:
     """Write the figures of the test in `metrics.json`, and return their paths.
-
-    There is no confusion matrix if the metrics hold none, because the task has many classes.
 
     Args:
         metrics: the results of `rmaat.training.results.tested`, or more.
+        problem: the problem type, which chooses the figures.
         folder: an existing folder.
     """
-    paths = [folder / RELIABILITY]
-    draw_reliability(metrics["test_reliability"], metrics["test_calibration_error"], paths[0])
-    if metrics["test_confusion"] is not None:
-        paths.append(folder / CONFUSION)
-        draw_confusion(metrics["test_confusion"], tuple(metrics["test_classes"]), paths[1])
+    paths = problem.draw(metrics, folder)
+    if by_length := (metrics.get("calibration") or {}).get("by_length"):
+        paths.append(folder / RELIABILITY_BY_LENGTH)
+        draw_by_length(by_length, paths[-1])
     return paths
 
 
@@ -97,6 +100,53 @@ def draw_reliability(bins: Mapping[str, Sequence[float]], calibration_error: flo
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
+    write_figure(path, figure, DPI)
+
+
+def draw_numbers(points: Mapping[str, Sequence[float]], rmse: float, path: Path) -> None:
+    """Write a PNG of predicted against true numbers.
+
+    Args:
+        points: the `true` and the `predicted` numbers of some examples.
+        rmse: the root of the mean squared error, for the title.
+        path: the file to write.
+    """
+    true, predicted = np.array(points["true"]), np.array(points["predicted"])
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    figure = Figure(figsize=(5, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(ends, ends, color="grey", linestyle="--")
+    axes.plot(true, predicted, "o", markersize=4, alpha=0.4, markeredgewidth=0)
+    axes.set(xlabel="true", ylabel="predicted", title=f"Test examples, root of mean square error {rmse:.4g}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    write_figure(path, figure, DPI)
+
+
+def draw_by_length(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a PNG of accuracy against confidence, with a line for each length of the texts.
+
+    Args:
+        rows: the results of `rmaat.training.calibration.calibration_by_length`.
+        path: the file to write.
+    """
+    figure = Figure(figsize=(5.2, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color="grey", linestyle="--")
+    for row in rows:
+        bins = row["reliability"]
+        confidence, right, count = (np.array(bins[name]) for name in ("confidence", "accuracy", "count"))
+        # The accuracy of a few answers says little.
+        enough = count >= max(1, count.sum() // 100)
+        length = f"{row['mean_tokens']:,.0f} tokens: error {row['calibration_error']:.3f}"
+        axes.plot(confidence[enough], right[enough], "o-", markersize=4, label=length)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer", ylabel="accuracy")
+    axes.set_title("Test texts, whole and cut")
+    axes.legend(frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
     write_figure(path, figure, DPI)
 
 

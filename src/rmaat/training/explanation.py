@@ -1,9 +1,10 @@
-"""Which segment of a text decided its label: the probabilities after each segment."""
+"""Which segment of a text decided its label or number: the outputs after each segment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from rmaat.errors import printable
 from rmaat.machine.files import write_figure
 from rmaat.training.finished_run import FinishedRun
 from rmaat.training.inference import Reading, read_segments
+from rmaat.training.problems import Problem
 
 MOST_CURVES = 5
 """Labels that the figure shows: those that were the most probable ones after some segment."""
@@ -24,13 +26,14 @@ class Segment:
 
     Attributes:
         text: the segment's text.
-        probabilities: of all labels, see `rmaat.training.inference.Reading`.
-        change: of the probability of the label that the whole text has; that of the first segment is
-            the difference from a guess, in which all labels are equally probable.
+        outputs: probabilities of all labels, or the number, see `rmaat.training.inference.Reading`.
+        change: of the explained output; that of the first segment is the difference from a guess, in
+            which all classes are equally probable, a label has the probability 0.5, or the number is
+            the mean of the training part.
     """
 
     text: str
-    probabilities: tuple[float, ...]
+    outputs: tuple[float, ...]
     change: float
 
 
@@ -39,22 +42,40 @@ class Explanation:
     """The prediction for a text, and how it arose.
 
     Attributes:
-        label: the label of the whole text.
-        label_names: all labels, in the order of the probabilities.
-        segments: the segments of the text, first to last.
+        label: the explained output: the most probable label, or the column of the number.
+        label_names: all labels, in the order of the outputs.
+        segments: the text's segments, in order.
+        problem: the problem type.
     """
 
     label: str
     label_names: tuple[str, ...]
     segments: tuple[Segment, ...]
+    problem: Problem
 
     @property
-    def probability(self) -> float:
-        """The probability of the label, after the last segment."""
-        return max(self.segments[-1].probabilities)
+    def index(self) -> int:
+        """The place of the explained output."""
+        return self.label_names.index(self.label)
+
+    @property
+    def output(self) -> float:
+        """The explained output after the last segment: the label's probability, or the number."""
+        return self.segments[-1].outputs[self.index]
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it in the form of explanation.json."""
+        return {
+            "label": self.label,
+            "label_names": self.label_names,
+            "segments": [
+                {"text": segment.text, self.problem.explained: segment.outputs, "change": segment.change}
+                for segment in self.segments
+            ],
+        }
 
     def most_decisive(self, count: int) -> list[int]:
-        """Return the indices of the segments that changed the label's probability most, most first."""
+        """Return the indices of the segments that changed the explained output most, most first."""
         return sorted(range(len(self.segments)), key=lambda i: -abs(self.segments[i].change))[:count]
 
     def leaders(self) -> list[int]:
@@ -63,7 +84,7 @@ class Explanation:
         They were the most probable ones after some segment; of many, the last `MOST_CURVES`.
         """
         labels = range(len(self.label_names))
-        leaders = {max(labels, key=segment.probabilities.__getitem__): None for segment in reversed(self.segments)}
+        leaders = {max(labels, key=segment.outputs.__getitem__): None for segment in reversed(self.segments)}
         return list(leaders)[:MOST_CURVES]
 
 
@@ -73,44 +94,48 @@ def explain(run: FinishedRun, text: str) -> Explanation:
     Raises:
         UserError: see `rmaat.training.inference.read_segments`.
     """
-    return explanation_of(run.source.info.label_names, list(read_segments(run, text)))
+    return explanation_of(run, list(read_segments(run, text)))
 
 
-def explanation_of(label_names: Sequence[str], readings: Sequence[Reading]) -> Explanation:
+def explanation_of(run: FinishedRun, readings: Sequence[Reading]) -> Explanation:
     """Return the explanation of a text, or of its beginning, from what was read of it.
 
     Args:
-        label_names: all labels, in the order of the probabilities.
+        run: the finished run that read it.
         readings: the segments in order, at least one.
     """
-    last = readings[-1].probabilities
-    winner = max(range(len(last)), key=last.__getitem__)
-    course = [1 / len(last), *(reading.probabilities[winner] for reading in readings)]
+    names, problem = run.source.info.label_names, run.source.problem
+    last = readings[-1].outputs
+    explained = max(range(len(last)), key=last.__getitem__)
+    course = [problem.uninformed(run.model.config), *(reading.outputs[explained] for reading in readings)]
     segments = (
-        Segment(reading.text, reading.probabilities, after - before)
+        Segment(reading.text, reading.outputs, after - before)
         for reading, (before, after) in zip(readings, pairwise(course), strict=True)
     )
-    return Explanation(label_names[winner], tuple(label_names), tuple(segments))
+    return Explanation(names[explained], names, tuple(segments), problem)
 
 
 def draw_explanation(explanation: Explanation, title: str, path: Path) -> None:
-    """Write a PNG: the probabilities after each segment, and the change by each."""
+    """Write a PNG: the outputs after each segment, and the change by each."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     course, change = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    segments = explanation.segments
-    numbers = range(1, len(segments) + 1)
+    segments, probabilities = explanation.segments, explanation.problem.explained == "probabilities"
+    numbers, factor = range(1, len(segments) + 1), 100 if probabilities else 1
     names = explanation.label_names
     for index in explanation.leaders():
         course.plot(
-            numbers, [100 * s.probabilities[index] for s in segments], "o-", markersize=4, label=_plain(names[index])
+            numbers, [factor * s.outputs[index] for s in segments], "o-", markersize=4, label=_plain(names[index])
         )
-    course.set(ylabel="probability (%)", ylim=(0, 100), title=_plain(title))
+    course.set(title=_plain(title), ylabel="probability (%)" if probabilities else "predicted")
+    if probabilities:
+        course.set_ylim(0, 100)
     course.legend(frameon=False)
-    changes = [100 * segment.change for segment in segments]
+    changes = [factor * segment.change for segment in segments]
     change.bar(numbers, changes, color=["C0" if value >= 0 else "C3" for value in changes])
     change.axhline(0, color="grey", linewidth=0.8)
-    change.set(xlabel="segment", ylabel=f"change of '{_plain(explanation.label)}'\n(percentage points)")
+    unit = "\n(percentage points)" if probabilities else ""
+    change.set(xlabel="segment", ylabel=f"change of '{_plain(explanation.label)}'{unit}")
     change.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (course, change):
         axes.spines[["top", "right"]].set_visible(False)

@@ -16,6 +16,7 @@ from rmaat.models.classification import RmaatClassifierOutput
 from rmaat.tasks.base import TokenIds
 from rmaat.tasks.inputs import Example
 from rmaat.training.finished_run import FinishedRun
+from rmaat.training.problems import Prediction
 
 WINDOW_EXAMPLES = 512
 """Most examples that are in memory at a time, and sorted by length."""
@@ -25,40 +26,14 @@ WINDOW_TOKENS = 2**22
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The most probable label of an example, and the probabilities of all labels.
-
-    Attributes:
-        label: the label.
-        probabilities: one for each of the task's `label_names`, in their order.
-        truncated: True if the end of a text was not read.
-    """
-
-    label: str
-    probabilities: tuple[float, ...]
-    truncated: bool = False
-
-    @property
-    def probability(self) -> float:
-        """The probability of the label."""
-        return max(self.probabilities)
-
-    def by_label(self, label_names: Sequence[str]) -> dict[str, float]:
-        """Return the probability of each label, as files and the page of `rmaat serve` have it.
-
-        It has six digits; the model computes with about as many.
-        """
-        return {name: float(f"{p:.6g}") for name, p in zip(label_names, self.probabilities, strict=True)}
-
-
-@dataclass(frozen=True)
 class Reading:
-    """A segment of a text, and the prediction for the text up to its end.
+    """A segment of a text, and the outputs for the text up to its end.
 
     Attributes:
         text: the segment's text.
-        probabilities: of all labels, by what the model has read up to here. For a text that ends
-            here they are the same if retention does not depend on the number of segments.
+        outputs: probabilities of all labels, or the number, by what the model has read up to here.
+            For a text that ends here they are the same if retention does not depend on the number of
+            segments.
         segments: the number of segments of the text.
         state_bytes: the size of what the model carries into the next segment: memory tokens, sums
             behind the answer, associative memory.
@@ -66,7 +41,7 @@ class Reading:
     """
 
     text: str
-    probabilities: tuple[float, ...]
+    outputs: tuple[float, ...]
     segments: int
     state_bytes: int
     truncated: bool
@@ -91,6 +66,9 @@ class Outcome:
 
 def predict(run: FinishedRun, texts: Sequence[str], *, truncate: bool = False) -> Prediction:
     """Return the prediction for one example; see `predict_many`.
+
+    It is a `ClassPrediction`, a `LabelSetPrediction` or a `NumberPrediction` of
+    `rmaat.training.problems`, by the run's problem type.
 
     Args:
         run: the finished run.
@@ -187,7 +165,7 @@ def read_segments(run: FinishedRun, text: str, segments_per_call: int | None = N
         if not logits_TC.isfinite().all():
             raise UserError(NOT_FINITE)
         state_bytes = sum(x.nbytes for x in _state(out).values() if x is not None)
-        for row in logits_TC.softmax(-1).tolist():
+        for row in run.source.problem.outputs(logits_TC.numpy()).tolist():
             words = run.source.task.decode(ids_N[index * size : (index + 1) * size])
             yield Reading(words, tuple(row), segments, state_bytes, encoded.truncated)
             index += 1
@@ -323,7 +301,6 @@ NOT_FINITE = "the model's logits for this text are not finite, so it has no pred
 def _outcome(run: FinishedRun, encoded: _Encoded, logits_C: Tensor) -> Outcome:
     if not logits_C.isfinite().all():
         return Outcome(encoded.name, problem=NOT_FINITE, is_row=encoded.is_row)
-    probabilities = logits_C.double().softmax(0).numpy()
-    label = run.source.info.label_names[int(np.argmax(probabilities))]
-    prediction = Prediction(label, tuple(probabilities.tolist()), encoded.truncated)
+    source = run.source
+    prediction = source.problem.prediction(logits_C.double().numpy(), source.info.label_names, encoded.truncated)
     return Outcome(encoded.name, prediction, is_row=encoded.is_row)

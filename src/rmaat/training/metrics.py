@@ -4,12 +4,11 @@ Axes: E examples, C classes, K bins. The answer to an example is the class with 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers.trainer_utils import EvalPrediction
 
 Logits = NDArray[np.floating[Any]]
 """(E, C) finite logits. Sums over them are in float64."""
@@ -154,8 +153,12 @@ class Reliability:
 def reliability(logits_EC: Logits, labels_E: Labels, bins: int = BINS) -> Reliability:
     """Return the confidence and the accuracy of the answers in `bins` bins of confidence."""
     confidence_E = np.exp(logits_EC.max(1) - log_normaliser(logits_EC))
+    return binned(confidence_E, logits_EC.argmax(1) == labels_E, bins)
+
+
+def binned(confidence_E: NDArray[np.float64], right_E: NDArray[np.bool_], bins: int = BINS) -> Reliability:
+    """Return mean probability and share of right answers in `bins` bins of the probability."""
     bin_E = np.clip(np.ceil(confidence_E * bins).astype(np.int64) - 1, 0, bins - 1)
-    right_E = logits_EC.argmax(1) == labels_E
     count_K = np.bincount(bin_E, minlength=bins)
     confidence_K, accuracy_K = (
         np.bincount(bin_E, weights, minlength=bins) / np.maximum(count_K, 1) for weights in (confidence_E, right_E)
@@ -163,61 +166,6 @@ def reliability(logits_EC: Logits, labels_E: Labels, bins: int = BINS) -> Reliab
     return Reliability(confidence_K, accuracy_K, count_K)
 
 
-def reported_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Return accuracy, macro F1 and, if every class occurs, AUC, for the Trainer of transformers.
-
-    Args:
-        prediction: logits and labels, a list of batches each.
-
-    Returns:
-        Nothing if a logit is not finite. `SegmentTrainer` then stops the run.
-    """
-    logits_EC, labels_E = joined(prediction.predictions), joined(prediction.label_ids)
-    if not np.isfinite(logits_EC).all():
-        return {}
-    scores = {
-        "accuracy": accuracy(logits_EC, labels_E),
-        "f1_macro": class_scores(logits_EC, labels_E).f1_macro,
-        "auc": auc(logits_EC, labels_E),
-    }
-    return {name: value for name, value in scores.items() if value is not None}
-
-
 def joined(batches: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Return the rows of all batches as one array."""
     return np.concatenate(batches)
-
-
-MOST_STORED_CLASSES = 100
-"""The confusion matrix of more classes is not stored: it would have more than 10,000 numbers."""
-
-
-def evaluation_summary(logits_EC: Logits, labels_E: Labels, names: Sequence[str]) -> dict[str, Any]:
-    """Return all measurements in the form of `metrics.json`.
-
-    Args:
-        logits_EC: (E, C).
-        labels_E: (E,).
-        names: of the C classes.
-
-    Returns:
-        `f1_macro`; `auc`, None if a class has no example; `calibration_error`; `classes`, the
-        precision, recall, f1 and support of each class by name; `confusion`, a list of rows as in
-        `confusion_matrix`, None with more than `MOST_STORED_CLASSES` classes; `reliability`, the
-        attributes of `Reliability` as lists.
-    """
-    scores = class_scores(logits_EC, labels_E)
-    by_class = zip(names, scores.precision, scores.recall, scores.f1, scores.support, strict=True)
-    few = len(names) <= MOST_STORED_CLASSES
-    bins = reliability(logits_EC, labels_E)
-    return {
-        "f1_macro": scores.f1_macro,
-        "auc": auc(logits_EC, labels_E),
-        "calibration_error": bins.calibration_error,
-        "classes": {
-            name: {"precision": float(p), "recall": float(r), "f1": float(f1), "support": int(support)}
-            for name, p, r, f1, support in by_class
-        },
-        "confusion": confusion_matrix(logits_EC, labels_E).tolist() if few else None,
-        "reliability": {name: values.tolist() for name, values in asdict(bins).items()},
-    }

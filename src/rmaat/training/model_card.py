@@ -6,7 +6,9 @@ from typing import Any
 import yaml
 
 from rmaat.errors import printable
+from rmaat.problems import MULTI_LABEL, REGRESSION
 from rmaat.training.config import RunConfig
+from rmaat.training.problems import PROBLEMS
 
 MOST_CLASSES = 10
 """Classes of a part that the card lists."""
@@ -15,6 +17,15 @@ RESULTS = {
     "test_accuracy": "accuracy on test",
     "test_majority_accuracy": "accuracy of the commonest class on test",
     "test_tfidf_accuracy": "accuracy of TF-IDF with logistic regression on test",
+    **{
+        f"test_{name}": f"{title} on test"
+        for name, title in {**PROBLEMS[MULTI_LABEL].titles, **PROBLEMS[REGRESSION].titles}.items()
+        if name != "auc"
+    },
+    "test_mean_mae": "mean absolute error of the mean of train on test",
+    "test_tfidf_mae": "mean absolute error of TF-IDF with ridge regression on test",
+    "test_commonest_f1_micro": "micro F1 of the commonest set on test",
+    "test_tfidf_f1_micro": "micro F1 of TF-IDF with logistic regression on test",
     "test_loss": "loss on test",
     "eval_accuracy": "accuracy on validation",
     "eval_loss": "loss on validation",
@@ -28,6 +39,9 @@ RESULTS = {
     "data_seed": "data seed",
 }
 """Keys of metrics.json that the card lists, with their names there."""
+
+METRICS_OF_THE_HUB = {"accuracy": "accuracy", "f1_micro": "f1", "mae": "mae"}
+"""The main metrics, with their names on the Hugging Face Hub."""
 
 PIPELINE = """
 ```python
@@ -59,8 +73,8 @@ def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: b
     header: dict[str, Any] = {"library_name": "transformers", "tags": ["rmaat", "long-context", run.dataset]}
     if classifies_text:
         header["pipeline_tag"] = "text-classification"
-    if "test_accuracy" in metrics:
-        header["metrics"] = ["accuracy"]
+    if metric := next((METRICS_OF_THE_HUB[key] for key in METRICS_OF_THE_HUB if f"test_{key}" in metrics), None):
+        header["metrics"] = [metric]
     auto_class = "AutoModelForMaskedLM" if run.objective == "masked" else "AutoModelForSequenceClassification"
     use = PIPELINE.format(name=name) if classifies_text else AUTO_CLASS.format(name=name, auto_class=auto_class)
     results = [(label, _number(metrics[key])) for key, label in RESULTS.items() if metrics.get(key) is not None]
@@ -104,6 +118,8 @@ def _data(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows, notes = [], []
     for part, statistics in parts.items():
         classes = [f"{_cell(label)}: {count:,}" for label, count in statistics["classes"].items()]
+        if (numbers := statistics.get("numbers")) is not None:
+            classes = [f"{numbers['least']:.6g} to {numbers['most']:.6g}, mean {numbers['mean']:.6g}"]
         rest = [f"and {len(classes) - MOST_CLASSES} more"] if len(classes) > MOST_CLASSES else []
         lengths = [
             f"mean {of['mean']:,.0f}, longest {of['longest']:,}, {of['cut']:,} cut to {of['max_seq_len']:,}"

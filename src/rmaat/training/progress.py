@@ -6,11 +6,14 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rmaat.training.problems import Problem
+
 
 class Progress(TrainerCallback):
-    """A progress bar over steps, and lines for losses and accuracies above it."""
+    """A progress bar over steps, and lines for losses and metrics above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
         self._bar: tqdm[Any] | None = None
 
     def on_train_begin(
@@ -38,8 +41,9 @@ class Progress(TrainerCallback):
             return
         if "eval_loss" in logs:
             report = f"validation loss {logs['eval_loss']:.4f}"
-            if "eval_accuracy" in logs:
-                report += f"  accuracy {100 * logs['eval_accuracy']:.2f}%"
+            metric = self._problem.main_metric
+            if (score := logs.get(f"eval_{metric}")) is not None:
+                report += f"  {self._problem.titles[metric]} {self._problem.value(metric, score).strip()}"
             if "eval_segments" in logs:
                 report += f"  {100 * logs['eval_level_accuracy']:.2f}% on at most {logs['eval_segments']} segments"
         elif "loss" in logs:

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset, DatasetDict
 
 from rmaat.machine.files import write_json
@@ -14,12 +13,11 @@ from rmaat.tasks.files import FilesTask
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import PartStatistics
 from rmaat.training import checkpoints, run_folder
-from rmaat.training.baseline import tfidf_accuracy
-from rmaat.training.calibration import divide_logits, fitted_temperature
+from rmaat.training.baseline import tfidf_score
+from rmaat.training.calibration import calibrate, calibration_by_length
 from rmaat.training.curves import draw_curves
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.evaluation_figures import draw_evaluation
-from rmaat.training.metrics import evaluation_summary, reliability
 from rmaat.training.stages import read_stages, stage_changes
 from rmaat.training.trainer import SegmentTrainer
 
@@ -46,6 +44,8 @@ def finish(
     trainer.save_model(str(output_dir))
 
     test = draw_examples(data["test"], run.test_examples, run.data_seed)
+    if calibration is not None and source.info.kind == "text":
+        calibration["by_length"] = calibration_by_length(source, trainer, test)
     metrics = {
         **(tested(source, trainer, test) if labelled else {}),
         **measure(source, trainer, data["validation"], "eval"),
@@ -66,6 +66,7 @@ def finish(
         "data_seed": run.data_seed,
         "generator_seed": source.generator_seed,
         "dataset": run.dataset,
+        "problem_type": source.info.problem_type,
         "input_type": run.input_type,
         "patch_size": run.patch_size,
         "model": run.model,
@@ -75,44 +76,33 @@ def finish(
     }
     if trainer.is_world_process_zero():
         if labelled and isinstance(source.task, FilesTask) and len(test) == len(data["test"]):
-            metrics["test_tfidf_accuracy"] = tfidf_accuracy(source.task)
+            score = tfidf_score(source.task, source.problem)
+            metrics[f"test_tfidf_{source.problem.main_metric}"] = score
         metrics["files"] = checkpoints.file_records(output_dir, run_folder.recorded_files(output_dir))
         write_json(output_dir / run_folder.METRICS, metrics)
         patches = f" patches of {run.patch_size}" if run.patch_size > 1 else ""
         title = (
             f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.positions_per_segment}{patches}"
         )
-        majority = majority_accuracy(data["validation"]) if labelled else None
-        draw_curves(history, majority, run.metric_for_best_model, title, output_dir / run_folder.CURVES)
+        guess = None
         if labelled:
-            draw_evaluation(metrics, output_dir)
+            validation_labels = TokenReader(data["validation"]).labels
+            guess = next(iter(source.problem.guess(validation_labels, trainer.model.config).values()))
+        curves = output_dir / run_folder.CURVES
+        draw_curves(history, source.problem, guess, run.metric_for_best_model, title, curves)
+        if labelled:
+            draw_evaluation(metrics, source.problem, output_dir)
     return Result(metrics, output_dir)
-
-
-def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> dict[str, float]:
-    """Divide the logits of the trained model by a temperature fitted on the validation part.
-
-    The best checkpoint was chosen on examples of the same part.
-
-    Returns:
-        The `temperature`, and on the validation part the loss and the calibration error before, as
-        `uncalibrated_eval_loss` and `uncalibrated_eval_calibration_error`.
-    """
-    output = trainer.predict(source.longest_first(validation), metric_key_prefix="eval")
-    temperature = fitted_temperature(output.predictions, output.label_ids)
-    divide_logits(trainer.model, temperature)
-    return {
-        "temperature": temperature,
-        "uncalibrated_eval_loss": output.metrics["eval_loss"],
-        "uncalibrated_eval_calibration_error": reliability(output.predictions, output.label_ids).calibration_error,
-    }
 
 
 def tested(source: RunData, trainer: SegmentTrainer, part: Dataset) -> dict[str, Any]:
     """Return all measurements on a test part, by their names in `metrics.json`."""
     return {
         **measure(source, trainer, part, "test"),
-        "test_majority_accuracy": majority_accuracy(part),
+        **{
+            f"test_{name}": value
+            for name, value in source.problem.guess(TokenReader(part).labels, trainer.model.config).items()
+        },
         "test_examples": len(part),
     }
 
@@ -131,12 +121,8 @@ def previous_training(folder: Path) -> dict[str, Any] | None:
     return {name: metrics.get(name) for name in names}
 
 
-EVALUATION_DETAILS = ("classes", "confusion", "reliability")
-"""The measurements of several numbers; only those of the test part are stored."""
-
-
 def measure(source: RunData, trainer: SegmentTrainer, part: Dataset, prefix: str) -> dict[str, Any]:
-    """Return loss, accuracy and the results of `evaluation_summary` on a part of the data.
+    """Return the loss and the summary of the problem type on a part of the data.
 
     Without labels there is only the loss.
 
@@ -151,15 +137,10 @@ def measure(source: RunData, trainer: SegmentTrainer, part: Dataset, prefix: str
         return {f"{prefix}_loss": trainer.evaluate(examples, metric_key_prefix=prefix)[f"{prefix}_loss"]}
     output = trainer.predict(examples, metric_key_prefix=prefix)
     trainer.log(output.metrics)
-    summary = evaluation_summary(output.predictions, output.label_ids, source.info.label_names)
-    details = EVALUATION_DETAILS if prefix != "test" else ()
+    problem = source.problem
+    summary = problem.summary(output.predictions, output.label_ids, source.info.label_names)
+    details = problem.details if prefix != "test" else ()
     return {
-        **{name: output.metrics[name] for name in (f"{prefix}_accuracy", f"{prefix}_loss")},
+        f"{prefix}_loss": output.metrics[f"{prefix}_loss"],
         **{f"{prefix}_{name}": value for name, value in summary.items() if name not in details},
     }
-
-
-def majority_accuracy(dataset: Dataset) -> float:
-    """Return the accuracy of always guessing the commonest class of the part."""
-    labels = TokenReader(dataset).labels
-    return float(np.bincount(labels).max() / len(labels))

@@ -4,10 +4,10 @@ import os
 import sys
 import tempfile
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, set_seed
@@ -17,6 +17,7 @@ from rmaat.errors import UserError
 from rmaat.machine.files import write_text
 from rmaat.machine.provenance import provenance
 from rmaat.models import RmaatConfig, RmaatForMaskedLM, RmaatForSequenceClassification
+from rmaat.problems import REGRESSION
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.statistics import part_statistics, print_statistics
@@ -28,8 +29,7 @@ from rmaat.training.config import RunConfig
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.data import RunData, draw_examples
 from rmaat.training.finished_run import FinishedRun
-from rmaat.training.label_loss import LabelLoss, balanced_weights
-from rmaat.training.metrics import reported_metrics
+from rmaat.training.label_loss import LabelLoss
 from rmaat.training.model_card import model_card
 from rmaat.training.pooled_norm import PooledNormStatistics
 from rmaat.training.precision import with_precision
@@ -38,7 +38,7 @@ from rmaat.training.quiet import quiet_transformers
 from rmaat.training.results import Result, finish, previous_training, tested
 from rmaat.training.stages import Stage, append_stage, check_same_run, read_stages
 from rmaat.training.stored_model import check_finished_run, load_initial_weights
-from rmaat.training.trainer import MaskedObjective, SegmentTrainer, float_logits
+from rmaat.training.trainer import MaskedObjective, SegmentTrainer, float_logits, reported_metrics
 
 
 @quiet_transformers()
@@ -71,6 +71,7 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     check_best_metric(source, data["validation"])
     set_seed(run.seed)
     model = build_model(source)
+    set_label_scale(model.config, data["train"])
     num_parameters = sum(p.numel() for p in model.parameters())
     # A checkpoint holds the weights, their average if there is one, and Adam's two moments. The best
     # model is written once more.
@@ -100,14 +101,15 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
 
 def check_best_metric(source: RunData, validation: Dataset) -> None:
     """Raise `UserError` if the metric of the best checkpoint is not known on the validation part."""
-    run, names = source.run, source.info.label_names
-    if run.metric_for_best_model != "auc" or run.objective != "labels":
+    run, metric = source.run, source.run.metric_for_best_model
+    if run.objective != "labels":
         return
     labels = TokenReader(draw_examples(validation, run.eval_examples, run.data_seed)).labels
-    for index in np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)[:1]:
+    needs = source.problem.unknown_metric(metric, labels, source.info.label_names)
+    if needs is not None:
+        other = "f1_macro" if metric == "auc" else source.problem.main_metric
         raise UserError(
-            f"metric_for_best_model 'auc' needs validation examples of every class, and '{names[index]}' has none; "
-            "add some, raise eval_examples, or take 'f1_macro'"
+            f"metric_for_best_model '{metric}' needs {needs}; add some, raise eval_examples, or take '{other}'"
         )
 
 
@@ -192,9 +194,8 @@ def resumed_checkpoint(source: RunData, stage: Stage) -> Path | None:
 def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBar = no_bar) -> dict[str, Any]:
     """Return the measurements of a finished run on the whole test part of its task.
 
-    They have the names that they have in metrics.json: test_accuracy, test_loss, test_f1_macro,
-    test_auc, test_calibration_error, test_classes, test_confusion, test_reliability,
-    test_majority_accuracy and test_examples.
+    They have the names that they have in metrics.json: test_examples, test_loss, and the guesses and
+    the summary of the problem type, such as test_majority_accuracy and test_accuracy.
 
     Texts are truncated as in training, so the figures are those of metrics.json. `test_notes` says
     how many were, and how many rows were skipped.
@@ -258,12 +259,27 @@ def build_model(source: RunData) -> RmaatForSequenceClassification | RmaatForMas
     return RmaatForMaskedLM(config) if source.run.objective == "masked" else RmaatForSequenceClassification(config)
 
 
-def label_loss(source: RunData, train_part: Dataset) -> LabelLoss:
+def set_label_scale(config: RmaatConfig, train_part: Dataset) -> None:
+    """Store mean and deviation of a regression's training labels in the config; see `RmaatConfig`."""
+    if config.problem == REGRESSION:
+        labels = TokenReader(train_part).labels
+        # If only the examples held out differ, the deviation is 0.
+        config.label_mean, config.label_std = float(labels.mean()), float(labels.std()) or 1.0
+
+
+def label_loss(source: RunData, train_part: Dataset, label_std: float = 1.0) -> LabelLoss:
     """Return the loss of the labels in training, with weights from the classes of the training part."""
     run, weights = source.run, None
     if run.class_weights == "balanced":
-        weights = balanced_weights(TokenReader(train_part).labels, len(source.info.label_names))
-    return LabelLoss(run.label_smoothing_factor, weights, run.segment_loss_weight, run.tokens_per_segment)
+        weights = source.problem.balanced_weights(TokenReader(train_part).labels, len(source.info.label_names))
+    return LabelLoss(
+        source.info.problem_type,
+        label_std,
+        run.label_smoothing_factor,
+        weights,
+        run.segment_loss_weight,
+        run.tokens_per_segment,
+    )
 
 
 def last_step(run: RunConfig, examples: int) -> int:
@@ -351,17 +367,18 @@ def build_trainer(
         eval_dataset=source.longest_first(validation),
         train_lengths=source.lengths(data["train"]),
         curriculum=curriculum,
+        problem=source.problem,
         best_metric=run.metric_for_best_model,
         ema_decay=run.ema_decay,
         patience=run.early_stopping_patience,
-        label_loss=label_loss(source, data["train"]),
+        label_loss=label_loss(source, data["train"], model.config.label_std),
         data_collator=source.collator(),
         masked=masked,
-        compute_metrics=reported_metrics if run.objective == "labels" else None,
+        compute_metrics=partial(reported_metrics, problem=source.problem) if run.objective == "labels" else None,
         preprocess_logits_for_metrics=float_logits,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress())
+    trainer.add_callback(Progress(source.problem))
     if run.pooled_norm and run.objective == "labels" and len(data["train"]) > 1:
         trainer.add_callback(PooledNormStatistics(source, data["train"], trainer.averaged_weights))
     return trainer

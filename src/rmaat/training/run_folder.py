@@ -19,7 +19,9 @@ WEIGHTS = ("config.json", "model.safetensors")
 CURVES = "curves.png"
 CONFUSION = "confusion.png"
 RELIABILITY = "reliability.png"
-FIGURES = (CURVES, CONFUSION, RELIABILITY)
+RELIABILITY_BY_LENGTH = "reliability_by_length.png"
+PREDICTIONS = "predictions.png"
+FIGURES = (CURVES, CONFUSION, RELIABILITY, RELIABILITY_BY_LENGTH, PREDICTIONS)
 CARD = "README.md"
 """The model card."""
 TOKENIZER_FILES = (

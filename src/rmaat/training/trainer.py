@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rmaat.errors import TrainingDivergedError, UserError
 from rmaat.models.masked import draw_masked
+from rmaat.problems import SINGLE_LABEL
 from rmaat.tasks.reader import TokenReader
 from rmaat.training.batches import GroupedByLength, GroupedBySegments
 from rmaat.training.checkpoints import checkpoint_at, checkpoint_damage, prune, seal
@@ -27,6 +28,7 @@ from rmaat.training.curriculum import Curriculum
 from rmaat.training.label_loss import LabelLoss
 from rmaat.training.metrics import joined
 from rmaat.training.peak_memory import PeakMemory
+from rmaat.training.problems import PROBLEMS, Problem
 from rmaat.training.random_state import preserved_random_state
 from rmaat.training.stored_model import read_weights
 from rmaat.training.weight_average import WeightAverage
@@ -78,6 +80,7 @@ class SegmentTrainer(Trainer):
         *args: Any,
         train_lengths: NDArray[np.integer],
         curriculum: Curriculum | None = None,
+        problem: Problem = PROBLEMS[SINGLE_LABEL],
         best_metric: str = "accuracy",
         label_loss: LabelLoss = LabelLoss(),  # noqa: B008 (it is immutable)
         patience: int | None = None,
@@ -88,6 +91,7 @@ class SegmentTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.memory = PeakMemory()
         self._curriculum = curriculum
+        self._problem = problem
         self._best_metric = best_metric
         self._label_loss = label_loss
         self._masked = masked
@@ -254,14 +258,13 @@ class SegmentTrainer(Trainer):
             self._check_finite_logits(output.predictions, dataloader.dataset)
         if self.is_in_train:
             loss = output.metrics["eval_loss"]
-            by_loss = self._best_metric == "loss" or output.predictions is None
-            output.metrics["eval_rank"] = (
-                -loss if by_loss else checkpoint_rank(output.metrics[f"eval_{self._best_metric}"], loss)
-            )
+            by_loss = output.predictions is None
+            scores = {name.removeprefix("eval_"): value for name, value in output.metrics.items()}
+            output.metrics["eval_rank"] = -loss if by_loss else self._problem.rank(self._best_metric, scores, loss)
         if self._curriculum is not None and self.is_in_train:
             assert isinstance(self._train_sampler, GroupedBySegments)
             level = self.levels[-1][1]
-            accuracy = self._curriculum.accuracy(output.predictions.argmax(1) == output.label_ids, level)
+            accuracy = self._curriculum.accuracy(self._problem.correct(output.predictions, output.label_ids), level)
             output.metrics.update(eval_segments=level, eval_level_accuracy=accuracy)
             following = self._curriculum.after(level, accuracy)
             # The evaluation after the last step may be an additional one. A run that is resumed with
@@ -336,15 +339,15 @@ def float_logits(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     return logits_BC.float()
 
 
-def checkpoint_rank(score: float, loss: float) -> float:
-    """Return a number that orders checkpoints by a score, and by loss if their score is equal.
-
-    On an easy task many checkpoints have all answers right. The first of them is from the middle of
-    the training, and has a higher loss than later ones.
+def reported_metrics(prediction: EvalPrediction, problem: Problem) -> dict[str, float]:
+    """Return the metrics of a problem type for the Trainer of transformers.
 
     Args:
-        score: accuracy, macro F1 or AUC, in 0 .. 1.
-        loss: the cross-entropy.
+        prediction: logits and labels, a list of batches each.
+        problem: the problem type.
+
+    Returns:
+        Nothing if a logit is not finite. `SegmentTrainer` then stops the run.
     """
-    # Two accuracies on fewer than a million examples differ by more than the second term.
-    return score + 1e-6 / (1 + loss)
+    outputs_EC, labels_E = joined(prediction.predictions), joined(prediction.label_ids)
+    return problem.metrics(outputs_EC, labels_E) if np.isfinite(outputs_EC).all() else {}
