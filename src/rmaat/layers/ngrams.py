@@ -24,10 +24,12 @@ BITS = 0xFFFFFFFF
 
 
 class NgramClassifier(nn.Module):
-    """The logits of hashed n-grams, z_C = GAIN / sqrt(n) sum_g w_h(g), in linear time [C].
+    """The logits of hashed n-grams, z_C = GAIN / sqrt(n) sum_g w_h(g) [C].
 
-    The sum is over the n-grams g of 1 to `size` tokens of a sequence of n tokens; h(g) is a row of
-    the table w (buckets, C), which begins at 0. An n-gram does not cross the border of a segment.
+    The sum is over the different n-grams g of 1 to `size` tokens of each segment, in a sequence of n
+    tokens; h(g) is a row of the table w (buckets, C), which begins at 0. An n-gram does not cross the
+    border of a segment, and counts once in it, because a frequent one says little more than a rare
+    one: counts of long texts mislead a linear model, and their logarithms do not.
 
     Deep models of some thousand short documents memorise rare words. A linear model on single words
     and pairs does not, and is the better one there (wide and deep: arXiv 1606.07792; hashing: arXiv
@@ -58,8 +60,11 @@ class NgramClassifier(nn.Module):
         present_RS = pad(mask_BN, (0, missing)).reshape(-1, segment)
         ids_RS = pad(ids_BN.long(), (0, missing)).reshape(-1, segment)
         rows, exists = ngram_rows(ids_RS, self.size, len(self.table))
-        weights = (exists & present_RS.repeat(1, self.size)).to(self.table.dtype)
-        sums_RC = embedding_bag(rows, self.table, mode="sum", per_sample_weights=weights)
+        # Sorted, a row is the first of its kind if the one before it is another; those that do not
+        # exist come last.
+        rows = rows.masked_fill(~(exists & present_RS.repeat(1, self.size)), len(self.table)).sort(1).values
+        first = (rows != pad(rows[:, :-1], (1, 0), value=-1)) & (rows < len(self.table))
+        sums_RC = embedding_bag(rows * first, self.table, mode="sum", per_sample_weights=first.to(self.table.dtype))
         # Counts of tokens need more digits than bfloat16 has.
         sums_BTC = at_least_float32(sums_RC).unflatten(0, (batch, -1))
         count_BT1 = present_RS.sum(1).to(sums_BTC.dtype).reshape(batch, -1, 1)
