@@ -103,8 +103,8 @@ np.savez_compressed(sys.argv[1], **pixels, **{f"y_{part}": np.arange(size, dtype
 PY
         "$PYTHON" -m rmaat data recall --distance 3 --num_train 64 --num_val 16 --num_test 16 >"$OUT/data.log" || failed=1
     fi
-    rmaat 280 cifar10 compare accuracy --preset paper --tasks cifar10 --models "rmaat$changes" "rmt$changes" --seeds 1 \
-        --max_steps "$steps" --workers 2 --output "$OUT/cifar10"
+    rmaat 280 cifar10 compare accuracy --preset paper --tasks cifar10 --seeds 1 --models "rmaat$changes" "rmt$changes" \
+        "rmaat_plus$changes" --max_steps "$steps" --workers 3 --output "$OUT/cifar10"
     rmaat 235 recall compare recall --models "${recalled[@]}" --seeds 1 --device "$device" --workers "${#recalled[@]}" \
         "${tests[@]}" --output "$OUT/recall"
 }

@@ -14,7 +14,8 @@ from rmaat.training.config import RunConfig
 
 ASKED_FOR = {
     *("transformer", "nystromformer", "luna", "linear_transformer", "linformer", "performer"),
-    *("astromorphic_transformer", "rmt", "rlt", "rmt_replay", "rlt_replay", "rmaat", "rmaat_long", "vla", "s4d"),
+    *("astromorphic_transformer", "rmt", "rlt", "rmt_replay", "rlt_replay", "vla", "s4d"),
+    *("rmaat", "rmaat_plus", "rmaat_long"),
     *("armt", "armt_replay"),
 }
 

@@ -158,6 +158,19 @@ MODELS: Registry[Preset] = Registry(
             ablations=_ABLATIONS,
             extra_settings=("macro_model", "retention_constant"),
         ),
+        "rmaat_plus": Preset(
+            "rmaat with decay, rotations, a norm of the reading and a convolution; beyond the paper",
+            {
+                **_RMAAT,
+                "attention_decay": "learned",
+                "reading_norm": True,
+                "rotary_positions": True,
+                "positional_encoding": False,
+                "short_conv_size": 5,
+            },
+            ablations={**_ABLATIONS, "short_conv_size": None},
+            extra_settings=("macro_model", "retention_constant"),
+        ),
         "rmaat_long": Preset(
             "rmaat for long documents, with an associative memory; memory tokens restart in each segment",
             {

@@ -23,7 +23,7 @@ def reference_relative_positions(basis: Tensor, scale: float) -> Tensor:
     return basis.mT @ (basis @ reference_decayed_sum(basis.mT, scale))
 
 
-CHUNK = 64
+CHUNK = 32
 """Positions that one matrix product sums; longer inputs are summed by chunks, then over chunks."""
 
 
