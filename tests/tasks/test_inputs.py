@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
         "a/z.txt": b"first",
         "a/.hidden.txt": b"no",
         ".git/c.txt": b"no",
-        "c.txt.gz": gzip.compress(b"packed"),
+        "c.txt.gz": gzip.compress(b"packed", mtime=0),
         "d.txt": b"\xff",
         "e.txt": b"last",
     }.items():
@@ -65,7 +65,7 @@ def test_an_input_that_is_missing_or_no_text_does_not_end_the_others(folder: Pat
     (folder / "e.txt").unlink()
     (folder / "e.txt").symlink_to("nowhere")
     (folder / "f.gz").write_bytes(b"no gzip")
-    (folder / "g.gz").write_bytes(gzip.compress(b"cut off")[:-9])
+    (folder / "g.gz").write_bytes(gzip.compress(b"cut off", mtime=0)[:-9])
     examples = named(read(*(folder / name for name in ("none", "d.txt", "e.txt", "f.gz", "g.gz", "b.txt"))), folder)
     assert examples["none"] == examples["e.txt"] == "cannot be read: No such file or directory"
     assert examples["b.txt"] == "second"
@@ -90,7 +90,7 @@ def parquet() -> bytes:
     [
         ("a.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in ROWS), (1, 2, 3)),
         ("a.csv", b"text,more\none,1\n,2\nthree,3\n", (2, 3, 4)),
-        ("a.tsv.gz", gzip.compress(b"more\ttext\n1\tone\n2\t\n3\tthree\n"), (2, 3, 4)),
+        ("a.tsv.gz", gzip.compress(b"more\ttext\n1\tone\n2\t\n3\tthree\n", mtime=0), (2, 3, 4)),
         ("a.parquet", parquet(), (1, 2, 3)),
     ],
 )
