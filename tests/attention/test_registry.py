@@ -76,6 +76,7 @@ def package(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_attention_of_another_package_trains_from_the_command_line(package, listops_dir, tmp_path):
     output = tmp_path / "run"
     settings = (

@@ -74,6 +74,7 @@ def test_memory_from_flags_to_files(in_process, tmp_path, capsys):
     assert (tmp_path / "memory.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_speed_from_flags_to_files(in_process, tmp_path, capsys):
     methods = ["--methods", "full", "transformer"]
     assert main(["compare", "speed", *TINY, *methods, "--tokens", "64", "--output", str(tmp_path)]) == 0

@@ -55,7 +55,9 @@ def test_what_is_no_variant_is_refused(text, said):
         parse_variant(text)
 
 
-@pytest.mark.parametrize("name", GRIDS.names())
+@pytest.mark.parametrize(
+    "name", [name if name == "cpu" else pytest.param(name, marks=pytest.mark.slow) for name in GRIDS.names()]
+)
 def test_every_preset_is_valid_for_all_models_and_ablations(name):
     grid = GRIDS[name]
     cells = make_cells(grid, models=["models", *grid.models], seeds=1)

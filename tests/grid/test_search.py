@@ -183,6 +183,7 @@ def test_a_failed_trial_is_one_of_optunas_failed_ones(search, outcome):
     assert propose(made.space, [*trials, running], [0, 7]) != propose(made.space, trials, [0, 7])
 
 
+@pytest.mark.slow
 def test_another_space_or_budget_in_the_same_folder_is_refused(search, ran, tmp_path):
     run_search(search(trials=1, max_steps=30), tmp_path, workers=1)
     for settings, message in (

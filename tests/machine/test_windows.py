@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 # On Linux these need what Windows lacks.
@@ -16,6 +18,7 @@ print(len(names))
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_resource_and_fcntl():
     command = [sys.executable, "-c", IMPORT_ALL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -117,6 +117,7 @@ print(all(p.grad.isfinite().all() for p in model.parameters()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on data memory is set as Linux has it")
+@pytest.mark.slow
 def test_65536_tokens_train_under_a_limit_that_full_backpropagation_exceeds():
     """256 MiB above what is held before; the kept activations of full backpropagation are over 1 GiB."""
     replay, full = (

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from tests.training.untrained import LONG, texts_of_lengths, untrained
@@ -34,7 +34,7 @@ def test_a_batch_has_the_predictions_of_its_texts_and_a_bad_text_does_not_spoil_
 def test_rows_have_the_probabilities_of_the_explanation_and_one_size_of_the_state(answers):
     (text,) = texts_of_lengths(200)
     expected = explain(answers.run, text)
-    assert answers.explain(text) == asdict(expected)
+    assert answers.explain(text) == expected.record()
     rows = [row.as_json(answers.label_names) for row in answers.stream(text)]
     assert [row["segment"] for row in rows] == list(range(1, 14))
     assert {row["segments"] for row in rows} == {13}

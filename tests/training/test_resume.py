@@ -77,6 +77,7 @@ def test_a_resumed_run_meets_the_same_changed_examples_whatever_the_number_of_wo
     )
 
 
+@pytest.mark.slow
 def test_a_run_stops_once_its_patience_is_over_and_a_resumed_run_at_the_same_step(tiny, monkeypatch):
     """At a rate so high that the loss rises."""
     run = replace(tiny, learning_rate=0.3, max_grad_norm=0.0, metric_for_best_model="loss", max_steps=60)

@@ -412,7 +412,7 @@ def test_several_processes_expect_the_parameters_that_single_segments_do_not_use
     assert build_trainer(source, model, source.load()).args.ddp_find_unused_parameters == unused == bool(settings)
 
 
-@pytest.mark.parametrize("metric", ["f1_macro", "auc"])
+@pytest.mark.parametrize("metric", ["f1_macro", pytest.param("auc", marks=pytest.mark.slow)])
 def test_the_best_checkpoint_and_early_stopping_go_by_any_metric(texts, metric):
     run = replace(texts, curriculum=False, metric_for_best_model=metric, early_stopping_patience=2)
     run = replace(run, max_steps=40, eval_steps=2, learning_rate=2e-2, save_total_limit=30)
