@@ -1,11 +1,13 @@
 """`rmaat.train` and `rmaat.predict`, the verbs of the command line as functions.
 
+```python
 import rmaat
 
 result = rmaat.train(recipe="files", train_file="train.csv", output_dir="runs/reviews")
 print(result.metrics["test_accuracy"])
 for prediction in rmaat.predict("runs/reviews", ["a text", "another"]):
     print(*prediction.fields())
+```
 """
 
 from collections.abc import Sequence
