@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def served(own_text_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # A shell that starts the tests in the background lets its children ignore Ctrl-C.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             # Settings of Gradio that would open files to others have no effect.
             env={
                 **os.environ,
