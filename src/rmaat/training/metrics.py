@@ -51,6 +51,16 @@ class ClassScores:
     support: NDArray[np.int64]
     answers: NDArray[np.int64]
 
+    @classmethod
+    def of_counts(
+        cls, support_C: NDArray[np.int64], answers_C: NDArray[np.int64], right_C: NDArray[np.int64]
+    ) -> "ClassScores":
+        """Return the scores from the numbers of examples, of answers and of right answers, (C,) each."""
+        precision_C = right_C / np.maximum(answers_C, 1)
+        recall_C = right_C / np.maximum(support_C, 1)
+        f1_C = 2 * right_C / np.maximum(answers_C + support_C, 1)
+        return cls(precision_C, recall_C, f1_C, support_C, answers_C)
+
     @property
     def f1_macro(self) -> float:
         """The mean F1 of the classes that occur as a label or as an answer, as in scikit-learn."""
@@ -63,15 +73,7 @@ def class_scores(logits_EC: Logits, labels_E: Labels) -> ClassScores:
     support_C, answers_C, right_C = (
         np.bincount(x, minlength=classes) for x in (labels_E, answers_E, labels_E[answers_E == labels_E])
     )
-    precision_C, recall_C, f1_C = (
-        numerator / np.maximum(denominator, 1)
-        for numerator, denominator in (
-            (right_C, answers_C),
-            (right_C, support_C),
-            (2 * right_C, answers_C + support_C),
-        )
-    )
-    return ClassScores(precision_C, recall_C, f1_C, support_C, answers_C)
+    return ClassScores.of_counts(support_C, answers_C, right_C)
 
 
 def binary_auc(scores_E: NDArray[np.floating[Any]], positive_E: NDArray[np.bool_]) -> float | None:

@@ -28,6 +28,10 @@ Labels = NDArray[Any]
 """(E,) class indices or numbers, or (E, C) ones and zeros."""
 
 
+NOT_OF_NUMBERS = "only problem types with classes have this; the settings exclude it for others"
+"""The message of an impossible call, see `ProblemSettings.excluded`."""
+
+
 @dataclass(frozen=True)
 class Prediction(ABC):
     """What a model says about an example.
@@ -124,11 +128,11 @@ class Problem(ABC):
 
     def correct(self, outputs_EC: Outputs, labels_E: Labels) -> NDArray[np.bool_]:
         """Return which answers are right, (E,), for a curriculum."""
-        raise NotImplementedError
+        raise AssertionError(NOT_OF_NUMBERS)
 
     def balanced_weights(self, labels_E: Labels, classes: int) -> NDArray[np.float32]:
         """Return the weights of class_weights 'balanced', see `rmaat.models.losses`."""
-        raise NotImplementedError
+        raise AssertionError(NOT_OF_NUMBERS)
 
     @abstractmethod
     def guess(self, labels_E: Labels, config: RmaatConfig) -> dict[str, float]:
@@ -146,11 +150,11 @@ class Problem(ABC):
             labels_E: (E,), or (E, C).
             independent: the number of different examples; the others are parts of them.
         """
-        raise NotImplementedError
+        raise AssertionError(NOT_OF_NUMBERS)
 
     def reliability(self, outputs_EC: Outputs, labels_E: Labels) -> Reliability:
         """Return the confidence and the accuracy in bins."""
-        raise NotImplementedError
+        raise AssertionError(NOT_OF_NUMBERS)
 
     @abstractmethod
     def outputs(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:

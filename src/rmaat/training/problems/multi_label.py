@@ -56,15 +56,7 @@ class LabelSetPrediction(Prediction):
 def label_scores(answers_EC: NDArray[np.bool_], labels_EC: NDArray[np.bool_]) -> ClassScores:
     """Return precision, recall, F1 and support of each label; a quotient with the denominator 0 is 0."""
     support_C, answers_C, right_C = (x.sum(0) for x in (labels_EC, answers_EC, labels_EC & answers_EC))
-    precision_C, recall_C, f1_C = (
-        numerator / np.maximum(denominator, 1)
-        for numerator, denominator in (
-            (right_C, answers_C),
-            (right_C, support_C),
-            (2 * right_C, answers_C + support_C),
-        )
-    )
-    return ClassScores(precision_C, recall_C, f1_C, support_C, answers_C)
+    return ClassScores.of_counts(support_C, answers_C, right_C)
 
 
 def f1_micro(answers_EC: NDArray[np.bool_], labels_EC: NDArray[np.bool_]) -> float:
