@@ -15,7 +15,7 @@ from rmaat.training.config import RunConfig
 ASKED_FOR = {
     *("transformer", "nystromformer", "luna", "linear_transformer", "linformer", "performer"),
     *("astromorphic_transformer", "rmt", "rlt", "rmt_replay", "rlt_replay", "vla", "s4d"),
-    *("rmaat", "rmaat_plus", "rmaat_long"),
+    *("rmaat", "rmaat_plus", "rmaat_causal", "rmaat_long"),
     *("armt", "armt_replay"),
 }
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rmaat.api import predict, train
     from rmaat.models import (
         RmaatConfig,
+        RmaatForCausalLM,
         RmaatForMaskedLM,
         RmaatForSequenceClassification,
         RmaatForTokenClassification,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "RmaatConfig",
+    "RmaatForCausalLM",
     "RmaatForMaskedLM",
     "RmaatForSequenceClassification",
     "RmaatForTokenClassification",

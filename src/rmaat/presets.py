@@ -99,6 +99,15 @@ _RMAAT: Mapping[str, Any] = {
     "associative_memory": False,
 }
 
+_PLUS: Mapping[str, Any] = {
+    "attention_decay": "learned",
+    "reading_norm": True,
+    "rotary_positions": True,
+    "positional_encoding": False,
+    "short_conv_size": 5,
+}
+"""What `rmaat_plus` adds."""
+
 _ABLATIONS: Mapping[str, tuple[Any, ...] | None] = {
     **{name: None for name in _RMAAT if name != "hebbian_sigmoid"},
     "attention_type": ("softmax",),
@@ -160,14 +169,13 @@ MODELS: Registry[Preset] = Registry(
         ),
         "rmaat_plus": Preset(
             "rmaat with decay, rotations, a norm of the reading and a convolution; beyond the paper",
-            {
-                **_RMAAT,
-                "attention_decay": "learned",
-                "reading_norm": True,
-                "rotary_positions": True,
-                "positional_encoding": False,
-                "short_conv_size": 5,
-            },
+            {**_RMAAT, **_PLUS},
+            ablations={**_ABLATIONS, "short_conv_size": None},
+            extra_settings=("macro_model", "retention_constant"),
+        ),
+        "rmaat_causal": Preset(
+            "rmaat_plus for language: each token reads only those before it, and memory has no retention",
+            {**_RMAAT, **_PLUS, "causal": True, "retention_schedule": "none"},
             ablations={**_ABLATIONS, "short_conv_size": None},
             extra_settings=("macro_model", "retention_constant"),
         ),

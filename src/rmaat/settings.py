@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
-from rmaat.astrocyte import SCHEDULES, MacroModel, retention_factors
+from rmaat.astrocyte import NEED_TOTAL, SCHEDULES, MacroModel, retention_factors
 from rmaat.attention import ATTENTION
 from rmaat.attention.registry import BUILT_IN, AttentionSettings
 from rmaat.budget import Budget
@@ -87,6 +87,9 @@ class ModelSettings(AttentionSettings):
             with a learned gate that starts at RF [C].
         memory_layout: place of the memory tokens: 'front' [P], 'back' or 'read_write' [C]. With
             'read_write' they are read at the front and written at further positions at the back.
+        causal: each position reads only those before it, as a language model needs [C]. Memory tokens
+            are then read before a segment's tokens and written after them, as with the
+            memory_layout 'read_write'.
         macro_model: parameters of the neuron-astrocyte model that differ from its defaults. They are
             the flags of `rmaat simulate`.
         positional_encoding: add sinusoids to the embedded tokens [P].
@@ -138,6 +141,7 @@ class ModelSettings(AttentionSettings):
     retention_constant: Share = 0.5
     retention_form: Annotated[str, OneOf(RETENTION_FORMS)] = "scale"
     memory_layout: Annotated[str, OneOf(MEMORY_LAYOUTS)] = "front"
+    causal: bool = False
     macro_model: dict[str, Any] | None = None
     positional_encoding: bool = True
     short_conv_size: OddWidth | None = None
@@ -179,7 +183,12 @@ class ModelSettings(AttentionSettings):
     @property
     def memory_positions(self) -> int:
         """The memory positions of a segment: with 'read_write', two for each memory token."""
-        return self.num_memory_tokens * (2 if self.memory_layout == "read_write" else 1)
+        return self.num_memory_tokens * (2 if self.layout == "read_write" else 1)
+
+    @property
+    def layout(self) -> str:
+        """The effective memory layout: 'read_write' in a causal model."""
+        return "read_write" if self.causal else self.memory_layout
 
     @property
     def associations_shape(self) -> tuple[int, int, int]:
@@ -234,6 +243,7 @@ class ModelSettings(AttentionSettings):
         self._check_attention_type()
         self._check_associative()
         self._check_memory_layout()
+        self._check_causal()
         if self.two_towers and self.input_type == "values":
             raise UserError("two_towers reads pairs of token sequences; it excludes input_type 'values'")
         if self.truncated_segments is not None and self.memory_replay_backprop:
@@ -278,7 +288,7 @@ class ModelSettings(AttentionSettings):
                 f"attention_decay '{self.attention_decay}' needs num_attention_heads >= 2, because the first head "
                 "has no decay"
             )
-        if decays and self.memory_layout != "front":
+        if decays and self.memory_layout != "front" and not self.causal:
             raise UserError(
                 f"attention_decay '{self.attention_decay}' needs memory_layout 'front', because memory has no decay"
             )
@@ -319,6 +329,25 @@ class ModelSettings(AttentionSettings):
                 f"memory_layout 'back' has no effect in attention_type '{kind}'{without}, because "
                 "that attention ignores the order of positions"
             )
+
+    def _check_causal(self) -> None:
+        if not self.causal:
+            return
+        if not ATTENTION[self.attention_type].causal:
+            kinds = ", ".join(f"'{kind}'" for kind, attention in BUILT_IN.items() if attention.causal)
+            raise UserError(f"attention_type '{self.attention_type}' has no causal form; {kinds} have one")
+        if self.schedule in (*NEED_TOTAL, "learned"):
+            kinds = ", ".join(f"'{kind}'" for kind in RETENTION_SCHEDULES if kind not in (*NEED_TOTAL, "learned"))
+            raise UserError(
+                f"causal: true has no number of segments before the text ends, and retention_schedule "
+                f"'{self.schedule}' needs it; choose one of {kinds}"
+            )
+        if self.hebbian_sigmoid:
+            raise UserError("causal: true excludes hebbian_sigmoid, which needs the Hebbian weights of every position")
+        if self.associative_writers == "all":
+            raise UserError("causal: true needs associative_writers 'memory'")
+        if self.memory_layout == "back":
+            raise UserError("causal: true reads memory at the front and writes it at the back; leave out memory_layout")
 
     def _check_schedule(self) -> None:
         if self.retention_form in ("relative", "interpolate") and self.schedule == "none":

@@ -144,7 +144,8 @@ def test_without_parts_it_is_the_papers_attention(assert_same, draw):
 def test_rotated_products_depend_on_the_distance_alone():
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 7, dtype=F64)
-    products = rotated(q.expand(20, 7)) @ rotated(k.expand(20, 7)).mT
+    places = torch.arange(20)
+    products = rotated(q.expand(20, 7), places) @ rotated(k.expand(20, 7), places).mT
     for diagonal in (-4, 0, 5):
         values = products.diagonal(diagonal)
         assert (values - values[0]).abs().max() < 1e-12

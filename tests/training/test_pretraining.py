@@ -139,7 +139,9 @@ def test_own_texts_are_pre_trained_from_the_command_line(tmp_path, monkeypatch):
     ("words", "message"),
     [
         ("pretrain --dataset listops_short --curriculum true", "excludes curriculum"),
-        ("pretrain --dataset listops_short --objective labels", "--objective has no effect"),
+        ("pretrain --dataset listops_short --objective labels", "learns no labels"),
+        ("pretrain --dataset listops_short --objective causal", "set causal: true"),
+        ("pretrain --dataset listops_short --objective causal --causal true", "choose one of 'streaming'"),
         ("train --dataset listops_short --mask_share 0.2", "masked_loss_weight is 0"),
         ("train --dataset texts --train_file x.txt", "no labels to learn"),
         ("pretrain --dataset listops_short --mask_share 0", "mask_share"),

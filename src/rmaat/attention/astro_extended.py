@@ -109,16 +109,15 @@ def decayed_sums(z: Tensor, rate: Tensor, num_memory: int) -> Tensor:
     return torch.cat([everything_BH1m.expand(*everything_BH1m.shape[:-2], num_memory, -1), near_BHSm], -2)
 
 
-def rotated(x: Tensor) -> Tensor:
+def rotated(x: Tensor, position: Tensor) -> Tensor:
     """Rotate pairs of features by angles that grow with the position (arXiv 2104.09864), (..., N, m).
 
     Features i and i + m / 2 are a pair, with the angle n / 10000^(2i / m) at position n. The last
-    feature of an odd m is left alone.
+    feature of an odd m is left alone. `position` is (N,), or (..., N) as x.
     """
-    length, half = x.shape[-2], x.shape[-1] // 2
-    position_N1 = torch.arange(length, dtype=torch.float64, device=x.device)[:, None]
+    half = x.shape[-1] // 2
     speed = 10_000.0 ** -(torch.arange(half, dtype=torch.float64, device=x.device) / max(half, 1))
-    angle = position_N1 * speed
+    angle = position[..., None].to(torch.float64) * speed
     cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], -1)
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine, rest], -1)
@@ -142,6 +141,11 @@ class Extension:
     unit_features: bool = False
     rotary: bool = False
     gain: Tensor | None = None
+
+
+def normed(read: Tensor) -> Tensor:
+    """Return readings (..., d) divided by their root mean square, which removes any factor, s and C too."""
+    return read / (read.square().mean(-1, keepdim=True) + NORM_EPSILON).sqrt()
 
 
 def extended_attention(
@@ -171,7 +175,10 @@ def extended_attention(
         phi_k = phi_k.masked_fill(absent_B1N1, 0)
         values = at_least_float32(v).masked_fill(absent_B1N1, 0)
         # C is made of plain features: with rotated ones it could be 0 or negative.
-        query, write = (rotated(phi_q), rotated(phi_k)) if extension.rotary else (phi_q, phi_k)
+        query, write = phi_q, phi_k
+        if extension.rotary:
+            position_N = torch.arange(k.shape[2], device=k.device)
+            query, write = rotated(phi_q, position_N), rotated(phi_k, position_N)
         if r is not None:
             phi_r = feature_map(at_least_float32(r))
             write = write + (normalize(phi_r, dim=-1) if extension.unit_features else phi_r)
@@ -179,9 +186,7 @@ def extended_attention(
         hebbian = (query, write, values)
         read_BHNd = query @ (write.mT @ values) if rate is None else decayed_attention(*hebbian, rate, num_memory)
         if extension.gain is not None:
-            # The norm removes any factor of a row, and so s and C.
-            size_BHN1 = (read_BHNd.square().mean(-1, keepdim=True) + NORM_EPSILON).sqrt()
-            return (read_BHNd / size_BHN1 * extension.gain).to(v.dtype)
+            return (normed(read_BHNd) * extension.gain).to(v.dtype)
         assert scale is not None
         if presynaptic_plasticity:
             sums = phi_k.sum(-2, keepdim=True) if rate is None else decayed_sums(phi_k, rate, num_memory)

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from rmaat.attention.astro import MEAN_FEATURE, astromorphic_attention, unit_read_scale
+from rmaat.attention.astro_causal import causal_astromorphic_attention
 from rmaat.attention.astro_extended import MEAN_SQUARE_FEATURE, Extension, decayed_sums, extended_attention
 from rmaat.attention.base import AttentionMixer
+from rmaat.attention.causal import CausalPositions, Tensors, empty_sums
 from rmaat.attention.decay import relative_positions
+from rmaat.attention.precision import at_least_float32
 from rmaat.settings import ModelSettings
 
 INITIAL_R = 0.5
@@ -55,14 +58,13 @@ class AstromorphicMixer(AttentionMixer):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings)
-        head_width = settings.hidden_size // settings.num_attention_heads
+        head_width = self.head_width
         self.num_positions = settings.num_positions
         self.stride = settings.basis_stride
         shape = (self.num_heads, head_width, -(-self.num_positions // self.stride))
         self.basis = nn.Parameter(torch.empty(shape)) if settings.hebbian_astro else None
         self.alpha = settings.calcium_exponent
         self.hebbian_scale = settings.hebbian_scale
-        self.head_width = head_width
         self.hebbian_sigmoid = settings.hebbian_sigmoid
         self.presynaptic_plasticity = settings.presynaptic_plasticity
         self.decay = settings.position_decay
@@ -159,3 +161,23 @@ class AstromorphicMixer(AttentionMixer):
             presynaptic_plasticity=self.presynaptic_plasticity,
             mean_feature=MEAN_FEATURE / length,
         )
+
+    def start(self, batch: int, like: Tensor) -> Tensors:
+        """No Hebbian weights and no keys yet."""
+        width, decays, wide = self.head_width, self.attention_decay != "none", at_least_float32(like)
+        hebbian = empty_sums(batch, (self.num_heads, width, width), decays, wide)
+        return (*hebbian, *empty_sums(batch, (self.num_heads, 1, width + 1), decays, wide))
+
+    def attend_causally(
+        self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, positions: CausalPositions, carried: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Causal astromorphic attention with R = the piece's positions of `shared`."""
+        rate = self._rates(k.device, torch.promote_types(k.dtype, torch.float32))
+        half = len(carried) // 2
+        read_BHNd, (hebbian, keys) = causal_astromorphic_attention(
+            *(q, k, v, shared, self.alpha, self._scale, positions),
+            Extension(0, rate, self.unit_features, self.rotary, self.gain),
+            (carried[:half], carried[half:]),
+            presynaptic_plasticity=self.presynaptic_plasticity,
+        )
+        return read_BHNd, (*hebbian, *keys)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from rmaat.attention.causal import CausalPositions, Tensors
 from rmaat.attention.registry import ATTENTION
 from rmaat.errors import UserError
 from rmaat.registry import import_object
@@ -39,6 +40,30 @@ class Mixer(nn.Module, ABC):
         no other position, nor does leaving them out at the end.
         """
 
+    def start(self, batch: int, like: Tensor) -> Tensors:
+        """Return what `advance` carries at the beginning of a segment; dtype and device of `like`."""
+        raise NotImplementedError
+
+    def advance(
+        self, x_BND: Tensor, positions: CausalPositions, shared: Tensor | None, carried: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Mix a piece of a segment causally: position i reads positions up to i.
+
+        Row i of the result is that of `forward` on the segment up to position i. Attentions with
+        `causal` in the registry have this method and `start`.
+
+        Args:
+            x_BND: the piece.
+            positions: its places in the segment.
+            shared: as in `forward`.
+            carried: the result of the piece before, or of `start`.
+
+        Returns:
+            (B, N, D) without the residual, and what is carried to the next piece: tensors (B, ...)
+            of constant size.
+        """
+        raise NotImplementedError
+
 
 class AttentionMixer(Mixer):
     """Multi-head attention without biases in queries, keys and values [A].
@@ -49,6 +74,7 @@ class AttentionMixer(Mixer):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings)
         self.num_heads = settings.num_attention_heads
+        self.head_width = settings.hidden_size // settings.num_attention_heads
         self.query_key_value = nn.Linear(settings.hidden_size, 3 * settings.hidden_size, bias=False)
         self.output = nn.Linear(settings.hidden_size, settings.hidden_size)
 
@@ -60,6 +86,20 @@ class AttentionMixer(Mixer):
         """Project, attend, concatenate the heads, project."""
         q, k, v = split_heads(self.query_key_value(x_BND), 3, self.num_heads)
         return self.output(join_heads(self.attend(q, k, v, shared, mask_BN)))
+
+    def attend_causally(
+        self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, positions: CausalPositions, carried: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Mix the queries, keys and values of a piece, (B, H, N, m) each, to (B, H, N, d)."""
+        raise NotImplementedError
+
+    def advance(
+        self, x_BND: Tensor, positions: CausalPositions, shared: Tensor | None, carried: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Project, attend causally, concatenate the heads, project."""
+        q, k, v = split_heads(self.query_key_value(x_BND), 3, self.num_heads)
+        mixed_BHNd, carried = self.attend_causally(q, k, v, shared, positions, carried)
+        return self.output(join_heads(mixed_BHNd)), carried
 
 
 def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:

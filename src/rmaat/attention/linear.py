@@ -3,10 +3,12 @@
 Axes: B batch, H heads, N positions, m features of queries and keys, d features of values.
 """
 
+import torch
 from torch import Tensor
 from torch.nn.functional import elu
 
 from rmaat.attention.base import AttentionMixer
+from rmaat.attention.causal import CausalPositions, Tensors, causal_sums, empty_sums
 from rmaat.attention.features import feature_map
 from rmaat.attention.precision import at_least_float32, no_autocast
 
@@ -74,3 +76,21 @@ class LinearMixer(AttentionMixer):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
         """Every position reads all tokens."""
         return linear_attention(q, k, v, mask_BN)
+
+    def start(self, batch: int, like: Tensor) -> Tensors:
+        """No sums yet, of values and of keys."""
+        return empty_sums(batch, (self.num_heads, self.head_width, self.head_width + 1), False, at_least_float32(like))
+
+    def attend_causally(
+        self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, positions: CausalPositions, carried: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Every position reads the tokens up to its own."""
+        with no_autocast(v):
+            absent_B1N1 = ~positions.mask[:, None, :, None]
+            phi_q, phi_k = (feature_map(at_least_float32(x)) for x in (q, k))
+            phi_k = phi_k.masked_fill(absent_B1N1, 0)
+            values = at_least_float32(v).masked_fill(absent_B1N1, 0)
+            # The sum of keys is the sum of a value that is 1 everywhere.
+            values = torch.cat([values, torch.ones_like(values[..., :1])], -1)
+            sums_BHNe, carried = causal_sums(phi_q, phi_k, values, positions, None, carried)
+            return (sums_BHNe[..., :-1] / sums_BHNe[..., -1:].clamp_min(SMALLEST_NORMALISER)).to(v.dtype), carried

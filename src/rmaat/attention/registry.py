@@ -130,6 +130,7 @@ class Attention:
             or relative positions.
         ordered_by: the settings without all of which the order makes no difference; none if it always
             makes one.
+        causal: whether its module has the methods `start` and `advance`.
         packs_memory: whether it writes the tokens into the memory positions itself. It then needs
             memory tokens, and they stand at the front.
         settings: the class of the settings that it owns; one that `AttentionSettings` inherits.
@@ -141,6 +142,7 @@ class Attention:
     summary: str
     ordered: bool = False
     ordered_by: tuple[str, ...] = ()
+    causal: bool = False
     packs_memory: bool = False
     settings: type[MixerSettings] = MixerSettings
     switches: tuple[str, ...] = ()
@@ -160,6 +162,7 @@ BUILT_IN: dict[str, Attention] = {
     "astro": Attention(
         module="rmaat.attention.astro_mixer:AstromorphicMixer",
         summary="linear attention with an astrocyte and presynaptic plasticity (arXiv 2601.00426)",
+        causal=True,
         ordered=True,
         ordered_by=("hebbian_astro", "attention_decay", "rotary_positions"),
         settings=AstroSettings,
@@ -171,10 +174,12 @@ BUILT_IN: dict[str, Attention] = {
     "softmax": Attention(
         module="rmaat.attention.softmax:SoftmaxMixer",
         summary="softmax attention (arXiv 1706.03762)",
+        causal=True,
     ),
     "linear": Attention(
         module="rmaat.attention.linear:LinearMixer",
         summary="linear attention, elu + 1 (arXiv 2006.16236)",
+        causal=True,
     ),
     "nystromformer": Attention(
         module="rmaat.attention.nystromformer:NystromMixer",
@@ -200,6 +205,7 @@ BUILT_IN: dict[str, Attention] = {
     "vla": Attention(
         module="rmaat.attention.vla:VariationalMixer",
         summary="linear attention by recursive least squares (arXiv 2605.11196)",
+        causal=True,
         ordered=True,
         settings=VlaSettings,
     ),

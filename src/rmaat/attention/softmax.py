@@ -3,10 +3,13 @@
 Axes: B batch, H heads, N positions (of queries, or of keys and values), d features.
 """
 
+import torch
 from torch import Tensor, inf
 from torch.nn.functional import scaled_dot_product_attention
 
 from rmaat.attention.base import AttentionMixer
+from rmaat.attention.causal import CausalPositions, Tensors
+from rmaat.settings import ModelSettings
 
 
 def reference_softmax_attention(
@@ -46,6 +49,37 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = Non
 class SoftmaxMixer(AttentionMixer):
     """Softmax attention (arXiv 1706.03762)."""
 
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
+        self.num_positions = settings.num_positions
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
         """PyTorch's scaled dot-product attention."""
         return softmax_attention(q, k, v, mask_BN)
+
+    def start(self, batch: int, like: Tensor) -> Tensors:
+        """Room for the keys and values of a segment, and which of them are there."""
+        shape = (batch, self.num_heads, self.num_positions, self.head_width)
+        there_BN = torch.zeros(batch, self.num_positions, dtype=torch.bool, device=like.device)
+        return like.new_zeros(shape), like.new_zeros(shape), there_BN
+
+    def attend_causally(
+        self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, positions: CausalPositions, carried: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Every position reads those of the segment up to its own."""
+        index_BN = positions.index.expand(len(k), -1)
+        stored_k, stored_v, there_BN = carried
+        there_BN = there_BN.scatter(1, index_BN, positions.mask | there_BN.gather(1, index_BN))
+        place_BHNd = index_BN[:, None, :, None].expand_as(k)
+        # Positions that are not in use leave what is stored as it is.
+        used_B1N1 = positions.mask[:, None, :, None]
+        stored_k, stored_v = (
+            stored.scatter(2, place_BHNd, x.to(stored.dtype).where(used_B1N1, stored.gather(2, place_BHNd)))
+            for stored, x in ((stored_k, k), (stored_v, v))
+        )
+        all_N = torch.arange(self.num_positions, device=k.device)
+        visible_BNN = there_BN[:, None] & (all_N <= index_BN[:, :, None])
+        # A row without any key attends to all positions, to stay finite.
+        visible_BNN = visible_BNN | ~visible_BNN.any(-1, keepdim=True)
+        read = scaled_dot_product_attention(q, stored_k.to(q.dtype), stored_v.to(q.dtype), visible_BNN[:, None])
+        return read, (stored_k, stored_v, there_BN)

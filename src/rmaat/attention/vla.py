@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import elu, normalize, pad
 
 from rmaat.attention.base import AttentionMixer
+from rmaat.attention.causal import CausalPositions, Tensors
 from rmaat.attention.features import feature_map
 from rmaat.attention.precision import at_least_float32, no_autocast
 from rmaat.settings import ModelSettings
@@ -84,28 +85,48 @@ def variational_linear_attention(
         (B, H, N, d), the dtype of v, computed in at least float32 under any autocast. Position t
         reads positions up to t.
     """
+    if mask is None:
+        mask = torch.ones(len(k), k.shape[2], dtype=torch.bool, device=k.device)
+    batch, heads, _, width = k.shape
+    beginning = empty_least_squares(batch, heads, width, v.shape[-1], ridge_penalty, at_least_float32(v))
+    return advance_least_squares(q, k, v, mask, beginning)[0]
+
+
+def empty_least_squares(
+    batch: int, heads: int, width: int, value_width: int, ridge_penalty: float, like: Tensor
+) -> Tensors:
+    """Return A (B, H, m, m), S (B, H, d, m), the sum of keys (B, H, 1, m) and their number before the first."""
+    inverse_mm = torch.eye(width, dtype=like.dtype, device=like.device) / ridge_penalty
+    state_BHdm = like.new_zeros(batch, heads, value_width, width)
+    keys_BH1m = like.new_zeros(batch, heads, 1, width)
+    return inverse_mm.expand(batch, heads, -1, -1), state_BHdm, keys_BH1m, like.new_zeros(batch, 1, 1, 1)
+
+
+def advance_least_squares(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, carried: Tensors) -> tuple[Tensor, Tensors]:
+    """Return the readings of `variational_linear_attention` for a piece, and what is carried on."""
     with no_autocast(v):
+        inverse_BHmm, state_BHdm, keys_BH1m, count_B111 = carried
+        absent_B1N1 = ~mask[:, None, :, None]
         phi_q = feature_map(at_least_float32(q))
-        phi_k = normalize(feature_map(at_least_float32(k)), dim=-1)
-        values = at_least_float32(v)
-        present_B1N1 = phi_k.new_ones(1, 1, k.shape[2], 1)
-        if mask is not None:
-            absent_B1N1 = ~mask[:, None, :, None]
-            phi_k, values = phi_k.masked_fill(absent_B1N1, 0), values.masked_fill(absent_B1N1, 0)
-            present_B1N1 = (~absent_B1N1).to(phi_k.dtype)
-        mean_key_BHNm = phi_k.cumsum(2) / present_B1N1.cumsum(2).clamp_min(1)
+        phi_k = normalize(feature_map(at_least_float32(k)), dim=-1).masked_fill(absent_B1N1, 0)
+        values = at_least_float32(v).masked_fill(absent_B1N1, 0)
+        keys_BHNm = keys_BH1m + phi_k.cumsum(2)
+        count_B1N1 = count_B111 + (~absent_B1N1).to(phi_k.dtype).cumsum(2)
+        mean_key_BHNm = keys_BHNm / count_B1N1.clamp_min(1)
         normaliser_BHN1 = (mean_key_BHNm * phi_q).sum(-1, keepdim=True).clamp_min(SMALLEST_NORMALISER)
-        return (_recurrence(phi_q, phi_k, values, ridge_penalty) / normaliser_BHN1).to(v.dtype)
+        read_BHNd, inverse_BHmm, state_BHdm = _recurrence(phi_q, phi_k, values, inverse_BHmm, state_BHdm)
+        carried = inverse_BHmm, state_BHdm, keys_BHNm[:, :, -1:], count_B1N1[:, :, -1:]
+        return (read_BHNd / normaliser_BHN1).to(v.dtype), carried
 
 
-def _recurrence(q: Tensor, k: Tensor, v: Tensor, ridge_penalty: float) -> Tensor:
-    """Return S_t q_t for all t, (B, H, N, d); a key of zeros writes nothing."""
-    batch, heads, n, m = k.shape
+def _recurrence(
+    q: Tensor, k: Tensor, v: Tensor, inverse_BHmm: Tensor, state_BHdm: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return S_t q_t for all t, (B, H, N, d), and A and S at the end; a key of zeros writes nothing."""
+    n = k.shape[2]
     size = min(CHUNK, n)
     chunks = zip(*(pad(x, (0, 0, 0, -n % size)).split(size, 2) for x in (q, k, v)), strict=True)
     identity_CC = torch.eye(size, dtype=k.dtype, device=k.device)
-    inverse_BHmm = (torch.eye(m, dtype=k.dtype, device=k.device) / ridge_penalty).expand(batch, heads, m, m)
-    state_BHdm = k.new_zeros(batch, heads, v.shape[-1], m)
     read = []
     for q_BHCm, k_BHCm, v_BHCd in chunks:
         keyed_BHCm = k_BHCm @ inverse_BHmm
@@ -121,7 +142,7 @@ def _recurrence(q: Tensor, k: Tensor, v: Tensor, ridge_penalty: float) -> Tensor
         read.append(q_BHCm @ state_BHdm.mT + (q_BHCm @ write_BHCm.mT).tril() @ error_BHCd)
         state_BHdm = state_BHdm + error_BHCd.mT @ write_BHCm
         inverse_BHmm = inverse_BHmm - loss_BHCm.mT @ loss_BHCm
-    return torch.cat(read, 2)[:, :, :n]
+    return torch.cat(read, 2)[:, :, :n], inverse_BHmm, state_BHdm
 
 
 class VariationalMixer(AttentionMixer):
@@ -129,7 +150,7 @@ class VariationalMixer(AttentionMixer):
 
     [C]: the recurrence is causal; in an encoder the second half of the heads reads the positions
     from the last to the first, so that a layer sees both sides. With an odd number of heads the
-    forward half has one more.
+    forward half has one more. In a causal model all heads read forward.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -143,3 +164,14 @@ class VariationalMixer(AttentionMixer):
         q, k, v = (x[:, half:].flip(2) for x in (q, k, v))
         backward = variational_linear_attention(q, k, v, self.ridge_penalty, mask_BN.flip(1))
         return torch.cat([forward, backward.flip(2)], 1)
+
+    def start(self, batch: int, like: Tensor) -> Tensors:
+        """An empty memory."""
+        width = self.head_width
+        return empty_least_squares(batch, self.num_heads, width, width, self.ridge_penalty, at_least_float32(like))
+
+    def attend_causally(
+        self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, positions: CausalPositions, carried: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Run the recurrence on all heads."""
+        return advance_least_squares(q, k, v, positions.mask, carried)

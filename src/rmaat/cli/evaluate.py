@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rmaat.errors import printable
+from rmaat.errors import UserError, printable
 
 if TYPE_CHECKING:
     from rmaat.training.problems import Problem
@@ -44,6 +44,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Evaluate the run, print its measurements, and write them with their figures to `--output`."""
+    if is_language_run(arguments.model):
+        _evaluate_language(arguments)
+        return
     from rmaat.cli.folders import writable_folder
     from rmaat.cli.progress import count_bar
     from rmaat.machine.files import write_json
@@ -64,6 +67,53 @@ def run(arguments: Namespace) -> None:
         write_json(paths[0], metrics)
         print()
         print(f"files                    {', '.join(map(str, paths))}")
+
+
+def is_language_run(folder: Path) -> bool:
+    """Return whether a folder has a run whose objective is 'causal'."""
+    from rmaat.training.config import RunConfig
+    from rmaat.training.run_folder import RUN_CONFIG
+
+    return (folder / RUN_CONFIG).is_file() and RunConfig.from_yaml(folder / RUN_CONFIG).objective == "causal"
+
+
+def _evaluate_language(arguments: Namespace) -> None:
+    from rich.table import Table
+
+    from rmaat.cli.folders import writable_folder
+    from rmaat.machine.files import write_json
+    from rmaat.machine.provenance import provenance
+    from rmaat.tasks.inputs import read_inputs
+    from rmaat.terminal import console
+    from rmaat.training.language import open_language_run, score_texts
+    from rmaat.training.run import device
+
+    if arguments.test_file is None:
+        raise UserError("a language model is evaluated on texts: give --test_file, a file or a folder")
+    output = None if arguments.output is None else writable_folder(arguments.output)
+    language = open_language_run(arguments.model)
+    language.model.to(device())
+    examples = list(read_inputs([arguments.test_file], language.task.info, ["text"]))
+    for example in examples:
+        if example.problem is not None:
+            raise UserError(f"{example.name}: {example.problem}")
+    if not examples:
+        raise UserError(f"{arguments.test_file} has no text")
+    record = score_texts(language, (example.texts[0] for example in examples)).record()
+    print(
+        f"bits per byte            {record['bits_per_byte']:7.4f}   ({record['texts']} texts, {record['bytes']:,} bytes)"
+    )
+    print(f"perplexity               {record['perplexity']:7.4f}   (of a token)")
+    print()
+    table = Table("tokens of a text", "bits per byte", "tokens read", box=None, pad_edge=False)
+    for place in record["by_place"]:
+        span = f"{place['first']:,} to {place['last']:,}"
+        table.add_row(span, f"{place['bits_per_byte']:.4f}", f"{place['tokens']:,}")
+    console().print(table)
+    if output is not None:
+        path = output / "evaluation.json"
+        write_json(path, {**provenance(), **record})
+        print(f"\nfiles                    {path}")
 
 
 def print_measurements(metrics: Mapping[str, Any], problem: "Problem") -> None:

@@ -31,9 +31,10 @@ from rmaat.errors import (
 
 VERBS = {
     "train": "train a model on a task; settings come from a recipe, a YAML file and --key value",
-    "pretrain": "train a model to predict masked tokens or values, without labels",
+    "pretrain": "train a model without labels, to predict masked positions or each next token",
     "evaluate": "measure a finished run on the task's test part",
     "predict": "label texts with a finished run",
+    "generate": "go on with a text, by a language model of `rmaat pretrain`",
     "explain": "show which segments of a text decided its label",
     "serve": "open a local page that reads a text segment by segment",
     "simulate": "simulate the neuron-astrocyte model: traces, figures, retention factors",

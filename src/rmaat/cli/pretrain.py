@@ -1,4 +1,4 @@
-"""Pre-train a model: it predicts masked tokens or values, without labels.
+"""Pre-train a model without labels: it predicts masked tokens or values, or each next token.
 
 Settings come as for `rmaat train`. `rmaat train --init_from` trains a classifier from the result.
 """
@@ -16,4 +16,4 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Pre-train and print the loss and the files."""
-    train.run(arguments, {"objective": "masked"})
+    train.run(arguments, pretrains=True)

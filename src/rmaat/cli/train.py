@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from jsonargparse import Namespace
@@ -82,12 +81,12 @@ def sections() -> dict[str, list[str]]:
     }
 
 
-def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -> None:
+def run(arguments: Namespace, *, pretrains: bool = False) -> None:
     """Train and print the results and their files, or print the settings for --print_config.
 
     Args:
         arguments: the flags.
-        fixed: settings of the verb, which no flag may change.
+        pretrains: learn no labels: masked positions, unless the settings name another objective.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # A torchrun that is killed outright cannot end its processes. They would train on, or wait
@@ -95,10 +94,12 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
         end_with_parent(os.getppid())
     names = [field.name for field in fields(RunConfig)]
     flags = {name: arguments[name] for name in names if name in arguments}
-    for name in fixed.keys() & flags.keys():
-        raise UserError(f"--{name} has no effect: this command has {name} '{fixed[name]}'; leave it out")
     settings = arguments.get("config_settings") or {}
-    config = RunConfig.resolved(settings, {**flags, **fixed})
+    config = RunConfig.resolved(settings, flags)
+    if pretrains and config.objective == "labels":
+        if "objective" in flags:
+            raise UserError("rmaat pretrain learns no labels; leave out --objective labels, or use `rmaat train`")
+        config = RunConfig.resolved(settings, {**flags, "objective": "masked"})
     check_effects(flags, config, "--")
     if "recipe" in flags and all(name in settings for name in names):
         raise UserError(f"--recipe has no effect: '{arguments.config}' holds every setting")
@@ -117,9 +118,12 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
         return
     metrics, folder = result.metrics, result.output_dir
     print()
-    if config.objective == "masked":
-        print(f"masked loss              {metrics['eval_loss']:7.4f}   (validation)")
-        print(f"fine-tune it             rmaat train --init_from {folder} ...")
+    if config.objective != "labels":
+        print(f"{config.objective + ' loss':<25}{metrics['eval_loss']:7.4f}   (validation)")
+        if config.objective == "causal":
+            print(f"let it write             rmaat generate --model {folder} 'PROMPT'")
+        else:
+            print(f"fine-tune it             rmaat train --init_from {folder} ...")
     else:
         _print_test(metrics)
     for name in FIGURES:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from rmaat.attention.base import build_mixer
+from rmaat.attention.causal import CausalPositions, Tensors
 from rmaat.layers.dropout import apply_dropout
 from rmaat.settings import ModelSettings
 
@@ -39,16 +40,31 @@ class EncoderBlock(nn.Module):
             shared: the result of the mixer's `shared()`.
             dropout_masks: (DROPOUT_SITES, B, N, D) bool, or None for no dropout.
         """
+        mixed = self.mixer(self._mixer_input(x_BND), mask_BN, shared)
+        return self._after_mixer(x_BND, mixed, dropout_masks)
+
+    def advance(
+        self,
+        x_BND: Tensor,
+        positions: CausalPositions,
+        shared: Tensor | None,
+        dropout_masks: Tensor | None,
+        carried: Tensors,
+    ) -> tuple[Tensor, Tensors]:
+        """Return the layer's output for a piece of a segment, causally, and what the mixer carries on."""
+        mixed, carried = self.mixer.advance(self._mixer_input(x_BND), positions, shared, carried)
+        return self._after_mixer(x_BND, mixed, dropout_masks), carried
+
+    def _mixer_input(self, x_BND: Tensor) -> Tensor:
+        return self.mixer_norm(x_BND) if self.norm_first else x_BND
+
+    def _after_mixer(self, x_BND: Tensor, mixed_BND: Tensor, dropout_masks: Tensor | None) -> Tensor:
         mixer_mask, feed_forward_mask = (None, None) if dropout_masks is None else dropout_masks.unbind(0)
-        if self.norm_first:
-            mixed = self.mixer(self.mixer_norm(x_BND), mask_BN, shared)
-            x_BND = x_BND + apply_dropout(mixed, mixer_mask, self.drop)
-            feed_forward = self._feed_forward(self.feed_forward_norm(x_BND))
-            return x_BND + apply_dropout(feed_forward, feed_forward_mask, self.drop)
-        mixed = self.mixer(x_BND, mask_BN, shared)
-        x_BND = self.mixer_norm(x_BND + apply_dropout(mixed, mixer_mask, self.drop))
-        feed_forward = self._feed_forward(x_BND)
-        return self.feed_forward_norm(x_BND + apply_dropout(feed_forward, feed_forward_mask, self.drop))
+        x_BND = x_BND + apply_dropout(mixed_BND, mixer_mask, self.drop)
+        x_BND = x_BND if self.norm_first else self.mixer_norm(x_BND)
+        feed_forward = self._feed_forward(self.feed_forward_norm(x_BND) if self.norm_first else x_BND)
+        x_BND = x_BND + apply_dropout(feed_forward, feed_forward_mask, self.drop)
+        return x_BND if self.norm_first else self.feed_forward_norm(x_BND)
 
     def _feed_forward(self, x_BND: Tensor) -> Tensor:
         return self.contract(self.activation(self.expand(x_BND)))

@@ -33,9 +33,24 @@ class ShortConvolution(nn.Module):
         Neither do the tokens of another segment.
         """
         tokens_BN1 = tokens_BN[..., None]
+        sums_BND = self._sums(x_BND.masked_fill(~tokens_BN1, 0), self.taps.shape[1] // 2)
+        return x_BND + sums_BND.masked_fill(~tokens_BN1, 0)
+
+    def advance(self, x_BND: Tensor, mask_BN: Tensor, before_BKD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x_n + sum_j taps_j x_(n + j - K + 1), (B, N, D), and the inputs that the next piece needs.
+
+        Args:
+            x_BND: a piece of a segment's tokens.
+            mask_BN: bool, ones then zeros in each row, True at the tokens in use.
+            before_BKD: the K - 1 inputs before the piece; zeros at the beginning of a segment.
+        """
+        inputs_BKD = torch.cat([before_BKD, x_BND.masked_fill(~mask_BN[..., None], 0)], 1)
+        newest_BK = mask_BN.sum(1, keepdim=True) + torch.arange(before_BKD.shape[1], device=x_BND.device)
+        newest_BKD = inputs_BKD.gather(1, newest_BK[..., None].expand_as(before_BKD))
+        return x_BND + self._sums(inputs_BKD, 0).masked_fill(~mask_BN[..., None], 0), newest_BKD
+
+    def _sums(self, x_BND: Tensor, padding: int) -> Tensor:
         # Treat the sequence as an image of height 1: conv2d takes (B, D, 1, N) in this memory order
         # as it is, while conv1d would copy it first.
-        image_BD1N = x_BND.masked_fill(~tokens_BN1, 0).mT.unsqueeze(2)
-        width, size = self.taps.shape
-        sums_BD1N = conv2d(image_BD1N, self.taps[:, None, None], padding=(0, size // 2), groups=width)
-        return x_BND + sums_BD1N.squeeze(2).mT.masked_fill(~tokens_BN1, 0)
+        width = len(self.taps)
+        return conv2d(x_BND.mT.unsqueeze(2), self.taps[:, None, None], padding=(0, padding), groups=width).squeeze(2).mT

@@ -6,6 +6,8 @@
 - `retention.py`: the retention factors of a batch.
 - `classification.py`: `RmaatForSequenceClassification`, with a classifier on top.
 - `masked_lm.py`: `RmaatForMaskedLM`, which predicts masked tokens or values.
+- `causal_lm.py`: `RmaatForCausalLM`, which predicts each next token; its state is in
+  `causal_cache.py`.
 - `token_classification.py`: `RmaatForTokenClassification`, which gives each token a class.
 
 Importing this package registers the classes with the Auto classes of transformers.
@@ -14,11 +16,14 @@ Importing this package registers the classes with the Auto classes of transforme
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
 
+from rmaat.models.causal_cache import RmaatCache
+from rmaat.models.causal_lm import RmaatCausalLMOutput, RmaatForCausalLM
 from rmaat.models.classification import RmaatClassifierOutput, RmaatForSequenceClassification
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.masked_lm import RmaatForMaskedLM, RmaatMaskedLMOutput
@@ -27,13 +32,17 @@ from rmaat.models.token_classification import RmaatForTokenClassification, Rmaat
 
 AutoConfig.register(RmaatConfig.model_type, RmaatConfig)
 AutoModel.register(RmaatConfig, RmaatModel)
+AutoModelForCausalLM.register(RmaatConfig, RmaatForCausalLM)
 AutoModelForMaskedLM.register(RmaatConfig, RmaatForMaskedLM)
 AutoModelForSequenceClassification.register(RmaatConfig, RmaatForSequenceClassification)
 AutoModelForTokenClassification.register(RmaatConfig, RmaatForTokenClassification)
 
 __all__ = [
+    "RmaatCache",
+    "RmaatCausalLMOutput",
     "RmaatClassifierOutput",
     "RmaatConfig",
+    "RmaatForCausalLM",
     "RmaatForMaskedLM",
     "RmaatForSequenceClassification",
     "RmaatForTokenClassification",

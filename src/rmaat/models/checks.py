@@ -121,6 +121,15 @@ def check_masked(masked: Tensor | None, tokens: Tensor, patch_size: int, masked_
         raise UserError(f"masked {tuple(masked.shape)} must be {expected}, one entry for each position of the input")
 
 
+def check_next_labels(labels: Tensor | None, masked: Tensor | None, tokens: Tensor, config: RmaatConfig) -> None:
+    """Raise `UserError` if labels of next tokens do not fit the input (B, N, ...), or the model has none."""
+    if labels is None:
+        return
+    if not config.causal or config.input_type != "tokens" or masked is not None:
+        raise UserError("labels of next tokens need a causal model of tokens, and exclude masked")
+    check_token_labels(labels, tuple(tokens.shape[:2]), config.vocab_size, "vocab_size")
+
+
 def warn_of_infinite_logits(logits_BC: Tensor) -> None:
     """Warn, naming the first row, if logits (B, C) are not finite."""
     for row in (~logits_BC.isfinite().all(-1)).nonzero().flatten().tolist()[:1]:
@@ -297,15 +306,18 @@ def check_attentions(output_attentions: bool | None) -> None:
         raise UserError("output_attentions: the models have no attention matrices to return; leave it out")
 
 
-def check_token_labels(labels: Tensor, shape: tuple[int, ...], num_labels: int) -> None:
-    """Raise `UserError` unless labels (B, P) are integers in 0 .. num_labels - 1, or `IGNORED`."""
+def check_token_labels(labels: Tensor, shape: tuple[int, ...], num_labels: int, name: str = "num_labels") -> None:
+    """Raise `UserError` unless labels (B, P) are integers in 0 .. num_labels - 1, or `IGNORED`.
+
+    `name` is the setting that num_labels is the value of.
+    """
     if labels.shape != shape or labels.is_floating_point():
         raise UserError(f"labels must be {shape} integers, one for each position, not {tuple(labels.shape)}")
     used = labels.where(labels != IGNORED, 0)
     lowest, highest = torch.stack([used.amin(), used.amax()]).tolist() if used.numel() else (0, 0)
     if lowest < 0 or highest >= num_labels:
         bad = lowest if lowest < 0 else highest
-        raise UserError(f"labels holds {bad}; num_labels {num_labels} allows 0 to {num_labels - 1}, and {IGNORED}")
+        raise UserError(f"labels holds {bad}; {name} {num_labels} allows 0 to {num_labels - 1}, and {IGNORED}")
 
 
 def check_pair(two_towers: bool, other: Tensor | None, continues: bool) -> None:

@@ -67,10 +67,10 @@ class SegmentStep(nn.Module):
         """
         encoder, batch = self.model.rmaat.encoder, input_ids.shape[0]
         masked = torch.zeros(batch, 0, dtype=torch.bool, device=input_ids.device)
-        inputs = SegmentInputs(input_ids, length, factor, masked)
-        masked_loss = readout.new_zeros(batch, 2 if self.model.config.masked_head else 0)
+        inputs = SegmentInputs(input_ids, length, factor, masked, masked.long())
+        loss_sums = readout.new_zeros(batch, 2 if self.model.config.masked_head else 0)
         deep, ngram_sums = self.model.readout_parts(readout)
-        state = SegmentState(memory, deep, associations, masked_loss, memory.new_zeros(batch, 0, 0))
+        state = SegmentState(memory, deep, associations, loss_sums, memory.new_zeros(batch, 0, 0))
         state = encoder(encoder.shared(), inputs, state, None)
         readout = state.readout
         if self.model.ngrams is not None:

@@ -8,6 +8,7 @@ patch, M memory tokens, D width, L layers, K key features of the associative mem
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from rmaat.models.checks import (
     check_associations,
     check_attentions,
     check_masked,
+    check_next_labels,
     check_readout,
     check_state,
     count_patches,
@@ -38,7 +40,7 @@ from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import FunctionalModule, check_repeatable
 from rmaat.models.pretrained import RmaatPreTrainedModel
 from rmaat.models.retention import batch_factors
-from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState
+from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState, TokenOutputs
 
 SEED_STRIDE = 0x9E3779B97F4A7C15
 """The difference between the dropout seeds of successive segments.
@@ -63,6 +65,9 @@ class RmaatOutput(ModelOutput):
         hidden_states: L + 1 tensors (B, P, D) for the P tokens or patches: the embedded tokens, then
             the output of each layer, the last one normalised; None without output_hidden_states.
         token_logits: (B, P, num_labels); None in a model without a token classifier.
+        last_hidden: (B, P, D), the last layer's output, normalised; None without output_last_hidden.
+        label_loss: (B, 2), the sum of the losses of the labels and their number; None without labels.
+        token_losses: (B, P), the loss of each label; None without output_token_losses.
     """
 
     pooled: Tensor | None = None
@@ -73,6 +78,9 @@ class RmaatOutput(ModelOutput):
     masked_loss: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     token_logits: Tensor | None = None
+    last_hidden: Tensor | None = None
+    label_loss: Tensor | None = None
+    token_losses: Tensor | None = None
 
 
 class RmaatModel(RmaatPreTrainedModel):
@@ -167,6 +175,9 @@ class RmaatModel(RmaatPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        labels: Tensor | None = None,
+        output_last_hidden: bool = False,
+        output_token_losses: bool = False,
     ) -> RmaatOutput:
         """Run all segments.
 
@@ -197,6 +208,10 @@ class RmaatModel(RmaatPreTrainedModel):
                 memory for the whole sequence: (L + 1) D numbers for each position, in training too.
                 Replay still computes the activations of one segment at a time.
             output_attentions: refused if True, because there are no attention matrices.
+            labels: (B, N) int64, the id that follows each token, or -100, in a causal model. The
+                segment step computes the losses, so no logits are stored.
+            output_last_hidden: return last_hidden, which takes memory for the whole sequence.
+            output_token_losses: return token_losses.
 
         Returns:
             `RmaatOutput`. A row without a token returns its state unchanged.
@@ -228,46 +243,62 @@ class RmaatModel(RmaatPreTrainedModel):
             readout = memory.new_zeros(batch, config.hidden_size + 1)
         if associations is None:
             associations = memory.new_zeros(batch, *config.associations_shape)
-        masked_loss = readout.new_zeros(batch, 2 if config.masked_head else 0, dtype=sum_type)
+        check_next_labels(labels, masked, tokens, config)
+        predicts = config.masked_head or labels is not None
+        loss_sums = readout.new_zeros(batch, 2 if predicts else 0, dtype=sum_type)
         if output_hidden_states is None:
             output_hidden_states = bool(config.output_hidden_states)
+        wanted = TokenOutputs(output_hidden_states, output_last_hidden, output_token_losses)
         # The features of each position that are returned for the whole sequence.
-        widths = [config.hidden_size] * (config.num_hidden_layers + 1) if output_hidden_states else []
+        hidden = config.hidden_size
+        widths = [hidden] * (config.num_hidden_layers + 1) if wanted.hidden_states else []
+        widths += [hidden] * wanted.last_hidden + [1] * wanted.losses
         if self.encoder.token_classifier is not None:
             widths.append(config.num_labels)
         token_outputs = memory.new_zeros(batch, config.positions_per_segment if widths else 0, sum(widths))
         state = SegmentState(
-            memory, readout.to(sum_type), associations.to(sum_type).contiguous(), masked_loss, token_outputs
+            memory, readout.to(sum_type), associations.to(sum_type).contiguous(), loss_sums, token_outputs
         )
-        inputs = self._segment_inputs(tokens, lengths, segment_range, masked)
+        inputs = self._segment_inputs(tokens, lengths, segment_range, masked, labels)
         recorded = [*(["readout"] if output_segments else []), *(["token_outputs"] if widths else [])]
-        final, *histories = self._run(inputs, state, lengths, segment_range, recorded, output_hidden_states)
+        final, *histories = self._run(inputs, state, lengths, segment_range, recorded, wanted)
         history = dict(zip(recorded, histories, strict=True))
 
         def mean_readout(readout: Tensor) -> Tensor:
             return (readout[..., :-1] / readout[..., -1:].clamp_min(1)).to(memory.dtype)
 
-        hidden_states, token_logits = None, None
+        hidden_states = last_hidden = token_losses = token_logits = None
         if widths:
             features_BSF = history["token_outputs"].transpose(0, 1).flatten(1, 2)
             # Cut the last segment's padding, or fill up to the width of the input.
             missing = tokens.shape[1] // config.patch_size - features_BSF.shape[1]
-            outputs = pad(features_BSF, (0, 0, 0, missing)).split(widths, dim=-1)
-            hidden_states = outputs[: config.num_hidden_layers + 1] if output_hidden_states else None
-            token_logits = outputs[-1] if self.encoder.token_classifier is not None else None
+            outputs = iter(pad(features_BSF, (0, 0, 0, missing)).split(widths, dim=-1))
+            if wanted.hidden_states:
+                hidden_states = tuple(islice(outputs, config.num_hidden_layers + 1))
+            last_hidden = next(outputs) if wanted.last_hidden else None
+            token_losses = next(outputs).squeeze(-1) if wanted.losses else None
+            token_logits = next(outputs, None)
         return RmaatOutput(
             pooled=mean_readout(final.readout),
             memory=final.memory,
             readout=final.readout,
             segment_pooled=mean_readout(history["readout"]).transpose(0, 1) if output_segments else None,
             associations=final.associations if config.associative_memory else None,
-            masked_loss=None if masked is None else final.masked_loss,
+            masked_loss=None if masked is None else final.loss_sums,
             hidden_states=hidden_states,
             token_logits=token_logits,
+            last_hidden=last_hidden,
+            label_loss=None if labels is None else final.loss_sums,
+            token_losses=token_losses,
         )
 
     def _segment_inputs(
-        self, tokens: Tensor, lengths: NDArray[np.int64], segment_range: SegmentRange, masked: Tensor | None
+        self,
+        tokens: Tensor,
+        lengths: NDArray[np.int64],
+        segment_range: SegmentRange,
+        masked: Tensor | None,
+        labels: Tensor | None,
     ) -> SegmentInputs:
         """Return the tokens (B, N) as segments, (T, B, S) ids or (T, B, S, P) values.
 
@@ -288,18 +319,22 @@ class RmaatModel(RmaatPreTrainedModel):
                 tokens = tokens.unflatten(1, (total * size, self.config.patch_size))
         # Each row's number of positions in each segment: full ones, a remainder, then zeros.
         length_TB = (lengths - size * np.arange(total)[:, None]).clip(0, size)
-        if masked is None:
-            masked_TBS = torch.zeros(total, len(lengths), 0, dtype=torch.bool, device=tokens.device)
-        else:
-            # Fill up to whole segments; the step ignores the mask in the padding.
-            masked = masked.bool()[:, : total * size]
-            padded_BP = pad(masked, (0, total * size - masked.shape[1]))
-            masked_TBS = padded_BP.unflatten(1, (total, size)).transpose(0, 1)
+
+        def by_segment(entries_BP: Tensor | None, dtype: torch.dtype) -> Tensor:
+            """Return entries for positions as (T, B, S), or (T, B, 0) if there are none."""
+            if entries_BP is None:
+                return torch.zeros(total, len(lengths), 0, dtype=dtype, device=tokens.device)
+            # Fill up to whole segments; the step ignores what stands in the padding.
+            entries_BP = entries_BP.to(dtype)[:, : total * size]
+            padded_BP = pad(entries_BP, (0, total * size - entries_BP.shape[1]))
+            return padded_BP.unflatten(1, (total, size)).transpose(0, 1)
+
         return SegmentInputs(
             tokens.unflatten(1, (total, size)).transpose(0, 1),
             torch.from_numpy(length_TB).to(tokens.device),
             batch_factors(self.config, self.retention_logits, segment_range).to(self.first_memory),
-            masked_TBS,
+            by_segment(masked, torch.bool),
+            by_segment(labels, torch.int64),
         )
 
     def _run(
@@ -309,7 +344,7 @@ class RmaatModel(RmaatPreTrainedModel):
         lengths: NDArray[np.int64],
         segment_range: SegmentRange,
         recorded: list[str],
-        output_hidden_states: bool,
+        wanted: TokenOutputs,
     ) -> tuple[SegmentState, *Tensors]:
         """Return the final state and the history of each tensor of it in `recorded`, (T, B, ...)."""
         encoder, batch = self.encoder, len(segment_range.segments)
@@ -332,11 +367,13 @@ class RmaatModel(RmaatPreTrainedModel):
                     seed = (dropout_seed + index * SEED_STRIDE) % 2**63
                     dropout_masks = encoder.dropout_masks(seed, batch, width, state[0].device)
                 # Make the inputs contiguous, as the state is: other strides would compile again.
-                cut = segment._replace(tokens=segment.tokens[:, :width], masked=segment.masked[:, :width])
+                cut = segment._replace(
+                    tokens=segment.tokens[:, :width], masked=segment.masked[:, :width], labels=segment.labels[:, :width]
+                )
                 segment_inputs = SegmentInputs(*(x.contiguous() for x in cut))
                 arguments = (parameters, shared, segment_inputs, SegmentState(*state), dropout_masks)
                 # Only if asked for: another argument would be another graph of a compiled step.
-                return functional(*arguments, True) if output_hidden_states else functional(*arguments)
+                return functional(*arguments, wanted) if any(wanted) else functional(*arguments)
 
             history = tuple(map(SegmentState._fields.index, recorded))
             counts = tuple(segment_range.segments.tolist())

@@ -8,15 +8,17 @@ segments, K key features of the associative memory, E columns of it: D + 1, or D
 'delta'.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import cross_entropy, linear, pad
 from transformers import initialization as init
 
+from rmaat.attention.causal import CausalPositions, Tensors
 from rmaat.attention.precision import at_least_float32
 from rmaat.layers import (
     READOUT_MASKS,
@@ -30,6 +32,7 @@ from rmaat.layers import (
     draw_dropout_masks,
     sinusoidal_positions,
 )
+from rmaat.models.checks import IGNORED
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import CallLock
 from rmaat.models.layout import moving_permutations, permuted
@@ -59,12 +62,15 @@ class SegmentInputs(NamedTuple):
         factor: (T, B, 1) retention factors for the memory after the segment, or (T, B, M) with one
             factor per memory token.
         masked: (T, B, S) bool, True at positions to predict; (T, B, 0) if there are none.
+        labels: (T, B, S) int64, the id that follows each token, or IGNORED; (T, B, 0) if none is
+            asked for.
     """
 
     tokens: Tensor
     length: Tensor
     factor: Tensor
     masked: Tensor
+    labels: Tensor
 
 
 class SegmentState(NamedTuple):
@@ -74,18 +80,35 @@ class SegmentState(NamedTuple):
         memory: (B, M, D), after the retention factor.
         readout: (B, D + 1), the sum of the positions that the head reads and, last, their number.
         associations: (B, L, K, E), the associative memory of each layer; L is 0 without one.
-        masked_loss: (B, 2), the sum of the losses at masked positions and their number; (B, 0) in a
-            model without a masked head.
-        token_outputs: (B, S, F), results for each position of the last segment: the hidden states
-            if they are asked for, and the logits of a token classifier. Padding has zeros. It is
-            (B, 0, 0) without either. The next segment does not read it.
+        loss_sums: (B, 2), the sum of the losses at masked positions, or at tokens with a label, and
+            their number; (B, 0) if nothing is predicted.
+        token_outputs: (B, S, F), results for each position of the last segment: those of
+            `TokenOutputs` that are asked for, and the logits of a token classifier. Padding has
+            zeros. It is (B, 0, 0) without any. The next segment does not read it.
     """
 
     memory: Tensor
     readout: Tensor
     associations: Tensor
-    masked_loss: Tensor
+    loss_sums: Tensor
     token_outputs: Tensor
+
+
+class TokenOutputs(NamedTuple):
+    """The results for each token that a call asks for.
+
+    Attributes:
+        hidden_states: the embedded tokens, then the output of each layer, the last one normalised.
+        last_hidden: the last of these alone.
+        losses: the cross-entropy of each label.
+    """
+
+    hidden_states: bool = False
+    last_hidden: bool = False
+    losses: bool = False
+
+
+NO_TOKEN_OUTPUTS = TokenOutputs()
 
 
 class SegmentEncoder(nn.Module):
@@ -188,7 +211,7 @@ class SegmentEncoder(nn.Module):
         inputs: SegmentInputs,
         state: SegmentState,
         dropout_masks: Tensor | None,
-        output_hidden_states: bool = False,
+        wanted: TokenOutputs = NO_TOKEN_OUTPUTS,
     ) -> SegmentState:
         """Compute one segment: return the state after it.
 
@@ -206,8 +229,7 @@ class SegmentEncoder(nn.Module):
                 `positions_per_segment`.
             state: the state before the segment.
             dropout_masks: the result of `dropout_masks()`, or None for no dropout.
-            output_hidden_states: put the hidden states into `token_outputs`: the embedded tokens,
-                then the output of each layer, the last one normalised.
+            wanted: the results for each token to put into `token_outputs`.
 
         Returns:
             The state after the segment. Rows without a token keep their state.
@@ -234,41 +256,46 @@ class SegmentEncoder(nn.Module):
         if self.write_offset is not None:
             copies.append(memory_BMD + self.write_offset.to(memory_BMD.dtype))
         x_BND = torch.cat([*copies, tokens_BSD], dim=1)
-        # Other layouts permute the positions. The number of positions in use stays the same, so the
-        # mask holds for every layout.
-        moved = self.config.memory_layout != "front"
+        # Other layouts permute the positions. In a causal segment the written positions follow all
+        # positions of tokens, padding too, so that their index is the same in every segment.
+        count, causal = self.config.num_memory_tokens, self.config.causal
+        moved = self.config.layout != "front" and count > 0
         if moved:
-            count = self.config.num_memory_tokens
-            order_BN, inverse_BN = moving_permutations(self.written.start, count, inputs.length, x_BND.shape[1])
+            passed_B = torch.full_like(inputs.length, width) if causal else inputs.length
+            order_BN, inverse_BN = moving_permutations(self.written.start, count, passed_B, x_BND.shape[1])
             x_BND = permuted(x_BND, order_BN)
+        layer_mask_BN = mask_BN.gather(1, order_BN) if moved and causal else mask_BN
         # The convolution must skip the memory, so it needs to know the positions of the tokens.
         tokens_BN = None
-        if self.convolutions:
+        if self.convolutions and not causal:
             tokens_BN = mask_BN & (positions_N >= num_memory)
             tokens_BN = tokens_BN.gather(1, order_BN) if moved else tokens_BN
+        if causal:
+            places = self.places(width, layer_mask_BN)
         per_layer = iter(layer_shared)
         # A row that has ended keeps its state, bit for bit.
         active_B1 = inputs.length[:, None] > 0
         # Every position reads the associations from before the segment. The retention factor scales
         # only the matrix to which the write adds.
-        stored = state.associations
-        if self.config.associative_retention:
-            stored = stored * inputs.factor.where(active_B1, 1)[..., None, None]
+        stored = self._kept(state.associations, inputs.factor.where(active_B1, 1))
         all_write = self.config.associative_writers == "all"
         writes_BW = mask_BN & active_B1 if all_write else active_B1
         read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
-        hidden_LBSD = [tokens_BSD] if output_hidden_states else []
+        hidden_LBSD = [tokens_BSD] if wanted.hidden_states else []
         for index, block in enumerate(self.layers()):
             first_site = 1 + index * EncoderBlock.DROPOUT_SITES
             block_masks = (
                 None if dropout_masks is None else dropout_masks[first_site : first_site + EncoderBlock.DROPOUT_SITES]
             )
-            if self.associative:
-                x_BND = x_BND + self._associative(index).read(x_BND, read_LBKE[index])
-            if tokens_BN is not None:
-                x_BND = self.convolutions[index](x_BND, tokens_BN)
-            x_BND = block(x_BND, mask_BN, next(per_layer, None), block_masks)
-            if output_hidden_states and index + 1 < len(self.blocks):
+            x_BND = self.recalled(index, x_BND, read_LBKE)
+            if causal:
+                beginning = self.start(index, x_BND)
+                x_BND, _ = self.causal_layer(index, x_BND, places, next(per_layer, None), block_masks, beginning)
+            else:
+                if tokens_BN is not None:
+                    x_BND = self.convolutions[index](x_BND, tokens_BN)
+                x_BND = block(x_BND, mask_BN, next(per_layer, None), block_masks)
+            if wanted.hidden_states and index + 1 < len(self.blocks):
                 hidden_LBSD.append((permuted(x_BND, inverse_BN) if moved else x_BND)[:, num_memory:])
             if self.associative:
                 # The memory positions write the layer's output; undo the layout to find them.
@@ -282,7 +309,7 @@ class SegmentEncoder(nn.Module):
         x_BND = self.final_norm(x_BND)
 
         tokens_out_BSD = x_BND[:, num_memory:]
-        memory = self._retained(x_BND[:, self.written], state.memory, inputs.factor[..., None])
+        memory = self.retained(x_BND[:, self.written], state.memory, inputs.factor[..., None])
         # The readout is a sum and a count, so that means over several segments can add up.
         read_BN = self._readout_mask(mask_BN, num_memory)
         x_BND = at_least_float32(x_BND).masked_fill(~read_BN[..., None], 0)
@@ -291,15 +318,27 @@ class SegmentEncoder(nn.Module):
         if self._readout_adds_up:
             readout = state.readout + readout
         associations = torch.stack(written_LBKE, dim=1) if written_LBKE else state.associations
-        masked_loss = state.masked_loss
-        # The loss travels in the state, so replay treats it as any other output of the segment.
+        # Losses travel in the state, so replay treats them as any other output of the segment.
+        loss_sums, losses_BS = state.loss_sums, None
         if masked_BS is not None and self.masked_head is not None:
-            masked_loss = masked_loss + self.masked_head(tokens_out_BSD, tokens, masked_BS).to(masked_loss.dtype)
+            loss_sums = loss_sums + self.masked_head(tokens_out_BSD, tokens, masked_BS).to(loss_sums.dtype)
+        if inputs.labels.shape[1]:
+            labels_BS = inputs.labels.masked_fill(padding_BS, IGNORED)
+            logits_IV = self.next_token_logits(tokens_out_BSD).flatten(0, 1)
+            losses_I = cross_entropy(logits_IV, labels_BS.flatten(), ignore_index=IGNORED, reduction="none")
+            losses_BS = losses_I.view_as(labels_BS)
+            pair_B2 = torch.stack([losses_BS.sum(1), (labels_BS != IGNORED).sum(1)], -1)
+            loss_sums = loss_sums + pair_B2.to(loss_sums.dtype)
+        outputs = [*hidden_LBSD, tokens_out_BSD] if wanted.hidden_states else []
+        if wanted.last_hidden:
+            outputs.append(tokens_out_BSD)
+        if wanted.losses:
+            assert losses_BS is not None
+            outputs.append(losses_BS[..., None])
+        if self.token_classifier is not None:
+            outputs.append(self.token_classifier(tokens_out_BSD))
         token_outputs = state.token_outputs
-        if output_hidden_states or self.token_classifier is not None:
-            outputs = [*hidden_LBSD, tokens_out_BSD] if output_hidden_states else []
-            if self.token_classifier is not None:
-                outputs.append(self.token_classifier(tokens_out_BSD))
+        if outputs:
             features_BSF = torch.cat([x.to(token_outputs.dtype) for x in outputs], dim=-1)
             features_BSF = features_BSF.masked_fill(padding_BS[..., None], 0)
             # A narrow segment is filled up, because states have one shape.
@@ -308,11 +347,81 @@ class SegmentEncoder(nn.Module):
             torch.where(active_B1[..., None], memory, state.memory),
             torch.where(active_B1, readout, state.readout),
             associations,
-            masked_loss,
+            loss_sums,
             token_outputs,
         )
 
-    def _retained(self, new_BMD: Tensor, old_BMD: Tensor, factor_BM1: Tensor) -> Tensor:
+    def recalled(self, layer: int, x_BND: Tensor, associations_LBKE: Sequence[Tensor]) -> Tensor:
+        """Return a layer's input with what each position recalls from the associative memory, if there is one."""
+        if not self.associative:
+            return x_BND
+        return x_BND + self._associative(layer).read(x_BND, associations_LBKE[layer])
+
+    def _kept(self, associations_BLKE: Tensor, factor_B1: Tensor) -> Tensor:
+        """Return the associations to which a segment adds."""
+        retained = self.config.associative_retention
+        return associations_BLKE * factor_B1[..., None, None] if retained else associations_BLKE
+
+    def written_associations(
+        self, associations_BLKE: Tensor, outputs_LBMD: Sequence[Tensor], factor_B1: Tensor, writes_B1: Tensor
+    ) -> Tensor:
+        """Return the associations after the memory positions wrote the outputs of all layers."""
+        stored_LBKE = self._kept(associations_BLKE, factor_B1).unbind(1)
+        written = [
+            self._associative(layer).write(x, stored, writes_B1)
+            for layer, (x, stored) in enumerate(zip(outputs_LBMD, stored_LBKE, strict=True))
+        ]
+        return torch.stack(written, 1)
+
+    def next_token_logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits of the next token, (..., D) -> (..., V), in at least float32.
+
+        The embeddings are the output weights too, divided by sqrt(D) [C: as in T5, arXiv
+        1910.10683], because they have variance 1.
+        """
+        assert isinstance(self.embedding, TokenEmbedding)
+        weight_VD = self.embedding.tokens.weight
+        return at_least_float32(linear(hidden * weight_VD.shape[1] ** -0.5, weight_VD.to(hidden.dtype)))
+
+    def start(self, layer: int, like_BND: Tensor) -> Tensors:
+        """Return what a layer of a causal segment carries from piece to piece, at the beginning.
+
+        The first tensor is that of the convolution, if there is one; the others are the mixer's.
+        """
+        batch, _, width = like_BND.shape
+        taps = self.config.short_conv_size
+        before = () if taps is None else (like_BND.new_zeros(batch, taps - 1, width),)
+        return (*before, *self.layers()[layer].mixer.start(batch, like_BND))
+
+    def places(self, width: int, mask_BN: Tensor) -> CausalPositions:
+        """Return the positions of a causal segment of `width` tokens: memory, tokens, memory."""
+        count, positions = self.config.num_memory_tokens, torch.arange(self.config.num_positions, device=mask_BN.device)
+        index_N = torch.cat([positions[: count + width], positions[len(positions) - count :]])
+        return CausalPositions(index_N[None], mask_BN, slice(count, count + width))
+
+    def causal_layer(
+        self,
+        layer: int,
+        x_BND: Tensor,
+        places: CausalPositions,
+        shared: Tensor | None,
+        dropout_masks: Tensor | None,
+        carried: Tensors,
+    ) -> tuple[Tensor, Tensors]:
+        """Return a layer's output for a piece of a causal segment, and what it carries on."""
+        before: Tensors = ()
+        if self.convolutions:
+            first, *rest = carried
+            tokens = places.tokens
+            if tokens.stop > tokens.start:
+                convolution = cast(ShortConvolution, self.convolutions[layer])
+                tokens_BCD, first = convolution.advance(x_BND[:, tokens], places.mask[:, tokens], first)
+                x_BND = torch.cat([x_BND[:, : tokens.start], tokens_BCD, x_BND[:, tokens.stop :]], 1)
+            before, carried = (first,), tuple(rest)
+        x_BND, carried = self.layers()[layer].advance(x_BND, places, shared, dropout_masks, carried)
+        return x_BND, (*before, *carried)
+
+    def retained(self, new_BMD: Tensor, old_BMD: Tensor, factor_BM1: Tensor) -> Tensor:
         """Return the memory for the next segment, (B, M, D): the retention_form of the config.
 
         Args:

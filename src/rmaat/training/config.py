@@ -21,7 +21,7 @@ from rmaat.values import TEXT, Count, Length, OneOf, Range, check_values, checke
 AUTO: Literal["auto"] = "auto"
 
 CLASS_WEIGHTS = ("none", "balanced")
-OBJECTIVES = ("labels", "masked")
+OBJECTIVES = ("labels", "masked", "causal")
 LR_SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 NEED_LABELS: dict[str, Any] = {
@@ -66,7 +66,8 @@ class RunConfig(ModelSettings, TaskOptions):
             That run may have an easier task, shorter sequences, or other labels. With other labels
             the last layer of the classifier keeps its random initial weights.
         seed: seed of the initial weights, the order of examples and dropout.
-        objective: what is learned: the 'labels', or 'masked' tokens or values (`rmaat pretrain`).
+        objective: what is learned: the 'labels', 'masked' tokens or values, or each next token
+            ('causal'); see `rmaat pretrain`.
         mask_share: share of the positions that are masked; null means the task's, as published in
             arXiv 2310.02980.
         masked_loss_weight: weight of a masked loss beside the loss of the labels; 0 means none.
@@ -187,14 +188,10 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError("nothing to train: give max_steps or num_train_epochs above 0")
         if self.bf16 and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
-        if self.objective == "masked":
-            for name, off in NEED_LABELS.items():
-                if getattr(self, name) != off:
-                    raise UserError(
-                        f"objective 'masked' excludes {name}, which needs labels; set {name}: {quoted(off)}"
-                    )
-        else:
+        if self.objective == "labels":
             self._check_problem()
+        else:
+            self._check_without_labels()
         if self.segment_loss_weight:
             for name in ("pooled_norm", "two_towers"):
                 if getattr(self, name):
@@ -209,6 +206,21 @@ class RunConfig(ModelSettings, TaskOptions):
             raise UserError("wandb: true needs the package wandb; install it with `pip install 'rmaat[wandb]'`")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: one continues the run, the other deletes it")
+
+    def _check_without_labels(self) -> None:
+        for name, off in NEED_LABELS.items():
+            if getattr(self, name) != off:
+                raise UserError(
+                    f"objective '{self.objective}' excludes {name}, which needs labels; set {name}: {quoted(off)}"
+                )
+        if self.objective != "causal":
+            return
+        if not self.causal:
+            raise UserError("objective 'causal' needs a model that reads backwards only: set causal: true")
+        if self.input_type != "tokens" or self.two_towers:
+            raise UserError(
+                "objective 'causal' predicts the next token of one sequence: it excludes input_type 'values' and two_towers"
+            )
 
     def _check_problem(self) -> None:
         """Raise `UserError` if settings do not suit the problem type."""
@@ -269,7 +281,7 @@ class RunConfig(ModelSettings, TaskOptions):
         if "output_dir" not in settings:
             name = str(recipe or settings.get("dataset", cls.dataset)).replace("/", "-")
             model = settings.get("model") if "model" in merged else None
-            ending = "-pretrained" if settings.get("objective") == "masked" else ""
+            ending = "" if settings.get("objective", cls.objective) == cls.objective else "-pretrained"
             settings["output_dir"] = f"runs/{name}-{model}{ending}" if model else f"runs/{name}{ending}"
         return cls(**settings)
 

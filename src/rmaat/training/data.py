@@ -86,7 +86,7 @@ class RunData:
         """Return this object; raise `UserError` if the run's settings do not suit the task."""
         run, info = self.run, self.info
         if run.objective == "labels" and len(info.label_names) < (2 if info.problem_type == SINGLE_LABEL else 1):
-            raise UserError(f"{run.dataset} has no labels to learn; use `rmaat pretrain`, or objective 'masked'")
+            raise UserError(f"{run.dataset} has no labels to learn; use `rmaat pretrain`")
         RmaatConfig(**self.model_settings())
         if run.input_type == "values" and info.value_mean is None:
             raise UserError(
@@ -192,7 +192,7 @@ class RunData:
         names = self.info.label_names
         settings = {**self.run.model_settings(), "vocab_size": self.vocab_size}
         settings["masked_head"] = self.run.has_masked_loss
-        if self.run.objective == "masked":
+        if self.run.objective != "labels":
             return settings
         return {
             **settings,

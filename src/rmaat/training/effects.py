@@ -40,13 +40,15 @@ def _ineffective(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "retention_constant", f"retention_schedule is '{config.retention_schedule}'"
     if config.astro_mem and config.retention_schedule == "none":
         yield "astro_mem", "retention_schedule is 'none'"
-    if config.objective == "masked":
+    if config.objective != "labels":
         unused = (
             *("test_examples", "metric_for_best_model", "calibration"),
             *("readout", "pooled_norm", "classifier_hidden_size", "ngram_size"),
         )
-        yield from ((name, "objective is 'masked'") for name in unused)
-    elif not config.masked_loss_weight:
+        yield from ((name, f"objective is '{config.objective}'") for name in unused)
+    if config.objective == "causal":
+        yield "mask_share", "objective is 'causal'"
+    elif not config.has_masked_loss:
         yield "mask_share", "masked_loss_weight is 0"
     if config.reading_norm:
         replaced = ("calcium_exponent", "presynaptic_plasticity", "hebbian_scale")

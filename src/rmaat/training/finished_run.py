@@ -61,7 +61,7 @@ def open_run(folder: Path) -> FinishedRun:
         raise UserError(f"'{folder}' is not a run: it has no {RUN_CONFIG}; give the output_dir of `rmaat train`")
     check_finished_run(folder)
     run = RunConfig.from_yaml(folder / RUN_CONFIG)
-    if run.objective == "masked":
+    if run.objective != "labels":
         raise UserError(
             f"'{folder}' is pre-trained and has no classifier; train one with `rmaat train --init_from {folder}`"
         )

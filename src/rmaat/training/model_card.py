@@ -61,6 +61,13 @@ model = {auto_class}.from_pretrained("{name}")
 ```"""
 
 
+AUTO_CLASSES = {
+    "labels": "AutoModelForSequenceClassification",
+    "masked": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
+}
+
+
 def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: bool) -> str:
     """Return the model card of a finished run, Markdown with a YAML header for the Hugging Face Hub.
 
@@ -75,7 +82,7 @@ def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: b
         header["pipeline_tag"] = "text-classification"
     if metric := next((METRICS_OF_THE_HUB[key] for key in METRICS_OF_THE_HUB if f"test_{key}" in metrics), None):
         header["metrics"] = [metric]
-    auto_class = "AutoModelForMaskedLM" if run.objective == "masked" else "AutoModelForSequenceClassification"
+    auto_class = AUTO_CLASSES[run.objective]
     use = PIPELINE.format(name=name) if classifies_text else AUTO_CLASS.format(name=name, auto_class=auto_class)
     results = [(label, _number(metrics[key])) for key, label in RESULTS.items() if metrics.get(key) is not None]
     return "\n".join(

@@ -16,7 +16,7 @@ from transformers.integrations import TensorBoardCallback
 from rmaat.errors import UserError
 from rmaat.machine.files import write_text
 from rmaat.machine.provenance import provenance
-from rmaat.models import RmaatConfig, RmaatForMaskedLM, RmaatForSequenceClassification
+from rmaat.models import RmaatConfig, RmaatForCausalLM, RmaatForMaskedLM, RmaatForSequenceClassification
 from rmaat.problems import REGRESSION
 from rmaat.tasks.base import SPLITS, ProgressBar, no_bar
 from rmaat.tasks.reader import TokenReader
@@ -38,7 +38,7 @@ from rmaat.training.quiet import quiet_transformers
 from rmaat.training.results import Result, finish, previous_training, tested
 from rmaat.training.stages import Stage, append_stage, check_same_run, read_stages
 from rmaat.training.stored_model import check_finished_run, load_initial_weights
-from rmaat.training.trainer import MaskedObjective, SegmentTrainer, float_logits, reported_metrics
+from rmaat.training.trainer import CausalObjective, MaskedObjective, SegmentTrainer, float_logits, reported_metrics
 
 
 @quiet_transformers()
@@ -253,10 +253,18 @@ def for_device(run: RunConfig) -> RunConfig:
     return with_precision(run, device())
 
 
-def build_model(source: RunData) -> RmaatForSequenceClassification | RmaatForMaskedLM:
+MODEL_CLASSES = {
+    "labels": RmaatForSequenceClassification,
+    "masked": RmaatForMaskedLM,
+    "causal": RmaatForCausalLM,
+}
+"""The class of the model for each objective."""
+
+
+def build_model(source: RunData) -> RmaatForSequenceClassification | RmaatForMaskedLM | RmaatForCausalLM:
     """Return the model of a run, with initial weights."""
     config = RmaatConfig(**source.model_settings())
-    return RmaatForMaskedLM(config) if source.run.objective == "masked" else RmaatForSequenceClassification(config)
+    return MODEL_CLASSES[source.run.objective](config)
 
 
 def set_label_scale(config: RmaatConfig, train_part: Dataset) -> None:
@@ -349,17 +357,17 @@ def build_trainer(
         or run.retention_form == "gate"
         or run.associative_memory
         or run.truncated_segments is not None
-        or run.objective == "masked",
+        or run.objective != "labels",
     )
     # Use one GPU per process, because replay needs real parameters and DataParallel's copies have
     # none. torchrun starts a process for each GPU.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # Draw the examples at random, because the first ones of a file may all be of one class.
     validation = draw_examples(data["validation"], run.eval_examples, run.data_seed)
-    masked = None
+    objective: MaskedObjective | CausalObjective | None = CausalObjective() if run.objective == "causal" else None
     if run.has_masked_loss:
         weight = run.masked_loss_weight if run.objective == "labels" else None
-        masked = MaskedObjective(source.mask_share, run.patch_size, weight)
+        objective = MaskedObjective(source.mask_share, run.patch_size, weight)
     trainer = SegmentTrainer(
         model=model,
         args=arguments,
@@ -373,7 +381,7 @@ def build_trainer(
         patience=run.early_stopping_patience,
         label_loss=label_loss(source, data["train"], model.config.label_std),
         data_collator=source.collator(),
-        masked=masked,
+        objective=objective,
         compute_metrics=partial(reported_metrics, problem=source.problem) if run.objective == "labels" else None,
         preprocess_logits_for_metrics=float_logits,
     )

@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -64,6 +64,17 @@ class MaskedObjective:
         return {name: x for name, x in {**inputs, **drawn}.items() if name != "labels" or not self.alone}
 
 
+@dataclass(frozen=True)
+class CausalObjective:
+    """The loss of each next token."""
+
+    alone: ClassVar[bool] = True
+
+    def inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the batch with its own ids as labels."""
+        return {**inputs, "labels": inputs["input_ids"].long()}
+
+
 WITHOUT_DECAY = (".log_rate", ".gain")
 """Ends of the names of parameters without weight decay: 0 is no neutral value of theirs."""
 
@@ -85,7 +96,7 @@ class SegmentTrainer(Trainer):
         label_loss: LabelLoss = LabelLoss(),  # noqa: B008 (it is immutable)
         patience: int | None = None,
         ema_decay: float | None = None,
-        masked: MaskedObjective | None = None,
+        objective: MaskedObjective | CausalObjective | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -94,7 +105,7 @@ class SegmentTrainer(Trainer):
         self._problem = problem
         self._best_metric = best_metric
         self._label_loss = label_loss
-        self._masked = masked
+        self._objective = objective
         self._patience = patience
         self._average: WeightAverage | None = None
         if ema_decay is not None:
@@ -291,16 +302,16 @@ class SegmentTrainer(Trainer):
         The Trainer of transformers would smooth the loss of evaluations too.
         """
         # Beside labels, positions are masked in training only: evaluations classify whole inputs.
-        masked = self._masked if model.training or (self._masked and self._masked.alone) else None
-        if masked is not None:
-            inputs = masked.inputs(inputs)
+        objective = self._objective if model.training or (self._objective and self._objective.alone) else None
+        if objective is not None:
+            inputs = objective.inputs(inputs)
         label_loss = self._label_loss if model.training and not self._label_loss.plain else None
         by_segment = {"output_segment_logits": True} if label_loss and label_loss.segment_weight else {}
         loss, outputs = super().compute_loss(model, {**inputs, **by_segment}, return_outputs=True, **kwargs)
         if label_loss is not None:
             loss = label_loss(outputs, inputs)
-        if masked is not None and not masked.alone:
-            loss = loss + masked.weight * outputs.masked_loss
+        if isinstance(objective, MaskedObjective) and not objective.alone:
+            loss = loss + objective.weight * outputs.masked_loss
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
