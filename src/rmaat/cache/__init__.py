@@ -1,0 +1,24 @@
+"""Key-value caches with a fixed budget, for causal language models of transformers.
+
+    from rmaat.cache import StreamingCache, attach
+
+    attach(model)  # once
+    model.generate(**inputs, past_key_values=StreamingCache(budget=512))
+
+`base.py` stores the entries, `attention.py` connects them with transformers. Each rule has a file:
+its plain reference, the fast form, and the cache.
+"""
+
+from rmaat.cache.attention import attach
+from rmaat.cache.base import BudgetCache
+from rmaat.cache.keydiff import KeyDiffCache, reference_key_diff
+from rmaat.cache.streaming import StreamingCache, reference_streaming
+
+__all__ = [
+    "BudgetCache",
+    "KeyDiffCache",
+    "StreamingCache",
+    "attach",
+    "reference_key_diff",
+    "reference_streaming",
+]
