@@ -62,6 +62,7 @@ def attended(cache, q, k, v, chunks, layer=0):
 
 def held_bytes(cache):
     """Return the bytes of the tensors of a cache, with the storage that views keep alive."""
-    tensors = [x for layer in cache.layers for x in vars(layer).values() if isinstance(x, torch.Tensor)]
-    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors if x.dim() > 1}
-    return sum(storages.values())
+    tensors = [x for layer in cache.layers for x in vars(layer).values() if torch.is_tensor(x)]
+    storages = [x.untyped_storage() for x in tensors if x.dtype != torch.int64]
+    # The numbers of entries, of 8 bytes a head at most, do not count, nor do bools a row.
+    return sum({x.data_ptr(): x.nbytes() for x in storages if x.nbytes() > 64}.values())

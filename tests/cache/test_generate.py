@@ -7,10 +7,11 @@ import torch
 from tests.cache.models import held_bytes, llama, prompts, qwen
 from transformers import DynamicCache
 
-from rmaat.cache import KeyDiffCache, StreamingCache
+from rmaat.cache import KeyDiffCache, NestedKVCache, StreamingCache
 
 CACHES = {
     "keydiff": KeyDiffCache,
+    "nested": NestedKVCache,
     "streaming": lambda budget: StreamingCache(budget, sinks=2),
 }
 

@@ -12,13 +12,16 @@ its plain reference, the fast form, and the cache.
 from rmaat.cache.attention import attach
 from rmaat.cache.base import BudgetCache
 from rmaat.cache.keydiff import KeyDiffCache, reference_key_diff
+from rmaat.cache.nested import NestedKVCache, reference_nested_kv
 from rmaat.cache.streaming import StreamingCache, reference_streaming
 
 __all__ = [
     "BudgetCache",
     "KeyDiffCache",
+    "NestedKVCache",
     "StreamingCache",
     "attach",
     "reference_key_diff",
+    "reference_nested_kv",
     "reference_streaming",
 ]

@@ -1,10 +1,8 @@
-"""The storage of a cache with a fixed budget, and the order of events in one forward pass.
+"""The order of events in one forward pass over a cache with a fixed budget.
 
-A forward pass of a model hands each layer's new keys and values to `BudgetLayer.update`. The layer
-marks the keys and returns them. `attention.py` recognises the mark and calls `BudgetLayer.attend`,
-which knows the queries and the mask too. One token (decoding) takes the place of an entry that
-`evict` frees before the attention. Several tokens (a prompt, or a later turn) attend to everything
-first. Then `compress` reduces the entries to the budget.
+A model hands each layer's new keys and values to `BudgetLayer.update`. The layer marks the keys and
+returns them. The function in `attention.py` recognises the mark and calls `BudgetLayer.attend`,
+which knows the queries and the mask too. `slots.py` and `nested.py` store the entries.
 
 Axes: B batch rows, R some of the rows, H key-value heads, G queries per key-value head, Q new
 tokens, L entries that the cache holds, N entries held and new, D width of a head.
@@ -21,77 +19,64 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from rmaat.errors import UserError, quoted
 
 Entries = dict[str, Tensor]
-"""Entries of a cache: `keys` (R, H, N, D), `values`, and fields of a rule, (R, H, N)."""
+"""Entries of a cache: `keys` (B, H, N, D), `values`, and fields of a rule, (B, H, N)."""
 
-Rows = Tensor | slice
-"""Indices of rows, or the slice of all rows."""
-
-ALL_ROWS = slice(None)
+Attention = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(keys, values, mask) -> output of the new queries; the mask is None, bool or added to the logits."""
 
 MARK = "_rmaat_cache_layer"
 """The attribute of a key tensor that names its layer."""
 
 
 def concatenated(first: Entries, second: Entries) -> Entries:
-    """Return the entries of both, (R, H, N1, ...) and (R, H, N2, ...) -> (R, H, N1 + N2, ...)."""
+    """Return the entries of both, (B, H, N1, ...) and (B, H, N2, ...) -> (B, H, N1 + N2, ...)."""
     return {name: torch.cat([first[name], second[name]], 2) for name in first}
 
 
-def selected(entries: Entries, index: Tensor) -> Entries:
-    """Return the entries at an index (R, H, K) into N, (R, H, N, ...) -> (R, H, K, ...)."""
-    return {name: torch.take_along_dim(x, _like(index, x), 2) for name, x in entries.items()}
-
-
-def write(entries: Entries, index: Tensor, new: Entries) -> None:
-    """Overwrite the entries at an index (R, H, K) into N by `new`, (R, H, K, ...), in place."""
-    for name, x in entries.items():
-        x.scatter_(2, _like(index, x).expand_as(new[name]), new[name])
-
-
-def _like(index: Tensor, x: Tensor) -> Tensor:
-    return index[(..., *(None,) * (x.dim() - index.dim()))]
-
-
 class BudgetLayer(CacheLayerMixin):
-    """The entries of one layer, at most `budget` for each row and key-value head.
+    """The entries of one layer, at most `budget` for each row and key-value head on average.
 
-    Entries of row b are at `[b, :, :count[b]]`. Padding is never stored, so a row may hold fewer
-    entries than the tensors have room for.
+    Padding is never stored, so rows may hold different numbers of entries.
 
     Attributes:
-        keys, values: (B, H, L, D), L <= budget, as the model computed them: keys are rotated by
-            their true positions. Further fields of a rule, (B, H, L), are attributes as well.
+        keys, values: as the model computed them: keys are rotated by their true positions. The
+            other `fields` are attributes as well.
         seen: tokens of a row so far, with padding. The next token has this position.
-        count: (B,) int64 on the CPU, entries of each row; (0,) before the first token.
-        compressed: (B,) bool on the CPU, rows that `compress` reduced to the budget.
+        count: (B, 1) or (B, H) int64 on the CPU, entries of each row or of each of its heads;
+            (0, 1) before the first token.
         waiting: whether new keys and values wait for `attend`.
     """
 
     is_compileable = False
     is_croppable = False
+    fields: ClassVar[tuple[str, ...]] = ("keys", "values")
     seen: int
     count: Tensor
-    compressed: Tensor
     waiting: bool
-    fields: ClassVar[tuple[str, ...]] = ("keys", "values")
 
     def __init__(self, budget: int) -> None:
         super().__init__()
         self.budget = budget
         self.reset()
 
-    # What a rule defines.
+    # What a rule and its storage define.
 
     @abstractmethod
-    def compress(self, entries: Entries) -> Entries:
-        """Return the `budget` entries that stay of (R, H, N, ...) ones, N >= budget."""
+    def fit(self, entries: Entries, occupied: Tensor | None) -> None:
+        """Store (B, H, N, ...) entries, reduced to the budget.
 
-    @abstractmethod
-    def evict(self, entries: Entries) -> Tensor:
-        """Return the slot (R, H) that the next token takes in full rows (R, H, budget, ...).
-
-        Other entries may change in place.
+        Args:
+            entries: held and new.
+            occupied: (B, 1 or H, N), False = no token; None if all hold one.
         """
+
+    @abstractmethod
+    def load(self) -> Entries:
+        """Return the entries, (B, H, L, ...); those of a row or head come first."""
+
+    @abstractmethod
+    def save(self, entries: Entries) -> None:
+        """Store entries as `load` returns them."""
 
     def new_entries(self, key: Tensor, value: Tensor) -> Entries:
         """Return the entries of new tokens, (B, H, Q, ...)."""
@@ -102,24 +87,23 @@ class BudgetLayer(CacheLayerMixin):
         return None
 
     def observe(self, entries: Entries, query: Tensor, mask: Tensor | None, scale: float) -> None:
-        """Learn from the queries (B, H G, Q, D) which entries matter; `mask` as attention has it."""
+        """Learn in place from the queries (B, H G, Q, D) which entries (B, H, N, ...) matter."""
 
     # The order of events.
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Return the new keys and values, (B, H, Q, D); the keys are marked for `attend`."""
         if key_states.shape[2] == 0:
-            raise UserError("the prompt has no token that this cache has not seen; pass a longer prompt")
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        elif len(self.count) not in (0, key_states.shape[0]):
+            raise UserError("the prompt has no token that the cache has not seen; pass a longer one")
+        if len(self.count) not in (0, key_states.shape[0]):
             raise UserError(
                 f"the cache holds {len(self.count)} rows, the new tokens have {key_states.shape[0]}; "
                 "use a new cache for another batch"
             )
+        self.lazy_initialization(key_states, value_states)
         self.seen += key_states.shape[2]
         self.waiting = True
-        # A view carries the mark, so that no tensor refers to the layer that stores it.
+        # A view carries the mark, so that no stored tensor refers to the layer.
         marked = key_states.view_as(key_states)
         setattr(marked, MARK, self)
         return marked, value_states
@@ -131,7 +115,7 @@ class BudgetLayer(CacheLayerMixin):
         value: Tensor,
         mask: Tensor | None,
         scale: float,
-        attention: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+        attention: Attention,
     ) -> Tensor:
         """Return the attention of the new queries over entries and new tokens; store the latter.
 
@@ -140,149 +124,88 @@ class BudgetLayer(CacheLayerMixin):
             key, value: (B, H, Q, D) of the new tokens.
             mask: (B, 1, Q, Q) bool of the new tokens, True = visible. None is causal.
             scale: the factor of q . k in the logits.
-            attention: (keys, values, mask) -> output; mask is None, bool or added to the logits.
+            attention: computes the output.
+
+        Raises:
+            UserError: the mask hides all new tokens, or a row has no token at all.
         """
         self.waiting = False
         new = self.new_entries(key, value)
-        padding = None if mask is None else ~mask[:, 0, -1]
-        if padding is not None:
-            # The last row of a causal mask hides nothing but padding.
-            if bool(padding.all()):
-                raise UserError(
-                    "the attention mask has no token beyond those that this cache has seen; "
-                    "pass a longer prompt, and its whole mask"
-                )
-            padding = padding if bool(padding.any()) else None
-        if len(self.count) and query.shape[2] == 1 and padding is None:
-            return self._attend_one(query, new, scale, attention)
-        return self._attend_many(query, new, padding, mask, scale, attention)
+        # The last row of a causal mask hides nothing but padding.
+        tokens = None if mask is None else mask[:, 0, -1]
+        if tokens is not None and not bool(tokens.any()):
+            raise UserError(
+                "the attention mask has no token that the cache has not seen; pass a longer prompt "
+                "and a mask of all its tokens"
+            )
+        if tokens is not None and bool(tokens.all()):
+            tokens = None
+        if len(self.count) and query.shape[2] == 1 and tokens is None:
+            return self.attend_one(query, new, scale, attention)
+        return self.attend_many(query, new, tokens, mask, scale, attention)
 
-    def _attend_one(self, query: Tensor, new: Entries, scale: float, attention: Callable[..., Tensor]) -> Tensor:
-        self._add(new)
-        entries = self.load()
-        length = self.keys.shape[2]
-        mask = None
-        if not bool((self.count == length).all()):
-            mask = self._occupied(length)[:, :, None, :]
-        mask = self._with_bias(mask, entries, query)
-        output = attention(entries["keys"], entries["values"], mask)
-        self.observe(entries, query, mask, scale)
-        return output
+    def attend_one(self, query: Tensor, new: Entries, scale: float, attention: Attention) -> Tensor:
+        """Return the attention of one more token a row; arguments as in `attend`."""
+        return self.attend_many(query, new, None, None, scale, attention)
 
-    def _add(self, new: Entries) -> None:
-        """Store one more token a row."""
-        length = self.keys.shape[2]
-        slots = self.count[:, None, None].to(self.keys.device).expand(-1, self.keys.shape[1], 1)
-        if length < self.budget:
-            entries = concatenated(self.load(), new)
-            if not bool((self.count == length).all()):
-                # Shorter rows have free slots before the last one.
-                write(entries, slots, new)
-            self.save(entries)
-        else:
-            full = self.count == self.budget
-            rows: Rows = ALL_ROWS if bool(full.all()) else full.nonzero()[:, 0].to(self.keys.device)
-            if bool(full.any()):
-                slots = slots.clone()
-                slots[rows, :, 0] = self._evict_in(rows, full)
-            write(self.load(), slots, new)
-        self.count = (self.count + 1).clamp_max(self.budget)
-
-    def _evict_in(self, rows: Rows, full: Tensor) -> Tensor:
-        """Return the freed slot (R, H) of full rows."""
-        entries = {name: x[rows] for name, x in self.load().items()}
-        slots = self.evict(entries)
-        if not isinstance(rows, slice):
-            # Indexing by a tensor copied the rows.
-            for name, x in self.load().items():
-                x[rows] = entries[name]
-        return slots
-
-    def _attend_many(
+    def attend_many(
         self,
         query: Tensor,
         new: Entries,
-        padding: Tensor | None,
+        tokens: Tensor | None,
         mask: Tensor | None,
         scale: float,
-        attention: Callable[..., Tensor],
+        attention: Attention,
     ) -> Tensor:
-        entries, occupied = new, None if padding is None else ~padding[:, None, :]
+        """Return the attention over all entries and new tokens; then reduce them to the budget.
+
+        Args:
+            query, mask, scale, attention: as in `attend`.
+            new: entries of the new tokens, (B, H, Q, ...).
+            tokens: (B, Q), False = padding; None if there is none.
+        """
+        entries, occupied = new, None if tokens is None else tokens[:, None, :]
         if len(self.count):
-            held = self.load()
-            length, tokens = self.keys.shape[2], query.shape[2]
+            held, length = self.load(), query.shape[2]
             entries = concatenated(held, new)
-            held_BHL = self._occupied(length)
-            if padding is not None or not bool(held_BHL.all()):
-                new_BHQ = torch.ones_like(held_BHL[..., :1]).expand(-1, -1, tokens) if occupied is None else occupied
-                occupied = torch.cat([held_BHL, new_BHQ.expand(-1, held_BHL.shape[1], -1)], -1)
-            if mask is None:
-                mask = query.new_ones(tokens, tokens, dtype=torch.bool).tril()[None, None]
-            # Each query sees all entries that the cache holds, and the new tokens up to its own.
-            shape = (len(held_BHL), held_BHL.shape[1], tokens, -1)
-            mask = torch.cat([held_BHL[:, :, None, :].expand(*shape), mask.expand(*shape)], -1)
-        mask = self._with_bias(mask, entries, query)
+            held_BHL = self.occupied(held["keys"].shape[2])
+            if tokens is not None or not bool(held_BHL.all()):
+                shape = (*held_BHL.shape[:2], length)
+                new_BHQ = mask_of_ones(query, shape) if occupied is None else occupied.expand(shape)
+                occupied = torch.cat([held_BHL, new_BHQ], -1)
+            # One token that sees all entries needs no mask.
+            if length > 1 or occupied is not None:
+                # Each query sees the held entries, and the new tokens up to its own.
+                mask = mask_of_ones(query, (1, 1, length, length)).tril() if mask is None else mask
+                rows = (*held_BHL.shape[:2], length, -1)
+                mask = torch.cat([held_BHL[:, :, None].expand(rows), mask.expand(rows)], -1)
+        mask = self.with_bias(mask, entries, query)
         output = attention(entries["keys"], entries["values"], mask)
         self.observe(entries, query, mask, scale)
         self.fit(entries, occupied)
         return output
 
-    def _occupied(self, length: int) -> Tensor:
-        """Return which entries hold a token, (B, 1, L)."""
-        return (torch.arange(length) < self.count[:, None, None]).to(self.keys.device)
+    def occupied(self, length: int) -> Tensor:
+        """Return which of the first L entries hold a token, (B, 1 or H, L) bool."""
+        return (torch.arange(length) < self.count[..., None]).to(self.device)
 
-    def _with_bias(self, mask: Tensor | None, entries: Entries, query: Tensor) -> Tensor | None:
-        """Return the mask for all H G query heads, plus the bias of the rule, if there is one."""
+    def with_bias(self, mask: Tensor | None, entries: Entries, query: Tensor) -> Tensor | None:
+        """Return the mask (B, 1 or H, Q, N) plus the rule's bias for the query heads, or None."""
         bias = self.bias(entries)
-        groups = query.shape[1] // entries["keys"].shape[1]
         if bias is not None:
             bias = bias[:, :, None, :].to(query.dtype)
-            # The least number instead of minus infinity: rows of padding see nothing, and 0 / 0
-            # would spread from them.
-            mask = bias if mask is None else torch.where(mask, bias, torch.finfo(query.dtype).min)
+            # The least number instead of minus infinity: padding sees nothing, and 0 / 0 in its
+            # rows would spread.
+            least = torch.finfo(query.dtype).min
+            mask = bias if mask is None else torch.where(mask, bias, least)
         if mask is not None and mask.shape[1] > 1:
-            mask = mask.repeat_interleave(groups, 1)
+            mask = mask.repeat_interleave(query.shape[1] // mask.shape[1], 1)
         return mask
 
-    def fit(self, entries: Entries, occupied: Tensor | None) -> None:
-        """Store (B, H, N, ...) entries, after `compress` if they are above the budget.
-
-        Args:
-            entries: held and new.
-            occupied: (B, 1, N), False = padding; None if there is none.
-        """
-        batch, _, length = entries["keys"].shape[:3]
-        if occupied is None:
-            above = length > self.budget
-            self.count = torch.full((batch,), min(length, self.budget))
-            self.compressed = torch.full((batch,), above)
-            # A copy: keys and values may be parts of a larger tensor of the model.
-            self.save(self.compress(entries) if above else {name: x.clone() for name, x in entries.items()})
-            return
-        parts = []
-        for row, tokens in enumerate(occupied[:, 0].cpu()):
-            part = {name: x[row : row + 1, :, tokens.to(x.device)] for name, x in entries.items()}
-            parts.append(self.compress(part) if int(tokens.sum()) > self.budget else part)
-        counts = occupied[:, 0].sum(-1).cpu()
-        if not bool(counts.all()):
-            raise UserError(f"row {int(counts.argmin())} of the attention mask has no token")
-        self.compressed = counts > self.budget
-        self.count = counts.clamp_max(self.budget)
-        self.save({name: padded([part[name] for part in parts]) for name in entries})
-
-    def load(self) -> Entries:
-        """Return the entries, (B, H, L, ...)."""
-        return {name: getattr(self, name) for name in self.fields}
-
-    def save(self, entries: Entries) -> None:
-        """Store the entries, (B, H, L, ...)."""
-        for name, x in entries.items():
-            setattr(self, name, x)
-
     def held_bytes(self) -> int:
-        """Return the bytes of all tensors that the layer holds."""
-        storages = {x.untyped_storage().data_ptr(): x.untyped_storage() for x in vars(self).values() if _stored(x)}
-        return sum(storage.nbytes() for storage in storages.values())
+        """Return the bytes of the entries."""
+        held = (getattr(self, name) for name in self.fields if len(self.count))
+        return sum(x.untyped_storage().nbytes() for x in held)
 
     # The interface of transformers.
 
@@ -307,22 +230,23 @@ class BudgetLayer(CacheLayerMixin):
         for name in self.fields:
             setattr(self, name, None)
         self.seen = 0
-        self.count, self.compressed = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+        self.count = torch.zeros(0, 1, dtype=torch.int64)
         self.waiting = self.is_initialized = False
 
     def select_rows(self, index: Tensor) -> None:
-        """Replace the rows by those at an index (B',)."""
+        """Replace the rows by those at an index (B',) on the CPU."""
         if len(self.count):
-            self.save({name: x.index_select(0, index.to(x.device)) for name, x in self.load().items()})
-            self.count, self.compressed = self.count[index.cpu()], self.compressed[index.cpu()]
+            rows = {name: x.index_select(0, index.to(x.device)) for name, x in self.load().items()}
+            self.count = self.count[index]
+            self.save(rows)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Reorder the rows for beam search."""
-        self.select_rows(beam_idx)
+        self.select_rows(beam_idx.cpu())
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some rows only."""
-        self.select_rows(indices)
+        self.select_rows(indices.cpu())
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each row."""
@@ -330,20 +254,19 @@ class BudgetLayer(CacheLayerMixin):
 
     def crop(self, tokens_to_remove: int) -> None:
         """Raise a UserError: evicted entries cannot come back."""
-        raise UserError("a cache with a budget cannot take tokens back; decode without an assistant model")
+        raise UserError("a cache with a budget cannot take tokens back; decode without an assistant")
 
 
-def padded(parts: list[Tensor]) -> Tensor:
-    """Return rows (1, H, n, ...) of different n as one tensor (B, H, max n, ...), then zeros."""
-    longest = max(part.shape[2] for part in parts)
-    rows = parts[0].new_zeros(len(parts), parts[0].shape[1], longest, *parts[0].shape[3:])
-    for row, part in zip(rows, parts, strict=True):
-        row[:, : part.shape[2]] = part[0]
-    return rows
+def mask_of_ones(query: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return a bool mask of True on the device of the queries."""
+    return torch.ones(shape, dtype=torch.bool, device=query.device)
 
 
-def _stored(x: object) -> bool:
-    return isinstance(x, Tensor) and x.dim() > 1
+def check_rows(occupied: Tensor) -> None:
+    """Raise a UserError if a row of a mask (B, 1 or H, N) has no token."""
+    tokens = occupied.sum((1, 2))
+    if not bool(tokens.all()):
+        raise UserError(f"row {int(tokens.argmin())} of the attention mask has no token")
 
 
 class BudgetCache(Cache):

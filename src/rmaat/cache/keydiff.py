@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from rmaat.attention.precision import at_least_float32
-from rmaat.cache.base import BudgetCache, BudgetLayer, Entries, check_budget, selected
+from rmaat.cache.base import BudgetCache, Entries, check_budget
+from rmaat.cache.slots import SlotLayer, selected
 
 
 def reference_key_diff(k: Tensor, chunks: Sequence[int], budget: int) -> list[int]:
@@ -46,7 +47,7 @@ def key_differences(k: Tensor) -> Tensor:
     return -cosine_similarity(k, normalize(k, dim=-1).mean(-2, keepdim=True), dim=-1)
 
 
-class KeyDiffLayer(BudgetLayer):
+class KeyDiffLayer(SlotLayer):
     """One layer of `KeyDiffCache`."""
 
     def compress(self, entries: Entries) -> Entries:

@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rmaat.cache.base import BudgetCache, BudgetLayer, Entries, check_budget, selected
+from rmaat.cache.base import BudgetCache, Entries, check_budget
+from rmaat.cache.slots import SlotLayer, new_positions, selected
 from rmaat.errors import UserError, quoted
 
 SINKS = 4
@@ -28,7 +29,7 @@ def reference_streaming(chunks: Sequence[int], budget: int, sinks: int = SINKS) 
     return held
 
 
-class StreamingLayer(BudgetLayer):
+class StreamingLayer(SlotLayer):
     """One layer of `StreamingCache`. Its field `positions` (B, H, L) orders the entries."""
 
     fields: ClassVar[tuple[str, ...]] = ("keys", "values", "positions")
@@ -51,13 +52,6 @@ class StreamingLayer(BudgetLayer):
         """Return the slot of the oldest entry behind the first `sinks`, (R, H)."""
         # The sinks never leave the first slots.
         return entries["positions"][..., self.sinks :].argmin(-1) + self.sinks
-
-
-def new_positions(key: Tensor, seen: int) -> Tensor:
-    """Return the positions of the last Q of `seen` tokens, (B, H, Q) int32, for keys (B, H, Q, D)."""
-    batch, heads, tokens = key.shape[:3]
-    positions_Q = torch.arange(seen - tokens, seen, dtype=torch.int32, device=key.device)
-    return positions_Q.expand(batch, heads, -1)
 
 
 class StreamingCache(BudgetCache):
