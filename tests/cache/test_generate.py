@@ -7,12 +7,13 @@ import torch
 from tests.cache.models import held_bytes, llama, prompts, qwen
 from transformers import DynamicCache
 
-from rmaat.cache import KeyDiffCache, NestedKVCache, StreamingCache
+from rmaat.cache import KeyDiffCache, NestedKVCache, StreamingCache, ZeroMergeCache
 
 CACHES = {
     "keydiff": KeyDiffCache,
     "nested": NestedKVCache,
     "streaming": lambda budget: StreamingCache(budget, sinks=2),
+    "zeromerge": lambda budget: ZeroMergeCache(budget, residual_share=0.3),
 }
 
 

@@ -1,9 +1,9 @@
 """Key-value caches with a fixed budget, for causal language models of transformers.
 
-    from rmaat.cache import StreamingCache, attach
+    from rmaat.cache import ZeroMergeCache, attach
 
     attach(model)  # once
-    model.generate(**inputs, past_key_values=StreamingCache(budget=512))
+    model.generate(**inputs, past_key_values=ZeroMergeCache(budget=512))
 
 `base.py` stores the entries, `attention.py` connects them with transformers. Each rule has a file:
 its plain reference, the fast form, and the cache.
@@ -14,14 +14,17 @@ from rmaat.cache.base import BudgetCache
 from rmaat.cache.keydiff import KeyDiffCache, reference_key_diff
 from rmaat.cache.nested import NestedKVCache, reference_nested_kv
 from rmaat.cache.streaming import StreamingCache, reference_streaming
+from rmaat.cache.zeromerge import ZeroMergeCache, reference_zero_merge
 
 __all__ = [
     "BudgetCache",
     "KeyDiffCache",
     "NestedKVCache",
     "StreamingCache",
+    "ZeroMergeCache",
     "attach",
     "reference_key_diff",
     "reference_nested_kv",
     "reference_streaming",
+    "reference_zero_merge",
 ]

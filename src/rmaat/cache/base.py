@@ -10,7 +10,7 @@ tokens, L entries that the cache holds, N entries held and new, D width of a hea
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from torch import Tensor
@@ -86,15 +86,26 @@ class BudgetLayer(CacheLayerMixin):
         """Return what the rule adds to the logits of each entry, (B, H, N), or None."""
         return None
 
-    def observe(self, entries: Entries, query: Tensor, mask: Tensor | None, scale: float) -> None:
-        """Learn in place from the queries (B, H G, Q, D) which entries (B, H, N, ...) matter."""
+    def observe(
+        self,
+        entries: Entries,
+        query: Tensor,
+        tokens: Tensor | None,
+        mask: Tensor | None,
+        scale: float,
+    ) -> None:
+        """Learn in place which entries matter.
+
+        Args:
+            entries: (B, H, N, ...).
+            query, tokens, scale: as in `attend_many`.
+            mask: as the attention had it, (B, 1 or H G, Q, N), or None.
+        """
 
     # The order of events.
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Return the new keys and values, (B, H, Q, D); the keys are marked for `attend`."""
-        if key_states.shape[2] == 0:
-            raise UserError("the prompt has no token that the cache has not seen; pass a longer one")
         if len(self.count) not in (0, key_states.shape[0]):
             raise UserError(
                 f"the cache holds {len(self.count)} rows, the new tokens have {key_states.shape[0]}; "
@@ -181,7 +192,7 @@ class BudgetLayer(CacheLayerMixin):
                 mask = torch.cat([held_BHL[:, :, None].expand(rows), mask.expand(rows)], -1)
         mask = self.with_bias(mask, entries, query)
         output = attention(entries["keys"], entries["values"], mask)
-        self.observe(entries, query, mask, scale)
+        self.observe(entries, query, tokens, mask, scale)
         self.fit(entries, occupied)
         return output
 
@@ -291,6 +302,13 @@ class BudgetCache(Cache):
             )
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Return length and offset of the mask, which covers new tokens only."""
+        # The model asks this first, and fails without a token.
+        if query_length == 0:
+            raise UserError("the prompt has no token that the cache has not seen; pass a longer one")
+        return super().get_mask_sizes(query_length, layer_idx)
+
     def held_bytes(self) -> int:
         """Return the bytes of all tensors that the cache holds between two forward passes."""
         return sum(layer.held_bytes() for layer in self.layers)
@@ -302,17 +320,20 @@ class BudgetCache(Cache):
     update_recurrent_state = update_conv_state
 
 
-def check_budget(budget: object, least: int, reason: str) -> int:
-    """Return the budget if it is an int of at least `least`, else raise a UserError."""
+def check_budget(budget: object, least: int, reason: str) -> None:
+    """Raise a UserError if the budget is no int of at least `least`."""
     if isinstance(budget, bool) or not isinstance(budget, int):
         raise UserError(f"budget must be a whole number of entries, not {quoted(budget)}")
     if budget < least:
         raise UserError(f"budget {budget} is below {least}: {reason}")
-    return budget
 
 
-def check_share(name: str, share: object) -> float:
-    """Return a share if it is a number between 0 and 1, both excluded, else raise a UserError."""
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+def check_share(name: str, share: object) -> None:
+    """Raise a UserError if a share is no number between 0 and 1, both excluded."""
+    if not is_number(share) or not 0 < share < 1:
         raise UserError(f"{name} must be between 0 and 1, not {quoted(share)}")
-    return float(share)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is an int or float."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

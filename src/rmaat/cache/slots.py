@@ -37,7 +37,7 @@ class SlotLayer(BudgetLayer):
     before the attention, so that the new token is one of the budget.
 
     Attributes:
-        compressed: (B,) bool on the CPU, rows in the order of entries that `compress` gave them.
+        compressed: (B,) bool on the CPU, rows whose entries are in the order of `compress`.
     """
 
     compressed: Tensor
@@ -50,7 +50,8 @@ class SlotLayer(BudgetLayer):
     def evict(self, entries: Entries) -> Tensor:
         """Return the slot (R, H) that the next token takes in full rows (R, H, budget, ...).
 
-        Other entries may change in place.
+        The entries are in the order of `compress`, with later tokens in evicted slots. They may
+        change in place.
         """
 
     def attend_one(self, query: Tensor, new: Entries, scale: float, attention: Attention) -> Tensor:
@@ -62,7 +63,7 @@ class SlotLayer(BudgetLayer):
             mask = self.occupied(length)[:, :, None, :]
         mask = self.with_bias(mask, entries, query)
         output = attention(entries["keys"], entries["values"], mask)
-        self.observe(entries, query, mask, scale)
+        self.observe(entries, query, None, mask, scale)
         return output
 
     def add(self, new: Entries) -> None:
@@ -77,17 +78,29 @@ class SlotLayer(BudgetLayer):
             self.save(entries)
         else:
             full = self.count[:, 0] == self.budget
+            if bool((full & ~self.compressed).any()):
+                # Rows that decoding filled: put their entries in order once.
+                rows = (full & ~self.compressed).nonzero()[:, 0].to(self.device)
+                self.put(rows, self.compress(self.rows(rows)))
+                self.compressed |= full
             if bool(full.all()):
                 slots = self.evict(self.load())[..., None]
             elif bool(full.any()):
                 rows = full.nonzero()[:, 0].to(self.device)
-                # Indexing by a tensor copies the rows.
-                entries = {name: x[rows] for name, x in self.load().items()}
+                entries = self.rows(rows)
                 slots[rows, :, 0] = self.evict(entries)
-                for name, x in self.load().items():
-                    x[rows] = entries[name]
+                self.put(rows, entries)
             overwrite(self.load(), slots, new)
         self.count = (self.count + 1).clamp_max(self.budget)
+
+    def rows(self, index: Tensor) -> Entries:
+        """Return a copy of some rows, (R,) -> (R, H, L, ...)."""
+        return {name: x[index] for name, x in self.load().items()}
+
+    def put(self, index: Tensor, entries: Entries) -> None:
+        """Overwrite some rows, (R,), by (R, H, L, ...)."""
+        for name, x in self.load().items():
+            x[index] = entries[name]
 
     def fit(self, entries: Entries, occupied: Tensor | None) -> None:
         """Store (B, H, N, ...) entries, after `compress` if a row is above the budget."""
