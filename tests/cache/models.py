@@ -41,7 +41,8 @@ def _model(kind, config, dtype, attached):
 
 
 def prompts(rows, tokens, seed=1):
-    return torch.randint(1, SIZES["vocab_size"], (rows, tokens), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(1, SIZES["vocab_size"], (rows, tokens), generator=generator)
 
 
 def draw(*shape, seed=0):
@@ -55,7 +56,8 @@ def attended(cache, q, k, v, chunks, layer=0):
     for chunk in chunks:
         part = slice(start, start + chunk)
         new_k, new_v = cache.update(k[:, :, part], v[:, :, part], layer)
-        outputs.append(budget_attention(module, q[:, :, part], new_k, new_v, None)[0].transpose(1, 2))
+        output, _ = budget_attention(module, q[:, :, part], new_k, new_v, None)
+        outputs.append(output.transpose(1, 2))
         start += chunk
     return torch.cat(outputs, 2)
 

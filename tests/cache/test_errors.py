@@ -70,9 +70,10 @@ def test_sinks_are_a_whole_number(sinks):
 
 SMALL = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32}
+WINDOW = {**SMALL, **HEADS, "sliding_window": 8}
 OTHERS = {
     "recurrent": lambda: MambaForCausalLM(MambaConfig(**SMALL)),
-    "sliding_attention": lambda: MistralForCausalLM(MistralConfig(**SMALL, **HEADS, sliding_window=8)),
+    "sliding_attention": lambda: MistralForCausalLM(MistralConfig(**WINDOW)),
     "linear_attention": lambda: JambaForCausalLM(
         JambaConfig(**SMALL, **HEADS, num_experts=1, use_mamba_kernels=False, mamba_d_state=4)
     ),
@@ -126,9 +127,10 @@ def test_prompts_without_new_tokens():
     model, ids = llama(), prompts(2, 12)
     with pytest.raises(UserError, match="no token that the cache has not seen"):
         model(ids[:, :0], past_key_values=StreamingCache(64))
-    with pytest.raises(UserError, match="no token that the cache has not seen"):
-        llama(pad_token_id=None).generate(ids[:, :0], past_key_values=StreamingCache(64), max_new_tokens=1)
     mask, cache = torch.ones_like(ids), StreamingCache(64)
+    without_padding = llama(pad_token_id=None)
+    with pytest.raises(UserError, match="no token that the cache has not seen"):
+        without_padding.generate(ids[:, :0], past_key_values=cache, max_new_tokens=1)
     mask[0, :3] = 0
     arguments = {"attention_mask": mask, "past_key_values": cache, "max_new_tokens": 1}
     model.generate(ids, **arguments)
@@ -151,6 +153,6 @@ def test_masks_and_batches():
 
 def test_tokens_cannot_be_taken_back():
     model = llama()
-    cache = ZeroMergeCache(64)
+    guesses = {"prompt_lookup_num_tokens": 2, "max_new_tokens": 9}
     with pytest.raises(UserError, match="cannot take tokens back"):
-        model.generate(prompts(1, 9), past_key_values=cache, prompt_lookup_num_tokens=2, max_new_tokens=9)
+        model.generate(prompts(1, 9), past_key_values=ZeroMergeCache(64), **guesses)

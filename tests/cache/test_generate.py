@@ -1,10 +1,11 @@
-"""Caches in `generate` of transformers: exactness below the budget, memory above, rows, beams, turns."""
+"""Caches in `generate` of transformers: exactness, memory, padded rows, beams and turns."""
 
 import copy
 
 import pytest
 import torch
 from tests.cache.models import held_bytes, llama, prompts, qwen
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from rmaat.cache import KeyDiffCache, NestedKVCache, StreamingCache, ZeroMergeCache
@@ -23,8 +24,8 @@ def make(request):
 
 
 def generated(model, ids, cache, **arguments):
-    arguments = {"max_new_tokens": 8, "do_sample": False, **arguments}
-    return model.generate(ids, past_key_values=cache, return_dict_in_generate=True, output_logits=True, **arguments)
+    arguments = {"max_new_tokens": 8, "do_sample": False, "output_logits": True, **arguments}
+    return model.generate(ids, past_key_values=cache, return_dict_in_generate=True, **arguments)
 
 
 def stepwise(model, ids, cache, prompt):
@@ -53,8 +54,8 @@ def test_the_memory_is_within_the_budget_after_each_forward_pass(make):
     model, ids, budget = llama(torch.float32), prompts(2, 40), 12
     cache = make(budget)
     # Two layers, rows and heads, keys and values of width 8 and further fields of 4 bytes.
-    fields = [name for name in make(budget).layer_class_to_replicate().fields if name not in ("keys", "values")]
-    limit = 2 * 2 * 2 * budget * (2 * 8 * 4 + 4 * len(fields))
+    further = len(cache.layer_class_to_replicate().fields) - 2
+    limit = 2 * 2 * 2 * budget * (2 * 8 * 4 + 4 * further)
     for tokens in [ids, *prompts(2, 30, seed=2).split(1, 1), prompts(2, 20, seed=3)]:
         with torch.no_grad():
             model(tokens, past_key_values=cache)
@@ -65,11 +66,11 @@ def test_the_memory_is_within_the_budget_after_each_forward_pass(make):
 
 @pytest.mark.parametrize("budget", [8, 14])
 def test_a_padded_row_has_the_result_of_the_row_alone(make, budget):
-    """Rows reach the budget in the prompt, while decoding, in a second turn, or earlier in the batch."""
+    """Rows reach the budget in the prompt, while decoding, or in a second turn."""
     model, lengths, turn = llama(), (20, 7, 3), 5
     rows = [prompts(1, length, seed=length) for length in lengths]
     more = prompts(len(rows), turn, seed=9)
-    ids = torch.cat([torch.nn.functional.pad(row, (max(lengths) - row.shape[1], 0)) for row in rows])
+    ids = torch.cat([pad(row, (max(lengths) - row.shape[1], 0)) for row in rows])
     cache = make(budget)
     batch = generated(model, ids, cache, attention_mask=(ids != 0).long())
     second = torch.cat([batch.sequences, more], 1)
@@ -83,6 +84,29 @@ def test_a_padded_row_has_the_result_of_the_row_alone(make, budget):
         for one, other in ((batch, alone), (batch_2, alone_2)):
             logits, wanted = torch.stack(one.logits)[:, index], torch.stack(other.logits)[:, 0]
             assert torch.allclose(logits, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [12, 64])
+def test_padding_in_a_later_turn_is_not_stored(make, budget):
+    """The turn of row 0 has two tokens, that of row 1 has six."""
+    model, ids, turn = llama(), prompts(2, 20), prompts(2, 9, seed=9)
+    mask = torch.ones(2, 29, dtype=torch.long)
+    mask[0, 20:24] = 0
+    positions = mask.cumsum(-1) - 1
+    batch, alone = make(budget), make(budget)
+    with torch.no_grad():
+        model(ids, past_key_values=batch)
+        model(ids[:1], past_key_values=alone)
+        for start, end in ((20, 26), (26, 27), (27, 28), (28, 29)):
+            part = slice(start - 20, end - 20)
+            one = model(
+                turn[:, part],
+                attention_mask=mask[:, :end],
+                position_ids=positions[:, start:end],
+                past_key_values=batch,
+            )
+            other = model(turn[:1, max(start, 24) - 20 : end - 20], past_key_values=alone)
+            assert torch.allclose(one.logits[0, -1], other.logits[0, -1], atol=1e-9)
 
 
 def test_beams_carry_their_entries_with_them(make):
@@ -142,4 +166,6 @@ def test_rows_can_be_selected_and_repeated(make):
         wanted = stepwise(model, more, whole, 1)
         cache.batch_select_indices(torch.tensor([2, 0]))
         cache.batch_repeat_interleave(2)
-        assert torch.allclose(stepwise(model, more[[2, 2, 0, 0]], cache, 1), wanted[[2, 2, 0, 0]], atol=1e-9)
+        rows = [2, 2, 0, 0]
+        logits = stepwise(model, more[rows], cache, 1)
+        assert torch.allclose(logits, wanted[rows], atol=1e-9)

@@ -22,7 +22,8 @@ def test_outputs_and_entries_are_those_of_the_formula(chunks, settings):
     for row in range(rows):
         for head in range(heads):
             group = slice(head * groups, (head + 1) * groups)
-            wanted, entries = reference_zero_merge(q[row, group], k[row, head], v[row, head], chunks, layer.parts)
+            tensors = (q[row, group], k[row, head], v[row, head])
+            wanted, entries = reference_zero_merge(*tensors, chunks, layer.parts)
             assert torch.allclose(outputs[row, group], wanted, atol=1e-12)
             order = layer.positions[row, head].argsort()
             entries.sort(key=lambda entry: entry.position)

@@ -32,10 +32,9 @@ def attach(model: PreTrainedModel) -> None:
         UserError: the model is no decoder with full attention in all layers, such as Mamba, T5 or
             Mistral with a sliding window, or its attention is not exchangeable.
     """
-    config = getattr(model, "config", None)
+    name, config = type(model).__name__, getattr(model, "config", None)
     if not hasattr(model, "set_attn_implementation") or config is None:
-        raise UserError(f"attach needs a language model of transformers, not {quoted(type(model).__name__)}")
-    name = type(model).__name__
+        raise UserError(f"attach needs a language model of transformers, not {quoted(name)}")
     if config.is_encoder_decoder or not model.can_generate():
         raise UserError(f"{name} is no causal language model")
     text_config = config.get_text_config(decoder=True)
@@ -46,7 +45,8 @@ def attach(model: PreTrainedModel) -> None:
     if kinds != {"full_attention"}:
         others = ", ".join(sorted(kinds - {"full_attention"}))
         raise UserError(
-            f"{name} has layers of another kind than full attention: {others}; they keep no entries to evict"
+            f"{name} has layers of another kind than full attention: {others}; "
+            "a budget is for layers that keep all entries"
         )
     if not getattr(model, "_supports_sdpa", False) or not model._can_set_attn_implementation():
         raise UserError(f"the attention of {name} cannot be exchanged in transformers")
@@ -79,16 +79,18 @@ def budget_attention(
     """
     layer = getattr(key, MARK, None)
     if not isinstance(layer, BudgetLayer):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        tensors = (query, key, value, attention_mask)
+        return sdpa_attention_forward(module, *tensors, scaling=scaling, **kwargs)
     if kwargs.get("sliding_window") is not None or kwargs.get("position_bias") is not None:
-        raise UserError("a cache with a budget is for layers of full attention, without window or position bias")
+        raise UserError("a cache with a budget is for attention without window or position bias")
     if attention_mask is not None and (
         attention_mask.dtype != torch.bool or attention_mask.shape[2:] != (query.shape[2],) * 2
     ):
-        raise UserError("a cache with a budget takes an attention mask (rows, tokens) of 1 and 0, not a 4D mask")
+        raise UserError("a cache with a budget takes a mask (rows, tokens) of 0 and 1, not a 4D mask")
 
     def attention(keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        return sdpa_attention_forward(module, query, keys, values, mask, scaling=scaling, **kwargs)[0]
+        tensors = (query, keys, values, mask)
+        return sdpa_attention_forward(module, *tensors, scaling=scaling, **kwargs)[0]
 
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return layer.attend(query, key, value, attention_mask, scale, attention), None

@@ -22,7 +22,7 @@ Entries = dict[str, Tensor]
 """Entries of a cache: `keys` (B, H, N, D), `values`, and fields of a rule, (B, H, N)."""
 
 Attention = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(keys, values, mask) -> output of the new queries; the mask is None, bool or added to the logits."""
+"""(keys, values, mask) -> output; the mask is None, bool, or a number to add to each logit."""
 
 MARK = "_rmaat_cache_layer"
 """The attribute of a key tensor that names its layer."""
@@ -104,12 +104,18 @@ class BudgetLayer(CacheLayerMixin):
 
     # The order of events.
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
         """Return the new keys and values, (B, H, Q, D); the keys are marked for `attend`."""
         if len(self.count) not in (0, key_states.shape[0]):
             raise UserError(
-                f"the cache holds {len(self.count)} rows, the new tokens have {key_states.shape[0]}; "
-                "use a new cache for another batch"
+                f"the cache holds {len(self.count)} rows, the new tokens have "
+                f"{key_states.shape[0]}; use a new cache for another batch"
             )
         self.lazy_initialization(key_states, value_states)
         self.seen += key_states.shape[2]
@@ -265,7 +271,7 @@ class BudgetLayer(CacheLayerMixin):
 
     def crop(self, tokens_to_remove: int) -> None:
         """Raise a UserError: evicted entries cannot come back."""
-        raise UserError("a cache with a budget cannot take tokens back; decode without an assistant")
+        raise UserError("a cache with a budget cannot take tokens back; use no assistant model")
 
 
 def mask_of_ones(query: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -306,7 +312,7 @@ class BudgetCache(Cache):
         """Return length and offset of the mask, which covers new tokens only."""
         # The model asks this first, and fails without a token.
         if query_length == 0:
-            raise UserError("the prompt has no token that the cache has not seen; pass a longer one")
+            raise UserError("the prompt has no token that the cache has not seen")
         return super().get_mask_sizes(query_length, layer_idx)
 
     def held_bytes(self) -> int:
@@ -315,7 +321,8 @@ class BudgetCache(Cache):
 
     def update_conv_state(self, *args: Any, **kwargs: Any) -> Tensor:
         """Raise a UserError: the model has a layer without keys and values."""
-        raise UserError(f"{type(self).__name__} is for models whose layers are all attention; this model has others")
+        name = type(self).__name__
+        raise UserError(f"{name} is for models whose layers are all attention; this one has others")
 
     update_recurrent_state = update_conv_state
 

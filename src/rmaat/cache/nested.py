@@ -23,7 +23,7 @@ PROTECTED = 4
 
 SHORTEST_BLOCK, LONGEST_BLOCK, BLOCKS = 128, 256, 32
 TRAILING = 64
-"""A block has N / BLOCKS positions within these bounds; the local mean is over the last TRAILING."""
+"""A block has N / BLOCKS positions within these bounds. The local mean is over TRAILING ones."""
 
 WEIGHTS = (0.4, 0.4, 0.2)
 """w0 of the sequence, the block and the last positions."""
@@ -32,7 +32,7 @@ SHARPNESS, GATE_SLOPE, GATE_CENTRE = 3.0, 10.0, 0.60
 GUARANTEED = 0.20
 """The share of an even budget that each head has for certain."""
 
-SPARE = 8
+SPARE = 32
 """A full cache is cut by a SPARE-th of its budget, at most by MOST_SPARE, to score seldom [C]."""
 MOST_SPARE = 16
 
@@ -131,7 +131,8 @@ def nested_scores(k: Tensor) -> Tensor:
     spread_S = sorted_SN[..., -tenth:].mean(-1) - sorted_SN[..., :tenth].mean(-1)
     weights_S = torch.softmax(a_SN.new_tensor(WEIGHTS).log() + SHARPNESS * spread_S, -1)
     surprise_N = scaled(a_SN.std(-2, correction=0))
-    gate_N = torch.sigmoid(GATE_SLOPE * (surprise_N - surprise_N.mean(-1, keepdim=True) - GATE_CENTRE))
+    surprise_N = surprise_N - surprise_N.mean(-1, keepdim=True)
+    gate_N = torch.sigmoid(GATE_SLOPE * (surprise_N - GATE_CENTRE))
     return (1 - gate_N) * (weights_S[..., None] * a_SN).sum(-2) + gate_N * a_SN.amax(-2)
 
 
@@ -149,7 +150,8 @@ def best_entries(scores: Tensor, occupied: Tensor, number: int) -> Tensor:
         occupied: (H, N), at least `number` H True. The first four of each head always stay.
         number: entries of a head on average; each head has `GUARANTEED` of it for certain.
     """
-    scores = scores.masked_fill(occupied.cumsum(-1) <= PROTECTED, math.inf).masked_fill(~occupied, -math.inf)
+    scores = scores.masked_fill(occupied.cumsum(-1) <= PROTECTED, math.inf)
+    scores = scores.masked_fill(~occupied, -math.inf)
     ranks = scores.argsort(dim=-1, descending=True, stable=True).argsort(-1)
     certain = (ranks < math.floor(GUARANTEED * number)) & occupied
     flat = scores.masked_fill(certain, math.inf).flatten()
@@ -228,5 +230,6 @@ class NestedKVCache(BudgetCache):
     """
 
     def __init__(self, budget: int) -> None:
-        check_budget(budget, PROTECTED + 1, f"the first {PROTECTED} positions always stay, and one more")
+        reason = f"the first {PROTECTED} positions always stay, and one more"
+        check_budget(budget, PROTECTED + 1, reason)
         super().__init__(partial(NestedKVLayer, budget))

@@ -45,8 +45,9 @@ class StreamingLayer(SlotLayer):
     def compress(self, entries: Entries) -> Entries:
         """Return the first `sinks` and the last entries."""
         order_RHN = entries["positions"].argsort(-1)
-        window = self.budget - self.sinks
-        return selected(entries, torch.cat([order_RHN[..., : self.sinks], order_RHN[..., -window:]], -1))
+        first_RHK = order_RHN[..., : self.sinks]
+        last_RHK = order_RHN[..., -(self.budget - self.sinks) :]
+        return selected(entries, torch.cat([first_RHK, last_RHK], -1))
 
     def evict(self, entries: Entries) -> Tensor:
         """Return the slot of the oldest entry behind the first `sinks`, (R, H)."""

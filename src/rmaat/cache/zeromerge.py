@@ -51,7 +51,13 @@ class Parts:
         return self.residual + self.heavy + self.recent
 
 
-def parts_of(budget: int, recent_share: float, residual_share: float, decay: float, alpha: float) -> Parts:
+def parts_of(
+    budget: int,
+    recent_share: float,
+    residual_share: float,
+    decay: float,
+    alpha: float,
+) -> Parts:
     """Return the parts of a budget >= 3: round(share), and at least one entry for each part."""
     recent = min(max(round(recent_share * budget), 1), budget - 2)
     residual = min(max(round(residual_share * (budget - recent)), 1), budget - recent - 1)
@@ -152,7 +158,8 @@ def reduction(entries: Entries, parts: Parts) -> Entries:
         for part in (slice(length - parts.recent), slice(length - parts.recent, length))
     )
     ranks = rest["scores"].argsort(dim=-1, descending=True, stable=True)
-    is_heavy = torch.zeros_like(ranks, dtype=torch.bool).scatter(-1, ranks[..., : parts.heavy], True)
+    is_heavy = torch.zeros_like(ranks, dtype=torch.bool)
+    is_heavy.scatter_(-1, ranks[..., : parts.heavy], True)
     # A stable order of False before True: entries to merge, then heavy ones, each in order.
     order = is_heavy.argsort(dim=-1, stable=True)
     members = order.shape[-1] - parts.heavy
@@ -181,7 +188,7 @@ def merged_groups(entries: Entries, group: Tensor, groups: int) -> Entries:
 def merge_lowest(entries: Entries, parts: Parts) -> Tensor:
     r"""Return the slot (R, H) that the next token takes in [residual | heavy | recent], in place.
 
-    The heavy entry i of the lowest score is merged into the residual entry of the largest k_i . k_j:
+    The heavy entry i of the lowest score is merged into the residual one of the largest k_i . k_j:
 
     $$k_j \leftarrow \frac{w_i k_i + w_j k_j}{w_i + w_j}, \quad w_j \leftarrow w_i + w_j, \quad
       s_j \leftarrow \max(s_i, s_j)$$
@@ -206,7 +213,13 @@ def merge_lowest(entries: Entries, parts: Parts) -> Tensor:
     return oldest[..., 0]
 
 
-def attention_received(query: Tensor, key: Tensor, mask: Tensor | None, decays: Tensor, scale: float) -> Tensor:
+def attention_received(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    decays: Tensor,
+    scale: float,
+) -> Tensor:
     """Return the attention probabilities that entries receive, summed over queries, (B, H, N).
 
     Args:
@@ -289,7 +302,8 @@ class ZeroMergeLayer(SlotLayer):
         # Early queries of a long prompt count next to nothing.
         start = int((decays.amax(0) < NEGLIGIBLE).long().cumprod(0).sum())
         mask = None if mask is None else mask[:, :, start:]
-        received = attention_received(query[:, :, start:], entries["keys"], mask, decays[:, start:], scale)
+        query, decays = query[:, :, start:], decays[:, start:]
+        received = attention_received(query, entries["keys"], mask, decays, scale)
         age = (self.parts.decay ** tokens.sum(-1))[:, None, None]
         entries["scores"].mul_(age).add_(received)
 
@@ -308,8 +322,9 @@ class ZeroMergeCache(BudgetCache):
     """Hold means of merged entries, entries with high attention scores, and the last entries.
 
     The score of an entry is the attention that it receives, s <- decay s + a. A prompt above the
-    budget is reduced after its attention, see `reduction`. While decoding, an entry is merged before
-    each token, see `merge_lowest`. A cache that decoding fills is reduced once, without a merge [C].
+    budget is reduced after its attention, see `reduction`. While decoding, an entry is merged
+    before each token, see `merge_lowest`. A cache that decoding fills is put in order once, without
+    a merge [C].
 
     Args:
         budget: entries for each layer, row and key-value head.
