@@ -31,6 +31,7 @@ from rmaat.cache import (
     BudgetCache,
     KeyDiffCache,
     NestedKVCache,
+    SnapKVCache,
     StreamingCache,
     ZeroMergeCache,
     attach,
@@ -44,6 +45,7 @@ CACHES: dict[str, Callable[[int], Cache]] = {
     "full": lambda budget: DynamicCache(),
     "streaming": StreamingCache,
     "keydiff": KeyDiffCache,
+    "snapkv": SnapKVCache,
     "nestedkv": NestedKVCache,
     "zeromerge": ZeroMergeCache,
 }

@@ -20,11 +20,24 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from rmaat.cache import KeyDiffCache, NestedKVCache, StreamingCache, ZeroMergeCache, attach
+from rmaat.cache import (
+    KeyDiffCache,
+    NestedKVCache,
+    SnapKVCache,
+    StreamingCache,
+    ZeroMergeCache,
+    attach,
+)
 from rmaat.cache.attention import NAME
 from rmaat.errors import UserError
 
-CACHES = {StreamingCache: 5, KeyDiffCache: 2, NestedKVCache: 5, ZeroMergeCache: 3}
+CACHES = {
+    KeyDiffCache: 2,
+    NestedKVCache: 5,
+    SnapKVCache: 33,
+    StreamingCache: 5,
+    ZeroMergeCache: 3,
+}
 """The least budgets."""
 
 
@@ -66,6 +79,12 @@ def test_settings_of_zeromerge_are_in_range(settings, message):
 def test_sinks_are_a_whole_number(sinks):
     with pytest.raises(UserError, match="sinks must be a whole number"):
         StreamingCache(64, sinks=sinks)
+
+
+@pytest.mark.parametrize("settings", [{"window": 0}, {"window": 2.0}, {"kernel": 4}, {"kernel": 0}])
+def test_window_and_kernel_of_snapkv(settings):
+    with pytest.raises(UserError, match=f"{next(iter(settings))} must be "):
+        SnapKVCache(64, **settings)
 
 
 SMALL = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 2}

@@ -8,11 +8,18 @@ from tests.cache.models import held_bytes, llama, prompts, qwen
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from rmaat.cache import KeyDiffCache, NestedKVCache, StreamingCache, ZeroMergeCache
+from rmaat.cache import (
+    KeyDiffCache,
+    NestedKVCache,
+    SnapKVCache,
+    StreamingCache,
+    ZeroMergeCache,
+)
 
 CACHES = {
     "keydiff": KeyDiffCache,
     "nested": NestedKVCache,
+    "snapkv": lambda budget: SnapKVCache(budget, window=3, kernel=3),
     "streaming": lambda budget: StreamingCache(budget, sinks=2),
     "zeromerge": lambda budget: ZeroMergeCache(budget, residual_share=0.3),
 }

@@ -5,7 +5,8 @@ import torch
 from tests.cache.models import attended, draw
 
 from rmaat.cache import ZeroMergeCache, reference_zero_merge
-from rmaat.cache.zeromerge import Parts, attention_received, parts_of
+from rmaat.cache.received import attention_received
+from rmaat.cache.zeromerge import Parts, parts_of
 
 CHUNKS = [[30] + [1] * 25, [5] + [1] * 30, [3, 1, 1, 24, 1, 1, 1, 1, 17, 1, 1], [12] + [1] * 10]
 

@@ -13,6 +13,7 @@ from rmaat.cache.attention import attach
 from rmaat.cache.base import BudgetCache
 from rmaat.cache.keydiff import KeyDiffCache, reference_key_diff
 from rmaat.cache.nested import NestedKVCache, reference_nested_kv
+from rmaat.cache.snapkv import SnapKVCache, reference_snap_kv
 from rmaat.cache.streaming import StreamingCache, reference_streaming
 from rmaat.cache.zeromerge import ZeroMergeCache, reference_zero_merge
 
@@ -20,11 +21,13 @@ __all__ = [
     "BudgetCache",
     "KeyDiffCache",
     "NestedKVCache",
+    "SnapKVCache",
     "StreamingCache",
     "ZeroMergeCache",
     "attach",
     "reference_key_diff",
     "reference_nested_kv",
+    "reference_snap_kv",
     "reference_streaming",
     "reference_zero_merge",
 ]

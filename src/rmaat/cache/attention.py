@@ -26,7 +26,7 @@ def attach(model: PreTrainedModel) -> None:
     cache or without one. `model.set_attn_implementation("sdpa")` undoes it. Nothing else changes.
 
     Args:
-        model: of transformers, or wrapped by peft.
+        model: of transformers.
 
     Raises:
         UserError: the model is no decoder with full attention in all layers, such as Mamba, T5 or

@@ -19,14 +19,12 @@ from torch import Tensor
 
 from rmaat.attention.precision import at_least_float32
 from rmaat.cache.base import BudgetCache, Entries, check_budget, check_share, is_number
+from rmaat.cache.received import attention_received, tokens_after
 from rmaat.cache.slots import SlotLayer, new_positions, overwrite, selected
 from rmaat.errors import UserError, quoted
 
 NEGLIGIBLE = 2.0**-40
 """Queries whose attention has a smaller weight than this in the scores are left out [C]."""
-
-QUERY_BLOCK = 128
-"""Queries whose attention probabilities exist at the same time, for the scores of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -213,45 +211,6 @@ def merge_lowest(entries: Entries, parts: Parts) -> Tensor:
     return oldest[..., 0]
 
 
-def attention_received(
-    query: Tensor,
-    key: Tensor,
-    mask: Tensor | None,
-    decays: Tensor,
-    scale: float,
-) -> Tensor:
-    """Return the attention probabilities that entries receive, summed over queries, (B, H, N).
-
-    Args:
-        query: (B, H G, Q, D).
-        key: (B, H, N, D).
-        mask: (B, 1 or H G, Q, N), bool or added to the logits; None is causal.
-        decays: (1 or B, Q), the weight of each query in the sum.
-        scale: the factor of q . k.
-    """
-    heads, length = key.shape[1:3]
-    tokens = query.shape[2]
-    q_BHGQD = at_least_float32(query).unflatten(1, (heads, -1))
-    keys_BH1DN = at_least_float32(key).mT[:, :, None]
-    if mask is None:
-        ones = torch.ones(tokens, length, dtype=torch.bool, device=key.device)
-        mask = ones.tril(length - tokens)[None, None]
-    # A mask for all heads has one group of one head.
-    mask_BHGQN = mask.unflatten(1, (min(heads, mask.shape[1]), -1))
-    received = torch.zeros_like(key[..., 0], dtype=q_BHGQD.dtype)
-    for start in range(0, tokens, QUERY_BLOCK):
-        part = slice(start, start + QUERY_BLOCK)
-        logits = q_BHGQD[..., part, :] @ keys_BH1DN * scale
-        if mask.dtype == torch.bool:
-            # Queries of padding see nothing: the least number gives them finite probabilities.
-            logits = logits.masked_fill(~mask_BHGQN[..., part, :], torch.finfo(logits.dtype).min)
-        else:
-            logits = logits + mask_BHGQN[..., part, :]
-        p = logits.softmax(-1)
-        received += torch.einsum("bhgqn,bq->bhn", p, decays[:, part].expand(len(p), -1))
-    return received
-
-
 class ZeroMergeLayer(SlotLayer):
     """One layer of `ZeroMergeCache`.
 
@@ -295,17 +254,18 @@ class ZeroMergeLayer(SlotLayer):
         scale: float,
     ) -> None:
         """Scale the scores by lambda for each token, and add the attention of each query."""
-        tokens = query.new_ones(1, query.shape[2], dtype=torch.bool) if tokens is None else tokens
-        tokens = tokens.to(entries["scores"].dtype)
-        later = tokens.flip(-1).cumsum(-1).flip(-1) - tokens
-        decays = self.parts.decay**later * tokens
+        dtype = entries["scores"].dtype
+        decays = self.parts.decay ** tokens_after(query, tokens).to(dtype)
+        age = decays[:, 0] * self.parts.decay
+        if tokens is not None:
+            age = self.parts.decay ** tokens.sum(-1).to(dtype)
+            decays = decays * tokens
         # Early queries of a long prompt count next to nothing.
         start = int((decays.amax(0) < NEGLIGIBLE).long().cumprod(0).sum())
         mask = None if mask is None else mask[:, :, start:]
         query, decays = query[:, :, start:], decays[:, start:]
         received = attention_received(query, entries["keys"], mask, decays, scale)
-        age = (self.parts.decay ** tokens.sum(-1))[:, None, None]
-        entries["scores"].mul_(age).add_(received)
+        entries["scores"].mul_(age[:, None, None]).add_(received)
 
     def compress(self, entries: Entries) -> Entries:
         """Return [residual | heavy | recent]."""
