@@ -9,6 +9,7 @@ tokens, N entries held and new, M merged ones, D width of a head.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,11 @@ class Parts:
     def budget(self) -> int:
         """All entries."""
         return self.residual + self.heavy + self.recent
+
+    @property
+    def horizon(self) -> int:
+        """The number of last queries whose weight in the scores is not negligible."""
+        return sys.maxsize if self.decay == 1 else math.ceil(math.log(NEGLIGIBLE, self.decay))
 
 
 def parts_of(
@@ -254,18 +260,21 @@ class ZeroMergeLayer(SlotLayer):
         scale: float,
     ) -> None:
         """Scale the scores by lambda for each token, and add the attention of each query."""
-        dtype = entries["scores"].dtype
-        decays = self.parts.decay ** tokens_after(query, tokens).to(dtype)
-        age = decays[:, 0] * self.parts.decay
-        if tokens is not None:
-            age = self.parts.decay ** tokens.sum(-1).to(dtype)
-            decays = decays * tokens
+        dtype, decay, horizon = entries["scores"].dtype, self.parts.decay, self.parts.horizon
+        later = tokens_after(query, tokens)
         # Early queries of a long prompt count next to nothing.
-        start = int((decays.amax(0) < NEGLIGIBLE).long().cumprod(0).sum())
+        if tokens is None:
+            start = max(query.shape[2] - horizon, 0)
+            age = torch.full_like(entries["scores"][:, :1, :1], decay ** query.shape[2])
+            decays = decay ** later[:, start:].to(dtype)
+        else:
+            start = int((later >= horizon).all(0).long().sum())
+            age = (decay ** tokens.sum(-1).to(dtype))[:, None, None]
+            decays = decay ** later[:, start:].to(dtype) * tokens[:, start:]
         mask = None if mask is None else mask[:, :, start:]
-        query, decays = query[:, :, start:], decays[:, start:]
+        query = query[:, :, start:]
         received = attention_received(query, entries["keys"], mask, decays, scale)
-        entries["scores"].mul_(age[:, None, None]).add_(received)
+        entries["scores"].mul_(age).add_(received)
 
     def compress(self, entries: Entries) -> Entries:
         """Return [residual | heavy | recent]."""
