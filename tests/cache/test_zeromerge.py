@@ -62,6 +62,13 @@ def test_scores_of_a_long_prompt_leave_out_queries_of_no_weight():
     assert torch.allclose(received[:, 0], wanted, atol=1e-12)
 
 
+def test_scores_under_autocast_are_those_without():
+    q, k = draw(1, 2, 9, 4, seed=1).float(), draw(1, 1, 9, 4, seed=2).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        one = attention_received(q, k, None, torch.ones(1, 9), 0.5)
+    assert torch.equal(one, attention_received(q, k, None, torch.ones(1, 9), 0.5))
+
+
 def test_the_parts_of_a_budget():
     assert parts_of(512, 0.5, 0.02, 0.98, 1.0) == Parts(5, 251, 256)
     for budget in range(3, 40):

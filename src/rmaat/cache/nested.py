@@ -220,7 +220,7 @@ class NestedKVCache(BudgetCache):
     """Hold the entries whose keys differ most from the mean keys of the sequence, block and window.
 
     A prompt above the budget is cut once, to the budget, as in the paper. The paper appends decoded
-    tokens without limit. Here a full cache is cut again, by up to 16 entries a head [C].
+    tokens without limit. Here a full cache is cut again, by a 32nd of the budget, at most 16 [C].
 
     Args:
         budget: entries for each layer, row and key-value head, on average over the heads.

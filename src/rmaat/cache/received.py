@@ -7,7 +7,7 @@ of a head.
 import torch
 from torch import Tensor
 
-from rmaat.attention.precision import at_least_float32
+from rmaat.attention.precision import at_least_float32, no_autocast
 
 QUERY_BLOCK = 128
 """Queries whose attention probabilities exist at the same time."""
@@ -41,16 +41,27 @@ def attention_received(
         decays: (1 or B, Q), the weight of each query in the sum.
         scale: the factor of q . k.
     """
+    with no_autocast(query):
+        return _received(at_least_float32(query), at_least_float32(key), mask, decays, scale)
+
+
+def _received(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    decays: Tensor,
+    scale: float,
+) -> Tensor:
     heads, length = key.shape[1:3]
     tokens = query.shape[2]
-    q_BHGQD = at_least_float32(query).unflatten(1, (heads, -1))
-    keys_BH1DN = at_least_float32(key).mT[:, :, None]
+    q_BHGQD = query.unflatten(1, (heads, -1))
+    keys_BH1DN = key.mT[:, :, None]
     if mask is None:
         ones = torch.ones(tokens, length, dtype=torch.bool, device=key.device)
         mask = ones.tril(length - tokens)[None, None]
     # A mask for all heads has one group of one head.
     mask_BHGQN = mask.unflatten(1, (min(heads, mask.shape[1]), -1))
-    received = torch.zeros_like(key[..., 0], dtype=q_BHGQD.dtype)
+    received = torch.zeros_like(key[..., 0])
     for start in range(0, tokens, QUERY_BLOCK):
         part = slice(start, start + QUERY_BLOCK)
         logits = q_BHGQD[..., part, :] @ keys_BH1DN * scale

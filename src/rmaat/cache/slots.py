@@ -106,10 +106,11 @@ class SlotLayer(BudgetLayer):
         """Store (B, H, N, ...) entries, after `compress` if a row is above the budget."""
         batch, _, length = entries["keys"].shape[:3]
         if occupied is None:
-            above = length > self.budget
-            # Copy, because keys and values may be parts of a larger tensor of the model.
-            copies = {name: x.clone() for name, x in entries.items()}
-            self.save(self.compress(entries) if above else copies)
+            if length > self.budget:
+                self.save(self.compress(entries))
+            else:
+                # Copy, because keys and values may be parts of a larger tensor of the model.
+                self.save({name: x.clone() for name, x in entries.items()})
             counts = torch.full((batch, 1), length)
         else:
             check_rows(occupied)

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rmaat.attention.precision import at_least_float32
+from rmaat.attention.precision import at_least_float32, no_autocast
 from rmaat.cache.base import BudgetCache, Entries, check_budget, check_share, is_number
 from rmaat.cache.received import attention_received, tokens_after
 from rmaat.cache.slots import SlotLayer, new_positions, overwrite, selected
@@ -204,7 +204,9 @@ def merge_lowest(entries: Entries, parts: Parts) -> Tensor:
     i = entries["scores"][..., parts.residual : start].argmin(-1, keepdim=True) + parts.residual
     one = selected(entries, i)
     residual_keys = at_least_float32(entries["keys"][:, :, : parts.residual])
-    j = (residual_keys @ at_least_float32(one["keys"]).mT)[..., 0].argmax(-1, keepdim=True)
+    with no_autocast(residual_keys):
+        products = residual_keys @ at_least_float32(one["keys"]).mT
+    j = products[..., 0].argmax(-1, keepdim=True)
     other = selected(entries, j)
     weights = one["weights"] + other["weights"]
     mean = {}
