@@ -50,7 +50,7 @@ CACHES: dict[str, Callable[[int], Cache]] = {
     "zeromerge": ZeroMergeCache,
 }
 TASKS = ("needle", "needle_later", "text")
-CITIES = ("Lisbon", "Oslo", "Vienna", "Cairo", "Lima", "Dublin", "Prague", "Tokyo", "Havana", "Riga")
+CITIES = ("Lisbon", "Oslo", "Vienna", "Cairo", "Lima", "Dublin", "Prague", "Tokyo", "Riga")
 HEAD = "<|im_start|>user\n"
 NEEDLE = " The secret number of {city} is {number}."
 TAIL = "\n\nWhat is the secret number of {city}?<|im_end|>\n<|im_start|>assistant\nThe secret number of {city} is"
@@ -171,12 +171,12 @@ def measure_text(model: Any, tokenizer: Any, texts: list[str], cell: Row, argume
         logits, *times, held = scored(model, cache, [prompt], answer)
         losses.append(negative_log_likelihood(logits, answer).mean())
         seconds.append(times)
-    prompt_seconds, answer_seconds = (sorted(times)[len(times) // 2] for times in zip(*seconds, strict=True))
+    medians = [sorted(times)[len(times) // 2] for times in zip(*seconds, strict=True)]
     return {
         "perplexity": math.exp(torch.stack(losses).mean()),
         "held_bytes": held,
-        "prompt_seconds": prompt_seconds,
-        "tokens_per_second": (arguments.scored - 1) / answer_seconds,
+        "prompt_seconds": medians[0],
+        "tokens_per_second": (arguments.scored - 1) / medians[1],
     }
 
 
@@ -188,20 +188,28 @@ def cells(arguments: argparse.Namespace) -> list[Row]:
             for name in arguments.caches:
                 for share in [1.0] if name == "full" else arguments.shares:
                     budget = round(share * length)
-                    rows.append({"task": task, "length": length, "cache": name, "share": share, "budget": budget})
+                    # A budget that is too small fails here, before any work.
+                    CACHES[name](budget)
+                    row = {"task": task, "length": length, "cache": name}
+                    rows.append({**row, "share": share, "budget": budget})
     return rows
 
 
 def table(rows: list[Row], task: str) -> Table:
     """Return the table of one task."""
     headings = ["cache", "tokens", "budget", "MiB held"]
-    headings += ["perplexity", "prompt s", "tokens/s"] if task == "text" else ["right %", "nll", "by depth %"]
+    if task == "text":
+        headings += ["perplexity", "prompt s", "tokens/s"]
+    else:
+        headings += ["right %", "nll", "by depth %"]
     lines = []
     for row in rows:
         if row["task"] == task:
-            line = [row["cache"], f"{row['length']:,}", f"{row['share']:.0%}", f"{row['held_bytes'] / 2**20:.1f}"]
+            line = [row["cache"], f"{row['length']:,}", f"{row['share']:.0%}"]
+            line.append(f"{row['held_bytes'] / 2**20:.1f}")
             if task == "text":
-                line += [f"{row['perplexity']:.2f}", f"{row['prompt_seconds']:.2f}", f"{row['tokens_per_second']:.1f}"]
+                line += [f"{row['perplexity']:.2f}", f"{row['prompt_seconds']:.2f}"]
+                line.append(f"{row['tokens_per_second']:.1f}")
             else:
                 by_depth = " ".join(f"{100 * x:.0f}" for x in row["accuracy_by_depth"])
                 line += [f"{100 * row['accuracy']:.0f}", f"{row['answer_nll']:.2f}", by_depth]
@@ -235,7 +243,9 @@ def main() -> None:
     names = ("examples", "depths", "scored", "model", "dtype")
     settings = {name: getattr(arguments, name) for name in names}
     path = arguments.output / "context.json"
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": settings, "rows": []}
+    record: dict[str, Any] = {"settings": settings, "rows": []}
+    if path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
     if record["settings"] != settings:
         raise UserError(f"{path} was made with {record['settings']}; choose another --output")
     rows: list[Row] = record["rows"]
