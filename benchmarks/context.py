@@ -53,7 +53,8 @@ TASKS = ("needle", "needle_later", "text")
 CITIES = ("Lisbon", "Oslo", "Vienna", "Cairo", "Lima", "Dublin", "Prague", "Tokyo", "Riga")
 HEAD = "<|im_start|>user\n"
 NEEDLE = " The secret number of {city} is {number}."
-TAIL = "\n\nWhat is the secret number of {city}?<|im_end|>\n<|im_start|>assistant\nThe secret number of {city} is"
+TAIL = "\n\nWhat is the secret number of {city}?<|im_end|>\n"
+TAIL += "<|im_start|>assistant\nThe secret number of {city} is"
 
 Row = dict[str, Any]
 
@@ -95,7 +96,12 @@ def needle_prompt(
     return head + hay[:place] + needle + hay[place:], tail, answer
 
 
-def scored(model: Any, cache: Cache, turns: list[Tensor], answer: Tensor) -> tuple[Tensor, float, float, int]:
+def scored(
+    model: Any,
+    cache: Cache,
+    turns: list[Tensor],
+    answer: Tensor,
+) -> tuple[Tensor, float, float, int]:
     """Return the logits of each token of the answer, seconds of prompt and answer, bytes held.
 
     Args:
@@ -133,7 +139,13 @@ def negative_log_likelihood(logits: Tensor, answer: Tensor) -> Tensor:
     return -logits.log_softmax(-1).gather(-1, answer[..., None])[..., 0]
 
 
-def measure_needle(model: Any, tokenizer: Any, texts: list[str], cell: Row, arguments: argparse.Namespace) -> Row:
+def measure_needle(
+    model: Any,
+    tokenizer: Any,
+    texts: list[str],
+    cell: Row,
+    arguments: argparse.Namespace,
+) -> Row:
     """Return the share of right answers, over all and for each depth."""
     depths = [i / max(arguments.depths - 1, 1) for i in range(arguments.depths)]
     right: list[list[float]] = [[] for _ in depths]
@@ -159,7 +171,13 @@ def measure_needle(model: Any, tokenizer: Any, texts: list[str], cell: Row, argu
     }
 
 
-def measure_text(model: Any, tokenizer: Any, texts: list[str], cell: Row, arguments: argparse.Namespace) -> Row:
+def measure_text(
+    model: Any,
+    tokenizer: Any,
+    texts: list[str],
+    cell: Row,
+    arguments: argparse.Namespace,
+) -> Row:
     """Return perplexity of the tokens after the prompt, bytes held, and times."""
     losses, seconds, held = [], [], 0
     for example in range(arguments.examples):

@@ -163,7 +163,7 @@ def test_masks_and_batches():
     mask[1] = 0
     with pytest.raises(UserError, match="row 1 of the attention mask has no token"):
         model(ids, attention_mask=mask, past_key_values=StreamingCache(64))
-    with pytest.raises(UserError, match="not a 4D mask"):
+    with pytest.raises(UserError, match="no 4D mask"):
         model(ids, attention_mask=torch.zeros(2, 1, 12, 12), past_key_values=StreamingCache(64))
     model(ids, past_key_values=cache)
     with pytest.raises(UserError, match="the cache holds 2 rows, the new tokens have 1"):

@@ -86,7 +86,7 @@ def budget_attention(
     if attention_mask is not None and (
         attention_mask.dtype != torch.bool or attention_mask.shape[2:] != (query.shape[2],) * 2
     ):
-        raise UserError("a cache with a budget takes a mask (rows, tokens) of 0 and 1, not a 4D mask")
+        raise UserError("a cache with a budget takes a mask (rows, tokens) of 0 and 1, no 4D mask")
 
     def attention(keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         tensors = (query, keys, values, mask)

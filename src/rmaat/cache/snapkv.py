@@ -25,7 +25,14 @@ KERNEL = 5
 """Neighbours over which votes are averaged [C: as in the code of the paper]."""
 
 
-def reference_snap_kv(q: Tensor, k: Tensor, chunks: Sequence[int], budget: int, window: int, kernel: int) -> list[int]:
+def reference_snap_kv(
+    q: Tensor,
+    k: Tensor,
+    chunks: Sequence[int],
+    budget: int,
+    window: int,
+    kernel: int,
+) -> list[int]:
     """Return the positions that are held after chunks of tokens, for tests and readers.
 
     Args:
@@ -49,9 +56,11 @@ def reference_snap_kv(q: Tensor, k: Tensor, chunks: Sequence[int], budget: int, 
             for t in held[-min(window, chunk) :]:
                 visible = [i for i in held if i <= t]
                 p = torch.softmax(q[:, t] @ k[visible].T / k.shape[1] ** 0.5, -1).sum(0)
-                votes = {i: votes[i] + float(p[visible.index(i)]) if i <= t else votes[i] for i in held}
+                for i, p_i in zip(visible, p.tolist(), strict=True):
+                    votes[i] += p_i
             rest, half = held[:-window], kernel // 2
-            pooled = {i: sum(votes[j] for j in rest[max(n - half, 0) : n + half + 1]) for n, i in enumerate(rest)}
+            near = [rest[max(n - half, 0) : n + half + 1] for n in range(len(rest))]
+            pooled = {i: sum(votes[j] for j in js) for i, js in zip(rest, near, strict=True)}
             best = sorted(rest, key=lambda i: -pooled[i])[: budget - window]
             held = sorted(best) + held[-window:]
     return held
@@ -94,7 +103,8 @@ class SnapKVLayer(StreamingLayer):
                 voters &= tokens
             part = None if mask is None else mask[:, :, start:]
             weights = voters[:, start:].to(entries["votes"].dtype)
-            received = attention_received(query[:, :, start:], entries["keys"], part, weights, scale)
+            query = query[:, :, start:]
+            received = attention_received(query, entries["keys"], part, weights, scale)
             entries["votes"].copy_(received)
 
     def compress(self, entries: Entries) -> Entries:
@@ -115,8 +125,8 @@ class SnapKVCache(BudgetCache):
     """Hold the entries that the last queries of the prompt attend to, and a window of last ones.
 
     The queries of a key-value head vote together [C]. While decoding, the window slides and the
-    selected entries stay [C]. The paper appends decoded tokens without limit. In a later turn that is
-    shorter than the window, only its own queries vote [C].
+    selected entries stay [C]. The paper appends decoded tokens without limit. In a later turn that
+    is shorter than the window, only its own queries vote [C].
 
     Args:
         budget: entries for each layer, row and key-value head.
