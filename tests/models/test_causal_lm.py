@@ -155,13 +155,27 @@ def test_beams_and_samples_are_those_without_a_cache():
 
 @torch.no_grad()
 def test_prompts_padded_on_the_left_go_on_as_they_do_alone():
-    model, ids, lengths = causal_model(), tokens(3, 13), (13, 5, 9)
+    model = causal_model(short_conv_size=5, attention_decay="learned")
+    ids, lengths = tokens(3, 13), (13, 5, 9)
     padded, mask = torch.zeros_like(ids), torch.zeros_like(ids)
     for row, length in enumerate(lengths):
         padded[row, 13 - length :], mask[row, 13 - length :] = ids[row, :length], 1
     found = model.generate(padded, attention_mask=mask, max_new_tokens=10, **GREEDY)
     for row, length in enumerate(lengths):
         assert torch.equal(found[row, 13:], continued(model, ids[row : row + 1, :length], 10)[0, length:])
+
+
+@torch.no_grad()
+def test_rows_with_caches_at_different_places_go_on_as_they_do_alone(model):
+    ids, lengths = tokens(3, 20), (13, 5, 16)
+    prompt = torch.stack([row[:16].roll(16 - length) for row, length in zip(ids, lengths, strict=True)])
+    mask = (torch.arange(16) >= 16 - torch.tensor(lengths)[:, None]).long()
+    cache = model(prompt, mask, use_cache=True).past_key_values
+    rest = torch.stack([row[length : length + 4] for row, length in zip(ids, lengths, strict=True)])
+    found = model(rest, past_key_values=cache, use_cache=True).logits
+    for row, length in enumerate(lengths):
+        wanted = model(ids[row : row + 1, : length + 4]).logits[0, length:]
+        torch.testing.assert_close(found[row], wanted, rtol=1e-9, atol=1e-11)
 
 
 @torch.no_grad()

@@ -69,12 +69,14 @@ class SoftmaxMixer(AttentionMixer):
         """Every position reads those of the segment up to its own."""
         index_BN = positions.index.expand(len(k), -1)
         stored_k, stored_v, there_BN = carried
-        there_BN = there_BN.scatter(1, index_BN, positions.mask | there_BN.gather(1, index_BN))
         place_BHNd = index_BN[:, None, :, None].expand_as(k)
-        # Positions that are not in use leave what is stored as it is.
+        # Added to zeros, because positions that are not in use may have the index of one that is.
+        there_BN = there_BN | (
+            torch.zeros_like(there_BN, dtype=torch.int64).scatter_add(1, index_BN, positions.mask.long()) > 0
+        )
         used_B1N1 = positions.mask[:, None, :, None]
         stored_k, stored_v = (
-            stored.scatter(2, place_BHNd, x.to(stored.dtype).where(used_B1N1, stored.gather(2, place_BHNd)))
+            stored.scatter_add(2, place_BHNd, x.to(stored.dtype).masked_fill(~used_B1N1, 0))
             for stored, x in ((stored_k, k), (stored_v, v))
         )
         all_N = torch.arange(self.num_positions, device=k.device)
