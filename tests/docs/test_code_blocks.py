@@ -65,6 +65,7 @@ FILES = {
         "test.jsonl": '{"text": "more bread", "label": "bread"}',
         "letter.txt": "Wind and rain all day.",
     },
+    "docs/how-to/language.md": {"notes/notes.txt": "Notes of many days. " * 200},
     "docs/how-to/pretrain.md": {"notes/notes.txt": "Notes of many days. " * 200},
     "docs/how-to/search.md": {"runs/search/rmt.yaml": "recipe: cpu/listops\nmodel: rmt\n"},
 }

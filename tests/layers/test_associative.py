@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rmaat.layers.associative import SMALLEST_NORMALISER, stretched_gate
+from rmaat import RmaatConfig
+from rmaat.layers.associative import SMALLEST_NORMALISER, AssociativeMemory, stretched_gate
 from rmaat.ops import associative_read, associative_write, delta_read, delta_write
 
 
@@ -205,3 +206,22 @@ def test_the_stretched_gate_reaches_0_and_1_and_has_a_slope_between():
     assert gate.tolist() == pytest.approx([0, 0, 0.5, 1, 1])
     (slope,) = torch.autograd.grad(gate.sum(), x)
     assert slope.tolist() == pytest.approx([0, 0, 0.3, 0, 0])
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_delta_writes_normalised_outputs_in_a_pre_norm_model_only(norm_first):
+    torch.manual_seed(0)
+    settings = RmaatConfig(
+        associative_memory=True, associative_rule="delta", norm_first=norm_first, hidden_size=16, num_attention_heads=2
+    )
+    memory = AssociativeMemory(settings).double()
+    with torch.no_grad():
+        memory.value.weight.copy_(torch.randn(16, 16))
+    x, before = (
+        torch.randn(2, 3, 16, dtype=torch.float64),
+        torch.zeros(2, *settings.associations_shape[1:], dtype=torch.float64),
+    )
+    writes = torch.ones(2, 3, dtype=torch.bool)
+    once, larger = (memory.write(scale * x + shift, before, writes) for scale, shift in ((1, 0), (7, 2)))
+    # The epsilon of the norm weighs less beside a larger input.
+    assert torch.allclose(once, larger, rtol=1e-3, atol=1e-4) == norm_first

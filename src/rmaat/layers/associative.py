@@ -10,7 +10,7 @@ columns of the first rule, D of the second.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, relu
+from torch.nn.functional import layer_norm, normalize, relu
 
 from rmaat.attention.precision import at_least_float32, no_autocast
 from rmaat.layers.zero_linear import ZeroLinear
@@ -146,7 +146,8 @@ def stretched_gate(x: Tensor) -> Tensor:
 class AssociativeMemory(nn.Module):
     """A memory that every position reads before a layer (arXiv 2407.04841).
 
-    The memory positions, or all positions, write the layer's outputs to it. If all positions write,
+    The memory positions, or all positions, write the layer's outputs to it, normalised in a pre-norm
+    model with the rule of `delta_write` [C]. If all positions write,
     the map of queries computes the keys too [C]: equal tokens then have equal keys and queries from
     the first step on.
     """
@@ -160,6 +161,9 @@ class AssociativeMemory(nn.Module):
         self.value = ZeroLinear(width, width, bias=False)
         self.strength = nn.Linear(width, 1)
         self.delta = settings.associative_rule == "delta"
+        # A pre-norm layer's output holds what the layers before it read, and grows with it. What is
+        # written is read again, so without a norm the memory would amplify itself.
+        self.normed = self.delta and settings.norm_first
 
     def read(self, x_BND: Tensor, associations_BPE: Tensor) -> Tensor:
         """Return the values that the positions recall, (B, N, D)."""
@@ -172,6 +176,7 @@ class AssociativeMemory(nn.Module):
         """
         # Positions that do not write get the key 0, which writes nothing. Selecting between the
         # matrices after the write would copy all of them.
+        x_BWD = layer_norm(x_BWD, x_BWD.shape[-1:]) if self.normed else x_BWD
         to_key = self.query if self.key is None else self.key
         key_BWd = to_key(x_BWD).masked_fill(~writes_BW[..., None], 0)
         logit_BW1, value_BWD = self.strength(x_BWD), self.value(x_BWD)
