@@ -27,6 +27,9 @@ from rmaat.tasks.options import TaskOptions
 from rmaat.training.config import RunConfig
 from rmaat.training.effects import check_effects
 
+NEAR_A_GUESS = 0.97
+"""Share of the loss of a guess above which the probabilities say nothing."""
+
 
 def add_arguments(parser: Parser) -> None:
     """Declare the flags of `rmaat train`: each field of `RunConfig`, with its type and help."""
@@ -137,11 +140,22 @@ def _print_test(metrics: Mapping[str, Any]) -> None:
     for name, value in ((main, f"{score}   ({examples})"), *rows):
         print(f"{name:<25}{value}")
     if metrics["calibration"] is not None:
-        record, loss = metrics["calibration"], metrics["eval_loss"]
-        losses = f"{loss:.4f} instead of {record['uncalibrated_eval_loss']:.4f}"
-        (_, shortest), (_, longest) = record["temperatures"][0], record["temperatures"][-1]
-        short = f"{shortest:.4f} for the shortest texts; " if len(record["temperatures"]) > 1 else ""
-        print(f"temperature              {longest:7.4f}   ({short}validation loss {losses})")
+        print("\n".join(calibration_lines(metrics)))
+
+
+def calibration_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the temperatures of a calibrated run, and what its user must know about them, in lines."""
+    record, loss = metrics["calibration"], metrics["eval_loss"]
+    before, examples = record["uncalibrated_eval_loss"], metrics["data"]["validation"]["examples"]
+    (_, shortest), (_, longest) = record["temperatures"][0], record["temperatures"][-1]
+    short = f"{shortest:.4f} for the shortest texts; " if len(record["temperatures"]) > 1 else ""
+    losses = f"validation loss {loss:.4f} instead of {before:.4f}"
+    lines = [f"temperature              {longest:7.4f}   ({short}{losses})"]
+    if loss > NEAR_A_GUESS * record["guess_loss"]:
+        lines.append("the probabilities are near those of a guess: the model has learned too little")
+    elif loss > before:
+        lines.append(f"probabilities softened: only {examples:,} validation examples")
+    return lines
 
 
 def _report_dropped_model(config: RunConfig, settings: Mapping[str, Any]) -> None:
