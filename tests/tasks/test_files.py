@@ -458,3 +458,56 @@ def test_what_is_no_malformed_row_is_not_skipped(tmp_path: Path) -> None:
         files_task(
             FilesOptions(train_file=str(tmp_path / "e.csv"), test_file=str(tmp_path / "e.csv"), skip_bad_rows=True)
         )
+
+
+def put_folder(folder: Path, texts_by_label: dict[str, list[str]]) -> str:
+    for label, contents in texts_by_label.items():
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for i, content in enumerate(contents):
+            (folder / label / f"{i:02}.txt").write_text(content)
+    return str(folder)
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    contents = {label: [f"{label} {i}" for i in range(9)] for label in ("10", "9", "90")}
+    train = put_folder(tmp_path / "train", contents)
+    (tmp_path / "train" / "9" / ".hidden.txt").write_text("no")
+    (tmp_path / "train" / ".git").mkdir()
+    (tmp_path / "train" / "9" / "notes.pdf").write_text("no")
+    (tmp_path / "train" / "9" / "deep").mkdir()
+    (tmp_path / "train" / "9" / "deep" / "a.md.gz").write_bytes(gzip.compress(b"packed"))
+    (tmp_path / "train" / "10" / "b.TXT.xz").write_bytes(lzma.compress(b"small"))
+    test = put_folder(tmp_path / "test", {"9": ["one"], "10": ["two"]})
+    options = FilesOptions(train_file=train, test_file=test)
+    task = files_task(options)
+    assert task.info.label_names == ("9", "10", "90")
+    dataset = load(task, tmp_path)
+    expected = [*contents["10"], *contents["9"], *contents["90"], "packed", "small"]
+    assert sorted(texts(dataset["train"]) + texts(dataset["validation"])) == sorted(expected)
+    assert (texts(dataset["test"]), dataset["test"]["labels"][:]) == (["two", "one"], [1, 0])
+    # The same texts in the same order under another label are another data set.
+    (tmp_path / "test" / "9").rename(tmp_path / "test" / "90")
+    assert load(files_task(options), tmp_path)["test"]["labels"][:] == [1, 2]
+
+
+def test_mistakes_in_a_folder(tmp_path: Path) -> None:
+    train = put_folder(tmp_path / "train", {label: [f"{label} {i}" for i in range(4)] for label in "ab"})
+    good = FilesOptions(train_file=train, test_file=train)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (flat / "a.txt").write_text("a")
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    for changes, word in (
+        ({"train_file": str(flat)}, r"train_file: the folder \S+flat has no sub-folders; it needs one for each"),
+        ({"test_file": str(tmp_path / "empty")}, r"test_file: the folder \S+a has no text; names must end in \.txt"),
+        ({"other_text_column": "b"}, "which has no pairs"),
+        ({"problem_type": "regression"}, "which has one class for each text"),
+    ):
+        with pytest.raises(UserError, match=word):
+            files_task(replace(good, **changes))
+    (tmp_path / "train" / "a" / "00.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"train, a/00\.txt: .*not UTF-8"):
+        files_task(good)
+    other = put_folder(tmp_path / "other", {"a": ["x"], "c": ["y"]})
+    with pytest.raises(UserError, match=r"other, c/00\.txt: the label 'c' is not in"):
+        load(files_task(replace(good, test_file=other, skip_bad_rows=True)), tmp_path)
