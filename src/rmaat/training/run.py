@@ -94,7 +94,8 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
         trainer.train_from(checkpoint)
         result = finish(source, trainer, data, statistics)
         if trainer.is_world_process_zero():
-            card = model_card(run, result.metrics, classifies_text=source.classifies_text)
+            uses = {"classifies_text": source.classifies_text, "reads_any_length": source.reads_any_length}
+            card = model_card(run, result.metrics, **uses)
             write_text(result.output_dir / run_folder.CARD, card)
         return result
 
