@@ -177,8 +177,8 @@ def test_a_tokenizer(tmp_path: Path, tokenizer_folder: Path) -> None:
     assert task.decode([2, 10]) == "test 7"
     bytes_instead = load(files_task(files), tmp_path)
     assert bytes_instead["test"].cache_files != dataset["test"].cache_files
-    with pytest.raises(UserError, match="nothing that the tokenizer knows"):
-        task.encode("  ")
+    with pytest.raises(UserError, match="the text is empty"):
+        task.encode(" \n\t")
     with pytest.raises(UserError, match="tokenizer 'no/such' is neither a folder"):
         files_task(FilesOptions(train_file=files.train_file, test_file=files.test_file, tokenizer="no/such"))
 
@@ -206,6 +206,8 @@ GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (".jsonl", GOOD + b"[]", "line 3: not a JSON object"),
         (".jsonl", GOOD + b'{"txt": "c", "label": "x"}', "line 3: no column 'text'; did you mean 'txt'"),
         (".jsonl", GOOD + b'{"text": "", "label": "x"}', "line 3: column 'text' is empty"),
+        (".jsonl", GOOD + b'{"text": " \\n\\u00a0", "label": "x"}', "line 3: column 'text' is empty"),
+        (".csv", b"text,label\na,x\n  ,y\n", "line 3: column 'text' is empty"),
         (".jsonl", GOOD + b'{"text": 3, "label": "x"}', "line 3: column 'text' is no text but int"),
         (".jsonl", GOOD + b'{"text": "c", "label": null}', "line 3: column 'label' must be a string or a whole number"),
         (".jsonl", GOOD + b'{"text": "c", "label": 0.5}', "line 3: column 'label' must be"),
@@ -511,3 +513,6 @@ def test_mistakes_in_a_folder(tmp_path: Path) -> None:
     other = put_folder(tmp_path / "other", {"a": ["x"], "c": ["y"]})
     with pytest.raises(UserError, match=r"other, c/00\.txt: the label 'c' is not in"):
         load(files_task(replace(good, test_file=other, skip_bad_rows=True)), tmp_path)
+    (tmp_path / "train" / "a" / "00.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"train, a/00\.txt: the text is empty"):
+        files_task(good)

@@ -27,7 +27,7 @@ from rmaat.tasks.labels import LABEL_COLUMNS, Label, LabelColumn
 from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.records import BadRow, MalformedRowError, Record, SkippedRows, read_records, refuse, texts_of
 from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
-from rmaat.tasks.text import VOCAB_SIZE
+from rmaat.tasks.text import VOCAB_SIZE, is_empty
 from rmaat.tasks.tokenizer import TokenizedTask
 
 INFO = TaskInfo(
@@ -354,6 +354,8 @@ def _files_of(path: Path) -> tuple[Path, ...]:
 class _Scan:
     """Label and digest of every example of a file, in order."""
 
+        elif is_empty(text):
+            bad_row(MalformedRowError(path, where, "the text is empty"))
     labels: list[Label]
     digests: list[bytes]
 

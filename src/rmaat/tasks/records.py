@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rmaat.errors import UserError, did_you_mean, one_line
-from rmaat.tasks.text import LONGEST_LINE, read_lines
+from rmaat.tasks.text import LONGEST_LINE, is_empty, read_lines
 
 Record = tuple[str, dict[str, Any]]
 """A record's place ("line 3"), and its values by column.
@@ -125,8 +125,8 @@ def texts_of(path: Path, where: str, record: Mapping[str, Any], columns: Sequenc
     """Return the texts of a record; raise `MalformedRowError` if one is empty or is no text."""
     for column in columns:
         text = record[column]
-        if not isinstance(text, str) or not text:
-            problem = "is empty" if text in ("", None) else f"is no text but {type(text).__name__}"
+        if not isinstance(text, str) or is_empty(text):
+            problem = "is empty" if isinstance(text, str | None) else f"is no text but {type(text).__name__}"
             raise MalformedRowError(path, where, f"column '{column}' {problem}")
     return [record[column] for column in columns]
 
