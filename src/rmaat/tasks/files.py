@@ -20,12 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError, did_you_mean
-from rmaat.problems import SINGLE_LABEL
+from rmaat.problems import MULTI_LABEL, PROBLEM_SETTINGS, SINGLE_LABEL
 from rmaat.tasks.base import EncodedLabel, Part, Row, TaskInfo
 from rmaat.tasks.folders import class_files, read_class_files
-from rmaat.tasks.labels import LABEL_COLUMNS, Label, LabelColumn
+from rmaat.tasks.labels import LABEL_COLUMNS, SEPARATOR, Label, LabelColumn
 from rmaat.tasks.options import FilesOptions
-from rmaat.tasks.records import BadRow, MalformedRowError, Record, SkippedRows, read_records, refuse, texts_of
+from rmaat.tasks.records import (
+    BadRow,
+    MalformedRowError,
+    Record,
+    SkippedRows,
+    read_records,
+    refuse_with_advice,
+    texts_of,
+)
 from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
 from rmaat.tasks.text import VOCAB_SIZE, is_empty
 from rmaat.tasks.tokenizer import TokenizedTask
@@ -138,6 +146,10 @@ class FilesTask(TokenizedTask):
                 parts["validation"].notes.append(f"{len(in_test):,} examples are in test too")
         parts["test"] = self._part(others[-1], np.ones(len(scans[others[-1]].labels), bool))
         parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
+        if self._problem_type == SINGLE_LABEL and all(SEPARATOR in str(label) for label in scans[train].labels):
+            recipe = PROBLEM_SETTINGS[MULTI_LABEL].recipe
+            note = f"every label has a '{SEPARATOR}'; the recipe {recipe} reads such a label as several"
+            parts["train"].notes.append(note)
         return parts
 
     def training_files(self) -> tuple[Path, ...]:
@@ -184,7 +196,7 @@ class FilesTask(TokenizedTask):
 
     def _examples(self, option: str) -> Iterator[tuple[str, list[str], Label]]:
         """Yield place, texts and label of every example of a file."""
-        bad_row = SkippedRows() if self.options.skip_bad_rows else refuse
+        bad_row = SkippedRows() if self.options.skip_bad_rows else refuse_with_advice
         return _examples(self._path(option), self._text_columns, self._label_column, self._labels, bad_row)
 
     def _repeated(self, train: Path, others: Sequence[Path]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -272,8 +284,8 @@ class FilesTask(TokenizedTask):
         """
         ids = self._label_ids()
         skipped = SkippedRows()
-        bad_row = skipped if self.options.skip_bad_rows else refuse
-        bad_read = bad_row if noted or bad_row is refuse else SkippedRows()
+        bad_row = skipped if self.options.skip_bad_rows else refuse_with_advice
+        bad_read = bad_row if noted or bad_row is refuse_with_advice else SkippedRows()
         examples = _examples(path, self._text_columns, self._label_column, self._labels, bad_read)
         for (where, texts, label), wanted in zip(examples, repeat(True) if chosen is None else chosen, strict=False):
             if (unknown := self._labels.unknown(label, ids)) is not None:
@@ -323,7 +335,8 @@ def _examples(
         label = labels.parse(record[label_column])
         if label is None:
             value = record[label_column]
-            problem = f"column '{label_column}' must be {labels.expected}, found {value!r:.40}{labels.advice(value)}"
+            expected = f"must be {labels.expected}, found {value!r:.40}{labels.advice(value)}"
+            problem = f"column '{label_column}' {'is empty' if value == '' else expected}"
             bad_row(MalformedRowError(path, where, problem))
             continue
         empty = False
@@ -341,6 +354,8 @@ def _records(path: Path, text_columns: Sequence[str], label_column: str, bad_row
     for where, name, text in read_class_files(path, "the data"):
         if isinstance(text, UserError):
             bad_row(MalformedRowError(path, where, text))
+        elif is_empty(text):
+            bad_row(MalformedRowError(path, where, "the text is empty"))
         else:
             yield where, {text_columns[0]: text, label_column: name}
 
@@ -354,8 +369,6 @@ def _files_of(path: Path) -> tuple[Path, ...]:
 class _Scan:
     """Label and digest of every example of a file, in order."""
 
-        elif is_empty(text):
-            bad_row(MalformedRowError(path, where, "the text is empty"))
     labels: list[Label]
     digests: list[bytes]
 
@@ -373,7 +386,7 @@ def _scan(
 ) -> _Scan:
     scan = _Scan([], [])
     known: dict[Label, Label] = {}  # one object for each label, not one for each example
-    bad_row = SkippedRows() if skip else refuse
+    bad_row = SkippedRows() if skip else refuse_with_advice
     for _, texts, label in _examples(path, text_columns, label_column, labels, bad_row):
         scan.labels.append(known.setdefault(label, label))
         scan.digests.append(digest([text.encode(errors="surrogatepass") for text in texts]))
