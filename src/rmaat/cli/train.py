@@ -109,13 +109,20 @@ def run(arguments: Namespace, fixed: Mapping[str, Any] = MappingProxyType({})) -
         _report_dropped_model(config, settings)
     from rmaat.cli.progress import count_bar
     from rmaat.tasks.base import no_bar
+    from rmaat.training.checkpoints import has_checkpoint
     from rmaat.training.run import is_first_process, prepare_data, train
-    from rmaat.training.run_folder import FIGURES
+    from rmaat.training.run_folder import FIGURES, METRICS
 
     if arguments.get("print_config"):
         print(prepare_data(config).run.to_yaml(), end="")
         return
-    result = train(config, count_bar if is_first_process() else no_bar)
+    try:
+        result = train(config, count_bar if is_first_process() else no_bar)
+    except KeyboardInterrupt:
+        # A finished run in the folder is one that this command has not begun to overwrite.
+        folder = Path(config.output_dir)
+        begun = not (folder / METRICS).exists()
+        raise KeyboardInterrupt(*["continue with --resume"] * (begun and has_checkpoint(folder))) from None
     if not is_first_process():
         return
     metrics, folder = result.metrics, result.output_dir

@@ -91,7 +91,12 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
                 lengths = f"max_seq_len {run.max_seq_len}, num_segments {run.num_segments}"
                 batch_size = f"per_device_train_batch_size {run.per_device_train_batch_size}"
                 print(f"by the documents' lengths: {lengths}, {batch_size}", file=sys.stderr)
-        trainer.train_from(checkpoint)
+        try:
+            trainer.train_from(checkpoint)
+        finally:
+            progress = trainer.pop_callback(Progress)
+            assert progress is not None
+            progress.close()
         result = finish(source, trainer, data, statistics)
         if trainer.is_world_process_zero():
             uses = {"classifies_text": source.classifies_text, "reads_any_length": source.reads_any_length}
