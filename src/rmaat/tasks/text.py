@@ -56,6 +56,8 @@ def decode_bytes(ids: Sequence[int] | TokenIds) -> str:
 class BytesTask(Task, ABC):
     """A task whose tokens are the bytes of texts."""
 
+    unit = "bytes"
+
     def encode(self, text: str) -> NDArray[np.uint8]:
         """Return UTF-8 bytes (N,)."""
         check_not_empty(text)

@@ -52,6 +52,7 @@ class TokenizedTask(Task, ABC):
 
     def __init__(self, options: FilesOptions) -> None:
         self.options = options
+        self.unit = "bytes" if options.tokenizer is None else "tokens"
 
     @cached_property
     def vocab_size(self) -> int:
