@@ -209,6 +209,8 @@ def test_a_pipeline_predicts_as_the_command_does(own_files, tmp_path, words):
     train(run)
     finished = open_run(Path(run.output_dir))
     classify = pipeline("text-classification", run.output_dir, device="cpu")
+    # Else transformers would warn of a text longer than those of training.
+    assert classify.tokenizer.model_max_length > 10**20
     # Of one segment, of several, and longer than those of training.
     for text in ("train", "train test x", "train é " * 20):
         expected = predict(finished, [text])

@@ -84,6 +84,7 @@ def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: b
     use = AUTO_CLASS.format(folder=folder, auto_class=auto_class)
     if classifies_text:
         use = PIPELINE.format(folder=folder, truncation=truncation)
+    segments = "1 segment" if run.num_segments == 1 else f"{run.num_segments} segments"
     commit = printable(metrics["commit"])
     code = commit if commit.startswith("version ") else f"commit {commit}"
     results = [(label, _number(metrics[key])) for key, label in RESULTS.items() if metrics.get(key) is not None]
@@ -96,7 +97,7 @@ def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: b
             f"# {name}",
             "",
             f"A Recurrent Memory Augmented Astromorphic Transformer (RMAAT, arXiv 2601.00426) for the task "
-            f"`{run.dataset}`. It reads sequences of {run.max_seq_len:,} tokens in {run.num_segments} segments.",
+            f"`{run.dataset}`. It reads sequences of {run.max_seq_len:,} tokens in {segments}.",
             "",
             "## Use",
             use,
