@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, fields, replace
 from functools import cache
+from importlib import resources
 
 import pytest
 import torch
@@ -38,6 +39,20 @@ def test_a_recipe_is_short_and_holds_no_default_and_nothing_that_a_model_fixes(n
     summary = recipe_summary(name)
     assert summary[0].isupper()
     assert "#" not in summary
+    # A summary is one whole sentence of the comment, so it does not end within a clause.
+    rest = _comment(name).partition(summary)[2]
+    assert rest.startswith(".")
+
+
+def _comment(name):
+    text = resources.files("rmaat.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return " ".join(line[2:] for line in text.splitlines() if line.startswith("# "))
+
+
+def test_the_summary_is_the_first_sentence_of_a_comment_of_several_lines(monkeypatch):
+    text = "# One\n# sentence of 0.5 lines, and more. Another.\n# Third.\nkey: 1\n# no\n"
+    monkeypatch.setattr("rmaat.recipes._text", lambda name: text)
+    assert recipe_summary("any") == "One sentence of 0.5 lines, and more"
 
 
 def test_a_recipe_may_change_another():

@@ -169,6 +169,23 @@ def test_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "train: a: 9, b: 9" in out
     assert "validation: a: 1, b: 1" in out
-    assert "(12 tokens)  train text" in out
+    assert "(12 bytes)  train text" in out
     assert main(["data", "files", *files]) == 2
     assert "line 1: no column 'text'; known: body, y" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("show", [(), ("--show", "1")])
+def test_own_files_are_always_described_in_their_unit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], show: tuple[str, ...]
+) -> None:
+    for part in ("train", "test"):
+        rows = [{"text": f"{part} {i} é", "label": "ab"[i % 2]} for i in range(20)]
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ["--train_file", str(tmp_path / "train.jsonl"), "--test_file", str(tmp_path / "test.jsonl")]
+    assert main(["data", "files", "--data_dir", str(tmp_path), *files, *show]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    headings = ["part", "examples", "bytes", "in", "p50", "p95", "longest"]
+    assert [line.split() for line in lines].count(headings) == 1
+    assert ["test", "20", "input_ids", "10", "10", "10"] in [line.split() for line in lines]
+    assert "train: a: 9, b: 9" in lines
+    assert sum(" bytes)  train" in line for line in lines) == len(show) // 2

@@ -157,6 +157,13 @@ def test_an_interrupt_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "rmaat: interrupted\n"
 
 
+def test_on_a_terminal_an_interrupt_begins_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("rmaat.cli.list.run", lambda arguments: (_ for _ in ()).throw(KeyboardInterrupt("go on")))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["list", "tasks"]) == 130
+    assert capsys.readouterr().err == "\nrmaat: interrupted; go on\n"
+
+
 def test_a_module_run_records_a_command_that_can_be_run(monkeypatch):
     recorded = []
     monkeypatch.setattr("rmaat.cli.main.entry_point", lambda: recorded.append(provenance()["command"]))

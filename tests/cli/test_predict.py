@@ -61,7 +61,7 @@ def test_bad_inputs_are_reported_and_the_others_printed(run, inputs, capsys):
     assert err.splitlines() == [
         "rmaat: error: none.txt: cannot be read: No such file or directory",
         "rmaat: error: folder/bytes.txt: not UTF-8 text: invalid start byte at byte 0",
-        "rmaat: error: rows.csv:3: 1 columns, but line 1 names 2",
+        "rmaat: error: rows.csv:3: 1 column, but line 1 names 2",
         "rmaat: error: 3 of 10 inputs had no prediction",
     ]
 

@@ -177,8 +177,8 @@ def test_a_tokenizer(tmp_path: Path, tokenizer_folder: Path) -> None:
     assert task.decode([2, 10]) == "test 7"
     bytes_instead = load(files_task(files), tmp_path)
     assert bytes_instead["test"].cache_files != dataset["test"].cache_files
-    with pytest.raises(UserError, match="nothing that the tokenizer knows"):
-        task.encode("  ")
+    with pytest.raises(UserError, match="the text is empty"):
+        task.encode(" \n\t")
     with pytest.raises(UserError, match="tokenizer 'no/such' is neither a folder"):
         files_task(FilesOptions(train_file=files.train_file, test_file=files.test_file, tokenizer="no/such"))
 
@@ -206,6 +206,8 @@ GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (".jsonl", GOOD + b"[]", "line 3: not a JSON object"),
         (".jsonl", GOOD + b'{"txt": "c", "label": "x"}', "line 3: no column 'text'; did you mean 'txt'"),
         (".jsonl", GOOD + b'{"text": "", "label": "x"}', "line 3: column 'text' is empty"),
+        (".jsonl", GOOD + b'{"text": " \\n\\u00a0", "label": "x"}', "line 3: column 'text' is empty"),
+        (".csv", b"text,label\na,x\n  ,y\n", "line 3: column 'text' is empty"),
         (".jsonl", GOOD + b'{"text": 3, "label": "x"}', "line 3: column 'text' is no text but int"),
         (".jsonl", GOOD + b'{"text": "c", "label": null}', "line 3: column 'label' must be a string or a whole number"),
         (".jsonl", GOOD + b'{"text": "c", "label": 0.5}', "line 3: column 'label' must be"),
@@ -219,10 +221,19 @@ GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (".jsonl", GOOD[:28], "column 'label' has 1 label; at least 2"),
         (".csv", b"", "is empty; its first line must be the names"),
         (".csv", b"text,label\n", "has no examples"),
-        (".csv", b"text;label\na;x\n", "line 1: no column 'text'"),
-        (".csv", b"text,label\na,x\n\n\nb,y\n", "line 3: blank, with lines after it"),
-        (".tsv", b"text\tlabel\na\tx\n\nb\ty\n", "line 3: blank, with lines after it"),
-        (".csv", b"text,label\na,x\nb\n", "line 3: 1 columns, but line 1 names 2"),
+        (".csv", b"text;label\na;x\n", "line 1: semicolons separate the columns, but a .csv file has commas; save"),
+        (".csv", b"text\tlabel\na\tx\n", "line 1: tabs separate the columns, but a .csv file has commas; save it with"),
+        (
+            ".tsv",
+            b"id,label,text\n",
+            "commas separate the columns, but a .tsv file has tabs; save it with those, or name",
+        ),
+        (".csv", b"a;b\na;x\n", "line 1: no column 'text'"),
+        (".csv", "text,label\na,x\n".encode("utf-16"), "is not UTF-8 text but UTF-16; save it as UTF-8"),
+        (".jsonl", "{}\n".encode("utf-16-le"), "is not UTF-8 text but binary or UTF-16; save it as UTF-8"),
+        (".csv", b"\x89PNG\r\n\x1a\n", "line 1: byte 0 is not UTF-8; the file must be UTF-8 text with the names"),
+        (".csv", b"text,label\na,\n", "line 2: column 'label' is empty; --skip_bad_rows skips such rows"),
+        (".csv", b"text,label\na,x\nb\n", "line 3: 1 column, but line 1 names 2"),
         (".csv", b'text,label\na,x\n"b,y\n', "line 3: not CSV"),
         (".csv", b"text,label\na,x\n\xe9,y\n", "line 3: byte 0 is not UTF-8"),
         (".tsv", b"text\tlabel\na\tx\nb\ty\tz\n", "line 3: 3 columns, but line 1 names 2"),
@@ -401,8 +412,8 @@ BAD: dict[str, tuple[bytes, int]] = {
         b'{\n[]\n{"text": "", "label": "no"}\n{"text": "c", "label": null}\n{"text": "\xff", "label": "no"}\n',
         5,
     ),
-    ".csv": (b'"open,no\r\n\r\n"x" y,no\r\none\r\n\xe9,no\r\n"a\n\xe9",no\r\n', 6),
-    ".tsv": (b"one\n\n\xe9\tno\n\tno\n", 4),
+    ".csv": (b'"open,no\r\n\r\n"x" y,no\r\none\r\n\xe9,no\r\n"a\n\xe9",no\r\n', 5),
+    ".tsv": (b"one\n\n\xe9\tno\n\tno\n", 3),
 }
 
 
@@ -458,3 +469,87 @@ def test_what_is_no_malformed_row_is_not_skipped(tmp_path: Path) -> None:
         files_task(
             FilesOptions(train_file=str(tmp_path / "e.csv"), test_file=str(tmp_path / "e.csv"), skip_bad_rows=True)
         )
+
+
+def put_folder(folder: Path, texts_by_label: dict[str, list[str]]) -> str:
+    for label, contents in texts_by_label.items():
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for i, content in enumerate(contents):
+            (folder / label / f"{i:02}.txt").write_text(content)
+    return str(folder)
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    contents = {label: [f"{label} {i}" for i in range(9)] for label in ("10", "9", "90")}
+    train = put_folder(tmp_path / "train", contents)
+    (tmp_path / "train" / "9" / ".hidden.txt").write_text("no")
+    (tmp_path / "train" / ".git").mkdir()
+    (tmp_path / "train" / "9" / "notes.pdf").write_text("no")
+    (tmp_path / "train" / "9" / "deep").mkdir()
+    (tmp_path / "train" / "9" / "deep" / "a.md.gz").write_bytes(gzip.compress(b"packed"))
+    (tmp_path / "train" / "10" / "b.TXT.xz").write_bytes(lzma.compress(b"small"))
+    test = put_folder(tmp_path / "test", {"9": ["one"], "10": ["two"]})
+    options = FilesOptions(train_file=train, test_file=test)
+    task = files_task(options)
+    assert task.info.label_names == ("9", "10", "90")
+    dataset = load(task, tmp_path)
+    expected = [*contents["10"], *contents["9"], *contents["90"], "packed", "small"]
+    assert sorted(texts(dataset["train"]) + texts(dataset["validation"])) == sorted(expected)
+    assert (texts(dataset["test"]), dataset["test"]["labels"][:]) == (["two", "one"], [1, 0])
+    # The same texts in the same order under another label are another data set.
+    (tmp_path / "test" / "9").rename(tmp_path / "test" / "90")
+    assert load(files_task(options), tmp_path)["test"]["labels"][:] == [1, 2]
+
+
+def test_mistakes_in_a_folder(tmp_path: Path) -> None:
+    train = put_folder(tmp_path / "train", {label: [f"{label} {i}" for i in range(4)] for label in "ab"})
+    good = FilesOptions(train_file=train, test_file=train)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (flat / "a.txt").write_text("a")
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    for changes, word in (
+        ({"train_file": str(flat)}, r"train_file: the folder \S+flat has no sub-folders; it needs one for each"),
+        ({"test_file": str(tmp_path / "empty")}, r"test_file: the folder \S+a has no text; names must end in \.txt"),
+        ({"other_text_column": "b"}, "which has no pairs"),
+        ({"problem_type": "regression"}, "which has one class for each text"),
+    ):
+        with pytest.raises(UserError, match=word):
+            files_task(replace(good, **changes))
+    (tmp_path / "train" / "a" / "00.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"train, a/00\.txt: .*not UTF-8"):
+        files_task(good)
+    (tmp_path / "train" / "a" / "00.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"train, a/00\.txt: the text is empty"):
+        files_task(good)
+    other = put_folder(tmp_path / "other", {"a": ["x"], "c": ["y"]})
+    with pytest.raises(UserError, match=r"other, c/00\.txt: the label 'c' is not in"):
+        load(files_task(replace(good, test_file=other, skip_bad_rows=True)), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_blank_lines_are_skipped(tmp_path: Path, suffix: str) -> None:
+    rows = FORMATS[suffix](rows_of("test")).replace(b"\r\n", b"\r\n\r\n")
+    dataset = load(files_task(put(tmp_path / "d", suffix, test=rows)), tmp_path)
+    assert texts(dataset["test"]) == [row["text"] for row in rows_of("test")]
+    assert not part_statistics(dataset["test"]).notes
+
+
+def test_labels_that_look_like_several_are_noted(tmp_path: Path) -> None:
+    rows = [{"text": f"t{i}", "label": f"a|{i % 2}"} for i in range(9)]
+    files = put(tmp_path / "d", train=rows, test=[{"text": "x", "label": "a|0"}])
+    note = "every label has a '|'; the recipe files_multi_label reads such a label as several"
+    assert note in part_statistics(load(files_task(files), tmp_path)["train"]).notes
+    several = replace(files, problem_type="multi_label_classification")
+    assert not part_statistics(load(files_task(several), tmp_path)["train"]).notes
+    one_without = put(tmp_path / "e", train=[*rows, {"text": "t", "label": "b"}], test=[{"text": "x", "label": "b"}])
+    assert not part_statistics(load(files_task(one_without), tmp_path)["train"]).notes
+
+
+def test_the_name_of_a_recipe_is_no_task(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"'files_multi_label' is a recipe of the task files, .* the task is: files --prob"
+    ):
+        task_of("files_multi_label")
+    with pytest.raises(UserError, match=r"'cpu/listops' is a recipe of the task listops"):
+        task_of("cpu/listops")

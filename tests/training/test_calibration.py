@@ -35,7 +35,7 @@ def drawn(seed: int, examples: int, classes: int) -> tuple[np.ndarray, np.ndarra
 
 def one_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature that suits all examples alike."""
-    return fitted_temperature(ClassTemperatureLoss.of(logits, labels, len(labels)))
+    return fitted_temperature(ClassTemperatureLoss(logits, labels), len(labels), len(labels))
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -44,7 +44,7 @@ def test_the_temperature_of_scaled_logits_is_the_scale(classes, scale):
     logits, labels = drawn(0, 40_000, classes)
     temperature = one_temperature((scale * logits).astype(np.float32), labels)
     assert temperature == pytest.approx(scale, rel=0.03)
-    # The minimum over a grid; the targets differ little from the labels with so many examples.
+    # The minimum over a grid; the prior weighs little with so many examples.
     grid = scale * np.linspace(0.9, 1.1, 81)
     losses = [cross_entropy(scale * logits / one, labels) for one in grid]
     assert temperature == pytest.approx(grid[np.argmin(losses)], rel=0.005)
@@ -57,9 +57,32 @@ def test_few_right_answers_do_not_make_a_model_certain():
     assert 1 / (1 + np.exp(-3 / temperature)) == pytest.approx(5 / 6, rel=1e-4)
 
 
+@pytest.mark.parametrize("gaps", [[5.0] * 9 + [50], [3, 4, 5, 6, 7, 8, 9, 10, 20, 60]])
+def test_a_single_large_logit_does_not_decide_the_temperature(gaps):
+    gaps = np.array(gaps, float)
+    temperature = one_temperature(np.stack([gaps, 0 * gaps], 1), np.zeros(10, int))
+    right = 1 / (1 + np.exp(-gaps / temperature))
+    assert right.mean() == pytest.approx(1 - 1 / 12, abs=0.01)
+    assert right.min() > 0.7
+
+
+def test_right_answers_to_whole_and_cut_texts_stay_sure():
+    """The logits grow with the length and differ widely, as those of a trained model do."""
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(50, 400, 10) * np.array([1, 0.5, 0.1, 0.02])[:, None]
+    gaps = np.sqrt(tokens) * rng.uniform(0.2, 2, tokens.shape)
+    gaps[0, 0] = 200
+    logits = np.stack([gaps.ravel(), 0 * gaps.ravel()], 1)
+    knots = fitted_knots(ClassTemperatureLoss(logits, np.zeros(40, int)), tokens.ravel(), 10)
+    places, temperatures = np.log(np.array(knots)).T
+    right = 1 / (1 + np.exp(-gaps / np.exp(np.interp(np.log(tokens), places, temperatures))))
+    np.testing.assert_allclose(right.mean(1), 1 - 1 / 12, atol=0.05)
+    assert right.min() > 0.6
+
+
 def test_the_temperature_has_bounds():
-    logits, labels = np.array([[1.0, 0], [0, 1]]), np.array([1, 0])
-    assert one_temperature(logits, labels) == pytest.approx(TEMPERATURES[1], rel=1e-3)
+    logits = np.array([[2000.0, 0], [0, 2000]])
+    assert one_temperature(logits, np.array([1, 0])) == pytest.approx(TEMPERATURES[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -67,7 +90,7 @@ def test_the_temperatures_of_logits_scaled_by_length_are_the_scales(classes):
     logits, labels = drawn(1, 40_000, classes)
     tokens = np.exp(np.random.default_rng(2).uniform(0, np.log(1000), len(labels))).round().astype(int)
     scale = 3 * tokens**-0.4
-    knots = fitted_knots(ClassTemperatureLoss.of(logits * scale[:, None], labels, len(labels)), tokens, len(labels))
+    knots = fitted_knots(ClassTemperatureLoss(logits * scale[:, None], labels), tokens, len(labels))
     assert len(knots) == KNOTS
     assert (knots[0][0], knots[-1][0]) == (1, pytest.approx(1000))
     for number, temperature in knots:
@@ -78,22 +101,25 @@ def test_the_temperatures_minimise_the_loss_and_the_bends_of_their_curve():
     """The reference interpolates by a loop over examples, and searches without a derivative."""
     logits, labels = drawn(3, 60, 3)
     tokens = np.random.default_rng(4).integers(1, 90, 60)
-    knots = fitted_knots(ClassTemperatureLoss.of(logits, labels, 20), tokens, 20, 3)
+    knots = fitted_knots(ClassTemperatureLoss(logits, labels), tokens, 20, 3)
     places, fitted = np.log(np.array(knots)).T
     first, last = np.log(tokens.min()), np.log(tokens.max())
     np.testing.assert_allclose(places, [first, (first + last) / 2, last])
 
     def objective(log_temperatures):
-        total = 0.0
+        total, doubts, weights = 0.0, np.zeros(3), np.zeros(3)
         for z, y, n in zip(logits, labels, tokens, strict=True):
             left = int(np.log(n) >= places[1])
             share = (np.log(n) - places[left]) / (places[left + 1] - places[left])
             log_temperature = (1 - share) * log_temperatures[left] + share * log_temperatures[left + 1]
             probabilities = np.exp(z / np.exp(log_temperature))
             probabilities /= probabilities.sum()
-            target = np.full(3, 1 / 22 / 2)
-            target[y] = 1 - 1 / 22
-            total -= target @ np.log(probabilities)
+            total -= np.log(probabilities[y])
+            for knot, weight in ((left, 1 - share), (left + 1, share)):
+                doubts[knot] += weight * (1 - probabilities.max())
+                weights[knot] += weight
+        # One example in 20 that is right, and one that is wrong, at each knot.
+        total -= weights @ (np.log(doubts / weights) + np.log(1 - doubts / weights)) / 20
         bend = log_temperatures[0] - 2 * log_temperatures[1] + log_temperatures[2]
         return total / 60 + ROUGHNESS / 20 * bend**2
 
@@ -103,8 +129,8 @@ def test_the_temperatures_minimise_the_loss_and_the_bends_of_their_curve():
 
 def test_equal_lengths_have_one_temperature():
     logits, labels = drawn(0, 50, 2)
-    loss = ClassTemperatureLoss.of(logits, labels, 50)
-    assert fitted_knots(loss, np.full(50, 7), 50) == [[7, fitted_temperature(loss)]]
+    loss = ClassTemperatureLoss(logits, labels)
+    assert fitted_knots(loss, np.full(50, 7), 50) == [[7, fitted_temperature(loss, 50, 50)]]
 
 
 @pytest.mark.parametrize("hidden", [None, 8])

@@ -209,10 +209,13 @@ def test_a_pipeline_predicts_as_the_command_does(own_files, tmp_path, words):
     train(run)
     finished = open_run(Path(run.output_dir))
     classify = pipeline("text-classification", run.output_dir, device="cpu")
-    # Of one segment, of several, and truncated.
+    # Else transformers would warn of a text longer than those of training.
+    assert classify.tokenizer.model_max_length > 10**20
+    # Of one segment, of several, and longer than those of training.
     for text in ("train", "train test x", "train é " * 20):
-        expected = predict(finished, [text], truncate=True)
-        result = classify(text, truncation=True)[0]
+        expected = predict(finished, [text])
+        assert not expected.truncated
+        result = classify(text)[0]
         assert result["label"] == expected.label
         assert result["score"] == pytest.approx(expected.probability, rel=1e-5)
     if not words:

@@ -134,7 +134,7 @@ def test_a_bad_example_has_a_problem_and_the_others_predictions():
     examples = [
         Example("a", ("good",)),
         Example("b", problem="cannot be read"),
-        Example("c", ("",), is_row=True),
+        Example("c", (" \n",), is_row=True),
         Example("d", ("one", "two")),
         Example("e", ("good",)),
     ]

@@ -31,7 +31,11 @@ METRICS = {
 
 @pytest.mark.parametrize("text", [True, False])
 def test_the_card_has_data_results_and_command(text):
-    card = ModelCard(model_card(RunConfig(dataset="files", output_dir="runs/x/"), METRICS, classifies_text=text))
+    card = ModelCard(
+        model_card(
+            RunConfig(dataset="files", output_dir="runs/x/"), METRICS, classifies_text=text, reads_any_length=True
+        )
+    )
     assert card.data.library_name == "transformers"
     assert card.data.tags == ["rmaat", "long-context", "files"]
     assert card.data.pipeline_tag == ("text-classification" if text else None)
@@ -42,6 +46,18 @@ def test_the_card_has_data_results_and_command(text):
         assert line in card.text.splitlines()
     assert "step of this checkpoint" not in card.text
     assert "\nrmaat train --recipe files\n" in card.text
+
+
+@pytest.mark.parametrize("commit", ["abc", "version 0.1.0"])
+@pytest.mark.parametrize("any_length", [True, False])
+def test_the_card_names_the_folder_and_the_version(commit, any_length):
+    run = RunConfig(dataset="files", output_dir="runs/files")
+    card = model_card(run, {**METRICS, "commit": commit}, classifies_text=True, reads_any_length=any_length)
+    assert 'pipeline("text-classification", "runs/files")' in card
+    assert ("truncation" in card) != any_length
+    assert f"Trained with {'commit abc' if commit == 'abc' else 'version 0.1.0'} on a processor." in card
+    other = model_card(run, METRICS, classifies_text=False, reads_any_length=any_length)
+    assert '.from_pretrained("runs/files")' in other
 
 
 def test_a_run_writes_its_card(finished):

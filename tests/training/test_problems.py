@@ -95,18 +95,19 @@ def test_checkpoints_are_ranked_by_what_is_better():
 @pytest.mark.parametrize("scale", [0.3, 4.0])
 def test_the_temperature_of_sets(scale):
     logits, labels = sets_of(2, 20_000)
-    loss = SETS.temperature_loss((scale * logits).astype(np.float32), labels, len(labels))
-    assert fitted_temperature(loss) == pytest.approx(scale, rel=0.03)
-    # Few examples: the targets of Platt (1999), and a search over plain Python.
+    loss = SETS.temperature_loss((scale * logits).astype(np.float32), labels)
+    assert fitted_temperature(loss, 20_000, 20_000) == pytest.approx(scale, rel=0.03)
+    # Few examples: a search over the formula, with a right and a wrong answer more for each label.
     logits, labels = sets_of(3, 9)
-    targets = np.where(labels, (labels.sum(0) + 1) / (labels.sum(0) + 2), 1 / ((1 - labels).sum(0) + 2))
 
     def mean_loss(temperature):
         p = expit(logits / temperature)
-        return -np.mean(targets * np.log(p) + (1 - targets) * np.log(1 - p))
+        sure = np.maximum(p, 1 - p).mean(0)
+        prior = (np.log(sure) + np.log(1 - sure)).mean() / 9
+        return -np.mean(np.where(labels, np.log(p), np.log(1 - p))) - prior
 
     searched = minimize_scalar(mean_loss, bounds=(0.05, 50), method="bounded").x
-    assert fitted_temperature(SETS.temperature_loss(logits, labels, 9)) == pytest.approx(searched, rel=1e-3)
+    assert fitted_temperature(SETS.temperature_loss(logits, labels), 9, 9) == pytest.approx(searched, rel=1e-3)
 
 
 def test_weights_of_labels_are_those_of_scikit_learn():

@@ -311,3 +311,26 @@ def test_a_killed_run_leaves_a_whole_checkpoint(tiny):
     checkpoint = last_usable_checkpoint(folder)
     assert (checkpoint / "optimizer.pt").exists()
     assert load_file(checkpoint / "model.safetensors")
+
+
+@pytest.mark.parametrize(("step", "advice"), [(2, ""), (7, "; continue with --resume")])
+def test_an_interrupted_command_names_the_flag_that_continues_it(tiny, monkeypatch, capsys, step, advice):
+    config = Path(tiny.output_dir).parent / "interrupted.yaml"
+    config.write_text(tiny.to_yaml())
+    stop_before(monkeypatch, step)
+    assert main(["train", "--config", str(config)]) == 130
+    error = capsys.readouterr().err
+    assert error.endswith(f"\nrmaat: interrupted{advice}\n")
+    # The output is no terminal, so it has lines but no bar.
+    assert "step/s" not in error
+    assert ("validation loss" in error) == (step == 7)
+
+
+def test_a_terminal_has_a_bar_that_an_interrupt_ends(tiny, monkeypatch, capsys):
+    stop_before(monkeypatch, 2)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny)
+    error = capsys.readouterr().err
+    assert "step/s" in error
+    assert error.endswith("\n")

@@ -11,6 +11,7 @@ from rmaat.cli.progress import bytes_bar, count_bar
 from rmaat.errors import UserError, printable
 from rmaat.tasks import TASKS, Task, data_folder, load, task_of
 from rmaat.tasks.base import Counts, GeneratedTask
+from rmaat.tasks.files import FilesTask
 from rmaat.tasks.options import TaskOptions
 from rmaat.terminal import console
 
@@ -97,6 +98,11 @@ def run(arguments: Namespace) -> None:
     examples = " / ".join(f"{len(part):,}" for part in dataset.values())
     output.print(f"{task.info.name}: {examples} examples{_origin(task, data_dir, generated)}")
     _report_files(output, task.sources(data_dir), data_dir)
+    if arguments.show or isinstance(task, FilesTask):
+        from rmaat.tasks.statistics import dataset_statistics, print_statistics
+
+        # A training of one's own files cuts them at a length of its own.
+        print_statistics(dataset_statistics(dataset), output, task.unit, not isinstance(task, FilesTask))
     if arguments.show:
         _show(output, task, data_dir, dataset, arguments.show)
 
@@ -148,9 +154,7 @@ def _report_files(output: Console, sources: tuple[Path, ...], data_dir: Path) ->
 
 def _show(output: Console, task: Task, data_dir: Path, dataset: DatasetDict, count: int) -> None:
     from rmaat.tasks.labels import LABEL_COLUMNS
-    from rmaat.tasks.statistics import dataset_statistics, print_statistics
 
-    print_statistics(dataset_statistics(dataset), output)
     examples = dataset["train"].select(range(min(count, len(dataset["train"])))).with_format("numpy")[:]
     label_column = LABEL_COLUMNS[task.info.problem_type]
     labels = [printable(label_column.text(label, task.info.label_names)) for label in examples["labels"]]
@@ -166,4 +170,4 @@ def _show(output: Console, task: Task, data_dir: Path, dataset: DatasetDict, cou
         for column in task.info.columns:
             ids = examples[column][i]
             text = printable(" ".join(task.decode(ids).split()))
-            output.print(f"{label}  ({len(ids):,} tokens)  {text if len(text) <= 200 else f'{text[:200]}...'}")
+            output.print(f"{label}  ({len(ids):,} {task.unit})  {text if len(text) <= 200 else f'{text[:200]}...'}")

@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--test_file",
         type=str | None,
         default=None,
-        help="another file of the same columns, for a run of the task files (default: the run's)",
+        help="another file of the same columns, or folder, for a run of the task files (default: the run's)",
     )
     parser.add_argument(
         "--skip_bad_rows",

@@ -121,8 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Help as overview:
         print(overview)
         return 0 if overview.requested else USER_MISTAKE
-    except KeyboardInterrupt:
-        print("rmaat: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        # A terminal shows ^C in the line where the cursor is.
+        start = "\n" if sys.stderr.isatty() else ""
+        advice = f"; {interrupt}" if str(interrupt) else ""
+        print(f"{start}rmaat: interrupted{advice}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         raise

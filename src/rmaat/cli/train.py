@@ -26,6 +26,9 @@ from rmaat.tasks.options import TaskOptions
 from rmaat.training.config import RunConfig
 from rmaat.training.effects import check_effects
 
+NEAR_A_GUESS = 0.97
+"""Share of the loss of a guess above which the probabilities say nothing."""
+
 
 def add_arguments(parser: Parser) -> None:
     """Declare the flags of `rmaat train`: each field of `RunConfig`, with its type and help."""
@@ -107,13 +110,20 @@ def run(arguments: Namespace, *, pretrains: bool = False) -> None:
         _report_dropped_model(config, settings)
     from rmaat.cli.progress import count_bar
     from rmaat.tasks.base import no_bar
+    from rmaat.training.checkpoints import has_checkpoint
     from rmaat.training.run import is_first_process, prepare_data, train
-    from rmaat.training.run_folder import FIGURES
+    from rmaat.training.run_folder import FIGURES, METRICS
 
     if arguments.get("print_config"):
         print(prepare_data(config).run.to_yaml(), end="")
         return
-    result = train(config, count_bar if is_first_process() else no_bar)
+    try:
+        result = train(config, count_bar if is_first_process() else no_bar)
+    except KeyboardInterrupt:
+        # A finished run in the folder is one that this command has not begun to overwrite.
+        folder = Path(config.output_dir)
+        begun = not (folder / METRICS).exists()
+        raise KeyboardInterrupt(*["continue with --resume"] * (begun and has_checkpoint(folder))) from None
     if not is_first_process():
         return
     metrics, folder = result.metrics, result.output_dir
@@ -141,11 +151,22 @@ def _print_test(metrics: Mapping[str, Any]) -> None:
     for name, value in ((main, f"{score}   ({examples})"), *rows):
         print(f"{name:<25}{value}")
     if metrics["calibration"] is not None:
-        record, loss = metrics["calibration"], metrics["eval_loss"]
-        losses = f"{loss:.4f} instead of {record['uncalibrated_eval_loss']:.4f}"
-        (_, shortest), (_, longest) = record["temperatures"][0], record["temperatures"][-1]
-        short = f"{shortest:.4f} for the shortest texts; " if len(record["temperatures"]) > 1 else ""
-        print(f"temperature              {longest:7.4f}   ({short}validation loss {losses})")
+        print("\n".join(calibration_lines(metrics)))
+
+
+def calibration_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the temperatures of a calibrated run, and what its user must know about them, in lines."""
+    record, loss = metrics["calibration"], metrics["eval_loss"]
+    before, examples = record["uncalibrated_eval_loss"], metrics["data"]["validation"]["examples"]
+    (_, shortest), (_, longest) = record["temperatures"][0], record["temperatures"][-1]
+    short = f"{shortest:.4f} for the shortest texts; " if len(record["temperatures"]) > 1 else ""
+    losses = f"validation loss {loss:.4f} instead of {before:.4f}"
+    lines = [f"temperature              {longest:7.4f}   ({short}{losses})"]
+    if loss > NEAR_A_GUESS * record["guess_loss"]:
+        lines.append("the probabilities are near those of a guess: the model has learned too little")
+    elif loss > before:
+        lines.append(f"probabilities softened: only {examples:,} validation examples")
+    return lines
 
 
 def _report_dropped_model(config: RunConfig, settings: Mapping[str, Any]) -> None:

@@ -4,8 +4,10 @@ A recipe holds what differs from the defaults, and nothing that a model fixes. I
 recipe, whose settings it changes. Knows nothing of torch.
 """
 
+import re
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import takewhile
 from typing import Any
 
 from rmaat.errors import UserError, did_you_mean
@@ -32,8 +34,9 @@ def recipe_layers(name: str) -> list[dict[str, Any]]:
 
 
 def recipe_summary(name: str) -> str:
-    """Return the first line of a recipe's comment."""
-    return _text(name).splitlines()[0].removeprefix("# ")
+    """Return the first sentence of a recipe's comment, without its full stop."""
+    lines = takewhile(lambda line: line.startswith("# "), _text(name).splitlines())
+    return re.split(r"\.(?: |$)", " ".join(line.removeprefix("# ") for line in lines))[0]
 
 
 def _text(name: str) -> str:

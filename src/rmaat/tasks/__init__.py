@@ -9,6 +9,7 @@
 | `listops.py`, `imdb.py`, `aan.py`, `images.py`, `pathfinder/` | the Long Range Arena's tasks |
 | `recall.py`, `retrieval.py`, `stories.py` | tasks that need memory; `memory.py` is their base |
 | `files.py`, `texts.py`, `records.py`, `tokenizer.py` | the user's own files, labelled or not |
+| `folders.py` | folders of text files, and a folder for each class |
 | `labels.py` | the label column of own files: classes, sets of labels, numbers |
 | `inputs.py` | inputs of predictions: files, folders, records, standard input |
 | `options.py` | the settings of tasks |

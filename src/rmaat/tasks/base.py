@@ -132,6 +132,8 @@ class Task(ABC):
     info: TaskInfo
     download: Download | None = None
     """The archive that `rmaat data TASK --download` fetches."""
+    unit: str = "tokens"
+    """What a length counts, for people."""
     names_are_data: bool = True
     """True if the content of a data set depends on file names. A folder names the label of IMDb reviews."""
     option_names: tuple[str, ...] = ()

@@ -1,5 +1,7 @@
 """The user's own labelled documents: one text or two, from JSON Lines, CSV, TSV or Parquet.
 
+A folder with a sub-folder of text files for each class is read too.
+
 Tokens are bytes, or the ids of a tokenizer. Examples of train that repeat one of validation or
 test, or an earlier one of train, are dropped and counted. Without a validation file a tenth of each
 class is held out of train, chosen by the seed.
@@ -18,13 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError, did_you_mean
-from rmaat.problems import SINGLE_LABEL
+from rmaat.problems import MULTI_LABEL, PROBLEM_SETTINGS, SINGLE_LABEL
 from rmaat.tasks.base import EncodedLabel, Part, Row, TaskInfo
-from rmaat.tasks.labels import LABEL_COLUMNS, Label, LabelColumn
+from rmaat.tasks.folders import class_files, read_class_files
+from rmaat.tasks.labels import LABEL_COLUMNS, SEPARATOR, Label, LabelColumn
 from rmaat.tasks.options import FilesOptions
-from rmaat.tasks.records import BadRow, MalformedRowError, SkippedRows, read_records, refuse, texts_of
+from rmaat.tasks.records import (
+    BadRow,
+    MalformedRowError,
+    Record,
+    SkippedRows,
+    read_records,
+    refuse_with_advice,
+    texts_of,
+)
 from rmaat.tasks.splits import digest, held_out, repeated, repetition_notes
-from rmaat.tasks.text import VOCAB_SIZE
+from rmaat.tasks.text import VOCAB_SIZE, is_empty
 from rmaat.tasks.tokenizer import TokenizedTask
 
 INFO = TaskInfo(
@@ -35,7 +46,7 @@ INFO = TaskInfo(
     label_names=(),
     max_seq_len=4096,
     sizes=(0, 0, 0),
-    source="--train_file and --test_file: .jsonl, .csv, .tsv or .parquet",
+    source="--train_file and --test_file: .jsonl, .csv, .tsv, .parquet, or a folder of a folder per class",
     seeded=True,
 )
 """The task before files are named."""
@@ -94,16 +105,27 @@ class FilesTask(TokenizedTask):
         # Only if it is set, so that data sets of earlier versions keep their keys.
         optional: dict[str, Any] = {"skip_bad_rows": True} if self.options.skip_bad_rows else {}
         optional |= {"problem_type": self._problem_type} if self._problem_type != SINGLE_LABEL else {}
+        # In a folder, names are the labels. A digest of the files holds neither names nor parts.
+        paths = self._paths()
+        if any(path.is_dir() for path in paths):
+            optional["folders"] = [[str(file.relative_to(path)) for file in _files_of(path)] for path in paths]
         return {"options": columns, "tokenizer": self.tokenizer_checksum(), **optional}
 
     def sources(self, data_dir: Path) -> tuple[Path, ...]:
         """Return the files of the options: train, validation, test; `data_dir` is not used."""
+        return tuple(file for option in self._options() for file in _files_of(self._path(option)))
+
+    def _options(self) -> tuple[str, ...]:
         validation = ["validation_file"] if self.options.validation_file else []
-        return tuple(self._path(option) for option in ("train_file", *validation, "test_file"))
+        return ("train_file", *validation, "test_file")
+
+    def _paths(self) -> tuple[Path, ...]:
+        """Return the paths of the options, files or folders."""
+        return tuple(self._path(option) for option in self._options())
 
     def build(self, data_dir: Path, seed: int) -> Mapping[str, Part]:
         """Read every file twice, as a stream: for labels and digests, then for the texts."""
-        train, *others = self.sources(data_dir)
+        train, *others = self._paths()
         scans = {path: self._scan(path) for path in (train, *others)}
         in_other, again = self._repeated(train, others)
         usable = ~(in_other | again)
@@ -124,11 +146,15 @@ class FilesTask(TokenizedTask):
                 parts["validation"].notes.append(f"{len(in_test):,} examples are in test too")
         parts["test"] = self._part(others[-1], np.ones(len(scans[others[-1]].labels), bool))
         parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
+        if self._problem_type == SINGLE_LABEL and all(SEPARATOR in str(label) for label in scans[train].labels):
+            recipe = PROBLEM_SETTINGS[MULTI_LABEL].recipe
+            note = f"every label has a '{SEPARATOR}'; the recipe {recipe} reads such a label as several"
+            parts["train"].notes.append(note)
         return parts
 
     def training_files(self) -> tuple[Path, ...]:
-        """Return the train file."""
-        return (self._path("train_file"),)
+        """Return the files of train."""
+        return _files_of(self._path("train_file"))
 
     def training_texts(self) -> Iterator[str]:
         """Yield the texts of the train file, with those held out for validation."""
@@ -162,7 +188,7 @@ class FilesTask(TokenizedTask):
         ids = self._label_ids()
         usable: Iterable[bool] = repeat(True)
         if option == "train_file":
-            train, *others = self.sources(Path())
+            train, *others = self._paths()
             usable = ~np.logical_or(*self._repeated(train, others))
         for (_, texts, label), wanted in zip(self._examples(option), usable, strict=False):
             if wanted and self._labels.unknown(label, ids) is None:
@@ -170,7 +196,7 @@ class FilesTask(TokenizedTask):
 
     def _examples(self, option: str) -> Iterator[tuple[str, list[str], Label]]:
         """Yield place, texts and label of every example of a file."""
-        bad_row = SkippedRows() if self.options.skip_bad_rows else refuse
+        bad_row = SkippedRows() if self.options.skip_bad_rows else refuse_with_advice
         return _examples(self._path(option), self._text_columns, self._label_column, self._labels, bad_row)
 
     def _repeated(self, train: Path, others: Sequence[Path]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -191,17 +217,24 @@ class FilesTask(TokenizedTask):
     def _path(self, option: str) -> Path:
         name = getattr(self.options, option)
         if name is None:
-            raise UserError(f"the task files needs {option}: a .jsonl, .csv, .tsv or .parquet file")
+            raise UserError(f"the task files needs {option}: a .jsonl, .csv, .tsv or .parquet file, or a folder")
         path = Path(name).expanduser()
-        if not path.is_file():
-            raise UserError(f"{option} {path} is missing; give the path of a file")
+        if path.is_dir():
+            if self._problem_type != SINGLE_LABEL:
+                raise UserError(f"{option} {path} is a folder, which has one class for each text; give a file")
+            if len(self._text_columns) > 1:
+                raise UserError(f"{option} {path} is a folder, which has no pairs; leave out other_text_column")
+            class_files(path, option)
+        elif not path.is_file():
+            raise UserError(f"{option} {path} is missing; give the path of a file or a folder")
         return path
 
     def _scan(self, path: Path) -> _Scan:
-        status = path.stat()
+        states = [file.stat() for file in _files_of(path)]
         skip = bool(self.options.skip_bad_rows)
         columns = (self._text_columns, self._label_column, self._labels)
-        return _scan(path, *columns, skip, status.st_size, status.st_mtime_ns)
+        changes = tuple((state.st_size, state.st_mtime_ns, state.st_ino) for state in states)
+        return _scan(path, *columns, skip, changes)
 
     def _train_labels(self) -> tuple[str, ...]:
         train = self._path("train_file")
@@ -251,8 +284,8 @@ class FilesTask(TokenizedTask):
         """
         ids = self._label_ids()
         skipped = SkippedRows()
-        bad_row = skipped if self.options.skip_bad_rows else refuse
-        bad_read = bad_row if noted or bad_row is refuse else SkippedRows()
+        bad_row = skipped if self.options.skip_bad_rows else refuse_with_advice
+        bad_read = bad_row if noted or bad_row is refuse_with_advice else SkippedRows()
         examples = _examples(path, self._text_columns, self._label_column, self._labels, bad_read)
         for (where, texts, label), wanted in zip(examples, repeat(True) if chosen is None else chosen, strict=False):
             if (unknown := self._labels.unknown(label, ids)) is not None:
@@ -293,7 +326,7 @@ def _examples(
             text or label goes to `bad_row`.
     """
     empty = True
-    for where, record in read_records(path, [*text_columns, label_column], bad_row):
+    for where, record in _records(path, text_columns, label_column, bad_row):
         try:
             texts = texts_of(path, where, record, text_columns)
         except MalformedRowError as error:
@@ -302,7 +335,8 @@ def _examples(
         label = labels.parse(record[label_column])
         if label is None:
             value = record[label_column]
-            problem = f"column '{label_column}' must be {labels.expected}, found {value!r:.40}{labels.advice(value)}"
+            expected = f"must be {labels.expected}, found {value!r:.40}{labels.advice(value)}"
+            problem = f"column '{label_column}' {'is empty' if value == '' else expected}"
             bad_row(MalformedRowError(path, where, problem))
             continue
         empty = False
@@ -310,6 +344,25 @@ def _examples(
     if empty:
         reasons = "; ".join(bad_row.notes()) if isinstance(bad_row, SkippedRows) else ""
         raise UserError(f"{path} has no examples{f': {reasons}' if reasons else ''}")
+
+
+def _records(path: Path, text_columns: Sequence[str], label_column: str, bad_row: BadRow) -> Iterator[Record]:
+    """Yield the records of a file, or of a folder of a folder per class."""
+    if not path.is_dir():
+        yield from read_records(path, [*text_columns, label_column], bad_row)
+        return
+    for where, name, text in read_class_files(path, "the data"):
+        if isinstance(text, UserError):
+            bad_row(MalformedRowError(path, where, text))
+        elif is_empty(text):
+            bad_row(MalformedRowError(path, where, "the text is empty"))
+        else:
+            yield where, {text_columns[0]: text, label_column: name}
+
+
+def _files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of a folder of a folder per class, or the file."""
+    return tuple(file for _, file in class_files(path, "the data")) if path.is_dir() else (path,)
 
 
 @dataclass(frozen=True)
@@ -320,7 +373,7 @@ class _Scan:
     digests: list[bytes]
 
 
-# `info` and `build` scan the same files. Size and time are arguments so that a changed file is
+# `info` and `build` scan the same files. Sizes and times are an argument so that a changed file is
 # scanned again.
 @lru_cache(maxsize=3)
 def _scan(
@@ -329,12 +382,11 @@ def _scan(
     label_column: str,
     labels: LabelColumn,
     skip: bool,
-    size: int,
-    modified: int,
+    changes: tuple[tuple[int, ...], ...],
 ) -> _Scan:
     scan = _Scan([], [])
     known: dict[Label, Label] = {}  # one object for each label, not one for each example
-    bad_row = SkippedRows() if skip else refuse
+    bad_row = SkippedRows() if skip else refuse_with_advice
     for _, texts, label in _examples(path, text_columns, label_column, labels, bad_row):
         scan.labels.append(known.setdefault(label, label))
         scan.digests.append(digest([text.encode(errors="surrogatepass") for text in texts]))

@@ -18,8 +18,8 @@ class FilesOptions:
     """The user's own documents, for the task files and, without labels, the task texts.
 
     Args:
-        train_file: .jsonl, .csv, .tsv (also .gz, .xz) or .parquet to train on; needed for the task
-            files. For the task texts, a text file or a folder too.
+        train_file: .jsonl, .csv, .tsv (also .gz, .xz), .parquet, or a folder of text files for each
+            label. The task files needs it. For the task texts, a text file or any folder too.
         validation_file: the same for validation; null holds out a tenth of each class of train. The
             task texts holds out a twentieth of the text.
         test_file: the same for the test; needed for the task files.

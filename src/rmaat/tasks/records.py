@@ -6,6 +6,7 @@ value, "2020-01-01" a date), fill missing columns silently, and name no line in 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections import deque
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rmaat.errors import UserError, did_you_mean, one_line
-from rmaat.tasks.text import LONGEST_LINE, read_lines
+from rmaat.tasks.text import LONGEST_LINE, is_empty, read_lines
 
 Record = tuple[str, dict[str, Any]]
 """A record's place ("line 3"), and its values by column.
@@ -49,6 +50,11 @@ BadRow = Callable[[MalformedRowError], None]
 def refuse(error: MalformedRowError) -> None:
     """Raise the error: a malformed row ends the reading."""
     raise error
+
+
+def refuse_with_advice(error: MalformedRowError) -> None:
+    """Raise the error, with the flag that skips malformed rows."""
+    raise UserError(f"{error}; --skip_bad_rows skips such rows") from error
 
 
 @dataclass
@@ -103,13 +109,13 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Record | Malformed
 
     The file is .jsonl, .csv, .tsv (also .gz, .xz) or .parquet. CSV and TSV begin with a line of
     column names. In CSV a field may be quoted; in TSV a quotation mark is an ordinary character.
-    Blank lines are skipped: in JSON Lines anywhere, in CSV and TSV at the end.
+    Blank lines are skipped.
 
     A malformed row is not UTF-8, JSON or CSV, or lacks a column.
 
     Raises:
-        UserError: if the file is missing or damaged, or its header lacks a column or has it twice;
-            names the file and its line (Parquet: row).
+        UserError: if the file is missing, damaged or no UTF-8 text, or its header lacks a column or has
+            it twice; names the file and its line (Parquet: row).
     """
     if not is_record_file(path):
         allowed = ", ".join(READERS)
@@ -125,8 +131,8 @@ def texts_of(path: Path, where: str, record: Mapping[str, Any], columns: Sequenc
     """Return the texts of a record; raise `MalformedRowError` if one is empty or is no text."""
     for column in columns:
         text = record[column]
-        if not isinstance(text, str) or not text:
-            problem = "is empty" if text in ("", None) else f"is no text but {type(text).__name__}"
+        if not isinstance(text, str) or is_empty(text):
+            problem = "is empty" if isinstance(text, str | None) else f"is no text but {type(text).__name__}"
             raise MalformedRowError(path, where, f"column '{column}' {problem}")
     return [record[column] for column in columns]
 
@@ -212,7 +218,8 @@ def _csv_rows(path: Path) -> Iterator[NumberedRow]:
             first = lines[0][0]
             again.extendleft(reversed(lines[1:]))
             rows = csv.reader(text_lines(), strict=True)
-            yield first, MalformedRowError(path, f"line {first}", f"not CSV ({error})")
+            problem = undecodable[0] if undecodable else None
+            yield first, problem or MalformedRowError(path, f"line {first}", f"not CSV ({error})")
             continue
         if row is None:
             return
@@ -255,7 +262,17 @@ READERS: dict[str, Reader] = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _tsv, ".pa
 """The reader of each suffix."""
 
 
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""Characters between the columns of files, with their names."""
+
+SEPARATOR_OF = {".csv": ",", ".tsv": "\t"}
+"""The separator of each kind of file with a header line."""
+
+
 def _decoded(path: Path, number: int, line: bytes) -> str:
+    if number == 1 and (line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in line):
+        kind = "UTF-16" if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "binary or UTF-16"
+        raise UserError(f"{path} is not UTF-8 text but {kind}; save it as UTF-8")
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -271,24 +288,34 @@ def _with_header(
         raise UserError(f"{path} is empty; its first line must be the names of the columns")
     header = first[1]
     if isinstance(header, MalformedRowError):
-        raise header
+        raise UserError(f"{header}; the file must be UTF-8 text with the names of the columns in its first line")
+    _check_separator(path, columns, header)
     _check_header(path, "line 1", columns, header)
-    blank: list[int] = []
     for number, row in rows:
-        if not row:
-            blank.append(number)
-            continue
-        # Blank lines at the end are no mistake, so they count only if a row follows them.
-        for line in blank:
-            yield MalformedRowError(path, f"line {line}", "blank, with lines after it; remove it")
-        blank.clear()
         if isinstance(row, MalformedRowError):
             yield row
+        elif not row:
+            continue
         elif len(row) != len(header):
-            problem = f"{len(row)} columns, but line 1 names {len(header)}"
+            problem = f"{len(row)} column{'s' if len(row) > 1 else ''}, but line 1 names {len(header)}"
             yield MalformedRowError(path, f"line {number}", problem)
         else:
             yield f"line {number}", dict(zip(header, row, strict=True))
+
+
+def _check_separator(path: Path, columns: Sequence[str], header: Sequence[str]) -> None:
+    """Raise `UserError` if the names of the columns have another separator between them."""
+    kind = _kind(path)[0]
+    if len(header) != 1 or header[0] in columns:
+        return
+    for separator, name in SEPARATORS.items():
+        if separator in header[0] and not set(columns).isdisjoint(header[0].split(separator)):
+            suffix = next((suffix for suffix, own in SEPARATOR_OF.items() if own == separator), None)
+            rename = "" if suffix is None else f", or name it {suffix}"
+            raise UserError(
+                f"{path}, line 1: {name} separate the columns, but a {kind} file has "
+                f"{SEPARATORS[SEPARATOR_OF[kind]]}; save it with those{rename}"
+            )
 
 
 def _check_header(path: Path, where: str, columns: Sequence[str], header: Sequence[str]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmaat.errors import UserError
+from rmaat.recipes import recipe_layers, recipe_names
 from rmaat.registry import Registry
 from rmaat.tasks.base import Task
 from rmaat.values import check_values
@@ -49,9 +50,21 @@ def task_of(name: str, options: FilesOptions | MemoryOptions | None = None) -> T
     """
     if options is not None:
         check_values(options, type(options))
+    if name not in TASKS and name in recipe_names():
+        raise UserError(_recipe_advice(name))
     task = TASKS[name]
     values = {key: value for key, value in asdict(options).items() if value is not None} if options else {}
     if foreign := sorted(values.keys() - set(task.option_names)):
         settings = f"its settings are {', '.join(task.option_names)}" if task.option_names else "it has none"
         raise UserError(f"{', '.join(foreign)}: no setting of the task {name}; {settings}")
     return task.with_options(values)
+
+
+def _recipe_advice(name: str) -> str:
+    """Return that a name is that of a recipe, and the words that name its task."""
+    settings: dict[str, Any] = {}
+    for layer in recipe_layers(name):
+        settings |= layer
+    task, problem = settings["dataset"], settings.get("problem_type")
+    words = task if problem is None else f"{task} --problem_type {problem}"
+    return f"'{name}' is a recipe of the task {task}, for `rmaat train --recipe {name}`; the task is: {words}"

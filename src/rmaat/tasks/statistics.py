@@ -187,13 +187,24 @@ def remarks(parts: Mapping[str, PartStatistics]) -> list[str]:
     return [f"{split}: {line}" for split, part in parts.items() for line in (label_summary(part), *part.notes)]
 
 
-def print_statistics(parts: Mapping[str, PartStatistics], console: Console) -> None:
-    """Print the table and the remarks."""
+def print_statistics(
+    parts: Mapping[str, PartStatistics], console: Console, unit: str = "tokens", with_cut: bool = True
+) -> None:
+    """Print the table and the remarks.
+
+    Args:
+        parts: the statistics by part.
+        console: the output.
+        unit: what a length counts.
+        with_cut: print how many sequences were cut, too.
+    """
     from rich.table import Table
 
-    listing = Table(*TABLE_HEADINGS, box=None, pad_edge=False)
+    columns = len(TABLE_HEADINGS) if with_cut else TABLE_HEADINGS.index("cut")
+    headings = [heading.replace("tokens", unit) for heading in TABLE_HEADINGS[:columns]]
+    listing = Table(*headings, box=None, pad_edge=False)
     for row in table_rows(parts):
-        listing.add_row(*row)
+        listing.add_row(*row[:columns])
     console.print(listing)
     for line in remarks(parts):
         console.print(printable(line))

@@ -23,6 +23,17 @@ LONGEST_LINE = 2**26
 """Most bytes of a line. A longer one would need gigabytes of memory once it is parsed."""
 
 
+def is_empty(text: str) -> bool:
+    """Return True for a text of no characters, or of nothing but white space."""
+    return not text or text.isspace()
+
+
+def check_not_empty(text: str) -> None:
+    """Raise `UserError` if a text that is to be labelled is empty; see `is_empty`."""
+    if is_empty(text):
+        raise UserError("the text is empty; it has no character but white space")
+
+
 def encode_bytes(text: str) -> NDArray[np.uint8]:
     """Return the UTF-8 bytes (N,) of a text.
 
@@ -45,8 +56,11 @@ def decode_bytes(ids: Sequence[int] | TokenIds) -> str:
 class BytesTask(Task, ABC):
     """A task whose tokens are the bytes of texts."""
 
+    unit = "bytes"
+
     def encode(self, text: str) -> NDArray[np.uint8]:
         """Return UTF-8 bytes (N,)."""
+        check_not_empty(text)
         return encode_bytes(text)
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:

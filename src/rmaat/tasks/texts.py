@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 
 from rmaat.errors import UserError
 from rmaat.tasks.base import Part, Row, TaskInfo, token_dtype
+from rmaat.tasks.folders import TEXT_SUFFIXES, files_beneath, kind_of
 from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.records import READERS, read_records
 from rmaat.tasks.text import VOCAB_SIZE, open_bytes
 from rmaat.tasks.tokenizer import TokenizedTask
-
-TEXT_SUFFIXES = (".txt", ".md")
-"""Files of a folder that are read as a text each, beside those of records."""
 
 BLOCK_CHARACTERS = (2**8, 2**16)
 """Fewest and most characters of a block."""
@@ -123,13 +121,7 @@ class TextsTask(TokenizedTask):
         if not path.is_dir():
             raise UserError(f"{option} {path} is missing; give the path of a file or a folder")
         kinds = (*TEXT_SUFFIXES, *READERS)
-        files = [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-            and _kind(file) in kinds
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        ]
+        files = files_beneath(path, kinds)
         if not files:
             raise UserError(f"{option}: the folder {path} has no file whose name ends in one of {', '.join(kinds)}")
         return files
@@ -182,15 +174,9 @@ class TextsTask(TokenizedTask):
                     yield f"{path}, {where}", iter((text,))
 
 
-def _kind(path: Path) -> str:
-    """Return the suffix of a file's name, without that of its compression."""
-    suffixes = path.suffixes
-    return (suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in (".gz", ".xz") else path.suffix).lower()
-
-
 def _reader(path: Path) -> str | None:
     """Return the suffix of a file of records, or None for a file that is one text."""
-    kind = _kind(path)
+    kind = kind_of(path)
     return kind if kind in READERS else None
 
 

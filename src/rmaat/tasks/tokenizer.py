@@ -24,7 +24,7 @@ from rmaat.tasks.base import Task, TokenIds, token_dtype
 from rmaat.tasks.cache import cache_folder
 from rmaat.tasks.checksums import combined_checksum, remembered_checksums
 from rmaat.tasks.options import FilesOptions
-from rmaat.tasks.text import VOCAB_SIZE, decode_bytes, encode_bytes
+from rmaat.tasks.text import VOCAB_SIZE, check_not_empty, decode_bytes, encode_bytes
 
 AUTOMATIC = "auto"
 """The name of the tokenizer that is made from the texts of the training file."""
@@ -52,6 +52,7 @@ class TokenizedTask(Task, ABC):
 
     def __init__(self, options: FilesOptions) -> None:
         self.options = options
+        self.unit = "bytes" if options.tokenizer is None else "tokens"
 
     @cached_property
     def vocab_size(self) -> int:
@@ -83,6 +84,7 @@ class TokenizedTask(Task, ABC):
 
     def encode(self, text: str) -> TokenIds:
         """Return UTF-8 bytes, or the tokenizer's ids without special tokens, (N,)."""
+        check_not_empty(text)
         ids = self.known_ids(text)
         if len(ids) == 0:
             raise UserError("the text has nothing that the tokenizer knows")

@@ -8,6 +8,7 @@ Axes: E examples, C classes, K knots.
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from math import log
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from rmaat.training.trainer import SegmentTrainer
 TEMPERATURES = (0.01, 100.0)
 """Bounds of a temperature."""
 
+GRID = 64
+"""Temperatures at which the search for the best one begins, evenly spaced in the logarithm."""
+
 KNOTS = 6
 """Knots of the temperature over the number of tokens, evenly spaced in its logarithm."""
 
@@ -35,14 +39,55 @@ MOST_CUT_EXAMPLES = 2000
 """Most test examples on which the probabilities of cut texts are measured."""
 
 
-def fitted_temperature(loss: TemperatureLoss) -> float:
-    """Return the one temperature within `TEMPERATURES` that minimises the mean loss."""
+def objective(
+    loss: TemperatureLoss, shares_EK: NDArray[np.float64], independent: int, log_T_K: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the loss with its prior, a mean over the examples, and the derivative by log T (K,).
 
-    # The loss is convex in 1 / T, so it has one minimum in log T.
-    def mean_loss(log_temperature: float) -> float:
-        return float(loss(np.exp(-log_temperature)[None])[0].mean())
+    Without a prior T would be 0 if all answers were right, although E right answers do not exclude
+    errors. The prior is Beta(2, 2) for the mean probability of the answers at each knot, weighted as
+    one example for each answer. After E right answers it makes the mean 1 - 1 / (E + 2), Laplace's rule
+    of succession. A prior for each example by itself, such as the softened targets of Platt (1999),
+    would let the largest logits decide T, and leave others near a guess.
 
-    result: Any = minimize_scalar(mean_loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
+    Args:
+        loss: the loss of the examples.
+        shares_EK: (E, K), the weight of each knot in the log T of each example; rows add up to 1.
+        independent: the number of different examples; the others are parts of them.
+        log_T_K: (K,).
+    """
+    factor_E = np.exp(-shares_EK @ log_T_K)
+    loss_E, slope_E = loss(factor_E)
+    doubt_ED, doubt_slope_ED = loss.doubt(factor_E)
+    # A knot between whose neighbours no example lies has no prior.
+    weight_K = shares_EK.sum(0)
+    smallest = np.finfo(np.float64).tiny
+    doubt_KD = np.maximum(shares_EK.T @ doubt_ED, smallest) / np.maximum(weight_K, smallest)[:, None]
+    doubt_KD = np.clip(doubt_KD, smallest, 1 - 1e-12)
+    prior_K = -(np.log(doubt_KD) + np.log1p(-doubt_KD)).mean(1)
+    rise_ED = shares_EK @ (1 / (1 - doubt_KD) - 1 / doubt_KD)
+    slope_E = slope_E + (rise_ED * doubt_slope_ED).mean(1) / independent
+    value = float(loss_E.sum() + weight_K @ prior_K / independent) / len(loss_E)
+    return value, -shares_EK.T @ (slope_E * factor_E) / len(loss_E)
+
+
+def fitted_temperature(loss: TemperatureLoss, examples: int, independent: int) -> float:
+    """Return the one temperature within `TEMPERATURES` that minimises the `objective`.
+
+    Args:
+        loss: the loss of the examples.
+        examples: E, their number.
+        independent: the number of different examples.
+    """
+
+    def value(log_temperature: float) -> float:
+        return objective(loss, np.ones((examples, 1)), independent, np.array([log_temperature]))[0]
+
+    # The prior is not convex, so the search begins at the best of a grid.
+    grid = np.linspace(log(TEMPERATURES[0]), log(TEMPERATURES[1]), GRID)
+    best = int(np.argmin([value(point) for point in grid]))
+    bounds = (grid[max(best - 1, 0)], grid[min(best + 1, GRID - 1)])
+    result: Any = minimize_scalar(value, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(result.x))
 
 
@@ -51,7 +96,7 @@ def fitted_knots(
 ) -> list[list[float]]:
     """Return the temperatures [tokens, T] at some numbers of tokens, for `RmaatConfig.temperatures`.
 
-    They minimise the mean loss and the `ROUGHNESS` of the curve, see `rmaat.models.temperature`. The
+    They minimise the `objective` and the `ROUGHNESS` of the curve, see `rmaat.models.temperature`. The
     latter makes the curve straight where there are few examples.
 
     Args:
@@ -62,7 +107,7 @@ def fitted_knots(
     """
     log_tokens_E = np.log(tokens_E)
     places_K = np.linspace(log_tokens_E.min(), log_tokens_E.max(), knots)
-    start = np.log(fitted_temperature(loss))
+    start = np.log(fitted_temperature(loss, len(tokens_E), independent))
     if knots == 1 or places_K[0] == places_K[-1]:
         return [[float(tokens_E.max()), float(np.exp(start))]]
     # Row k of the identity, interpolated, is the share of knot k in each example's log T.
@@ -70,15 +115,13 @@ def fitted_knots(
     bends = np.diff(np.eye(knots), n=2, axis=0)
     penalty = ROUGHNESS / independent
 
-    def objective(log_T_K: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        factor_E = np.exp(-shares_EK @ log_T_K)
-        loss_E, slope_E = loss(factor_E)
+    def smoothed(log_T_K: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, gradient_K = objective(loss, shares_EK, independent, log_T_K)
         bend = bends @ log_T_K
-        gradient_K = 2 * penalty * bends.T @ bend - shares_EK.T @ (slope_E * factor_E) / len(loss_E)
-        return float(loss_E.mean() + penalty * bend @ bend), gradient_K
+        return float(value + penalty * bend @ bend), gradient_K + 2 * penalty * bends.T @ bend
 
     bounds = [tuple(np.log(TEMPERATURES))] * knots
-    result: Any = minimize(objective, np.full(knots, start), jac=True, bounds=bounds, method="L-BFGS-B")
+    result: Any = minimize(smoothed, np.full(knots, start), jac=True, bounds=bounds, method="L-BFGS-B")
     return np.exp(np.stack([places_K, result.x], 1)).tolist()
 
 
@@ -117,6 +160,7 @@ def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> 
     Returns:
         The `temperatures`, see `RmaatConfig`, and on the validation part the loss and the calibration
         error before, as `uncalibrated_eval_loss` and `uncalibrated_eval_calibration_error`.
+        `guess_loss` is the loss of the probabilities of a guess.
     """
     count, draw = len(validation), np.random.default_rng(source.run.data_seed)
     shares = [np.ones(count)]
@@ -126,7 +170,7 @@ def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> 
     logits_EC, labels_E, tokens_E = (
         np.concatenate([getattr(answers, name) for answers in read]) for name in ("logits", "labels", "tokens")
     )
-    loss = source.problem.temperature_loss(logits_EC, labels_E, count)
+    loss = source.problem.temperature_loss(logits_EC, labels_E)
     temperatures = fitted_knots(loss, tokens_E, count, KNOTS if len(read) > 1 else 1)
     trainer.model.config.temperatures = temperatures
     whole = read[0]
@@ -134,6 +178,7 @@ def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> 
         "temperatures": temperatures,
         "uncalibrated_eval_loss": whole.loss,
         "uncalibrated_eval_calibration_error": source.problem.reliability(whole.logits, whole.labels).calibration_error,
+        "guess_loss": -log(source.problem.uninformed(trainer.model.config)),
     }
 
 

@@ -88,6 +88,11 @@ def checkpoint_damage(checkpoint: Path) -> str | None:
         return f"{SEAL} is not readable"
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return True if a run's folder holds a sealed checkpoint, whole or damaged."""
+    return any((checkpoint / SEAL).is_file() for checkpoint in numbered_checkpoints(folder))
+
+
 def last_usable_checkpoint(folder: Path, report: Callable[[str], None] = logger.warning) -> Path | None:
     """Return the newest checkpoint that is whole and whose best checkpoint is whole.
 

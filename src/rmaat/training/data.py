@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from rmaat.errors import UserError
 from rmaat.models import RmaatConfig
@@ -147,10 +148,20 @@ class RunData:
         The name or path of the user's tokenizer may later stand for another one.
         """
         separator = self.info.separator if self.joins_pairs else None
+        max_length = VERY_LARGE_INTEGER if self.reads_any_length else self.run.max_seq_len
         if isinstance(self.task, TokenizedTask):
-            self.task.hub_tokenizer(self.run.max_seq_len, separator).save_pretrained(folder)
+            self.task.hub_tokenizer(max_length, separator).save_pretrained(folder)
         elif isinstance(self.task, BytesTask):
-            byte_tokenizer(self.run.max_seq_len, separator).save_pretrained(folder)
+            byte_tokenizer(max_length, separator).save_pretrained(folder)
+
+    @property
+    def reads_any_length(self) -> bool:
+        """Whether the run's model can read texts longer than those of training.
+
+        A model of one segment has not learned to carry memory, and the schedule 'learned' has no
+        factors for further segments. Images have one length.
+        """
+        return self.run.num_segments > 1 and self.run.schedule != "learned" and self.info.kind != "image"
 
     @property
     def classifies_text(self) -> bool:

@@ -96,7 +96,7 @@ def predict_many(
 
     Examples are drawn, sorted by length and predicted a few hundred at a time, so memory does not
     grow with their number. A text is read whole, in any number of segments, and memory does not
-    grow with its length beyond the text itself. Models for which `reads_any_length` is False read
+    grow with its length beyond the text itself. Models for which `RunData.reads_any_length` is False read
     it truncated as in training. The examples of a batch change each other's probabilities by
     rounding only.
 
@@ -109,7 +109,7 @@ def predict_many(
             example of two towers.
     """
     size = run.config.per_device_eval_batch_size if batch_size is None else batch_size
-    limit = run.source.sequence_limit if truncate or not reads_any_length(run) else None
+    limit = run.source.sequence_limit if truncate or not run.source.reads_any_length else None
     window: list[_Encoded | Outcome] = []
     tokens = 0
     for example in examples:
@@ -149,7 +149,7 @@ def read_segments(run: FinishedRun, text: str, segments_per_call: int | None = N
             not finite.
     """
     check_readings(run)
-    encoded = _encode(run, Example("", (text,)), None if reads_any_length(run) else run.source.sequence_limit)
+    encoded = _encode(run, Example("", (text,)), None if run.source.reads_any_length else run.source.sequence_limit)
     if isinstance(encoded, Outcome):
         raise UserError(encoded.problem)
     size = run.model.config.tokens_per_segment
@@ -169,16 +169,6 @@ def read_segments(run: FinishedRun, text: str, segments_per_call: int | None = N
             words = run.source.task.decode(ids_N[index * size : (index + 1) * size])
             yield Reading(words, tuple(row), segments, state_bytes, encoded.truncated)
             index += 1
-
-
-def reads_any_length(run: FinishedRun) -> bool:
-    """Return True if the run's model can read texts longer than those of training.
-
-    A model of one segment has not learned to carry memory, and the schedule 'learned' has no
-    factors for further segments. Images have one length.
-    """
-    config = run.model.config
-    return config.num_segments > 1 and config.schedule != "learned" and run.source.info.kind != "image"
 
 
 @dataclass(frozen=True)

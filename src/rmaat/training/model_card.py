@@ -1,5 +1,6 @@
 """`README.md`, the model card of a run: its use, its data, its results and its command."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,8 +49,8 @@ PIPELINE = """
 import rmaat  # pip install rmaat; registers the model with transformers
 from transformers import pipeline
 
-classify = pipeline("text-classification", "{name}")
-print(classify("a text", truncation=True))
+classify = pipeline("text-classification", {folder})
+print(classify("a text"{truncation}))
 ```"""
 
 AUTO_CLASS = """
@@ -57,7 +58,7 @@ AUTO_CLASS = """
 import rmaat  # pip install rmaat; registers the model with transformers
 from transformers import {auto_class}
 
-model = {auto_class}.from_pretrained("{name}")
+model = {auto_class}.from_pretrained({folder})
 ```"""
 
 
@@ -68,13 +69,14 @@ AUTO_CLASSES = {
 }
 
 
-def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: bool) -> str:
+def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: bool, reads_any_length: bool) -> str:
     """Return the model card of a finished run, Markdown with a YAML header for the Hugging Face Hub.
 
     Args:
         run: the settings of the run.
         metrics: the content of metrics.json.
         classifies_text: whether the pipeline "text-classification" can use the run's folder.
+        reads_any_length: whether the model reads texts of any length whole.
     """
     name = printable(run.wandb_run_name or run.output_dir.rstrip("/").rpartition("/")[2])
     header: dict[str, Any] = {"library_name": "transformers", "tags": ["rmaat", "long-context", run.dataset]}
@@ -83,7 +85,15 @@ def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: b
     if metric := next((METRICS_OF_THE_HUB[key] for key in METRICS_OF_THE_HUB if f"test_{key}" in metrics), None):
         header["metrics"] = [metric]
     auto_class = AUTO_CLASSES[run.objective]
-    use = PIPELINE.format(name=name) if classifies_text else AUTO_CLASS.format(name=name, auto_class=auto_class)
+    # A name without its folder would be one of the hub.
+    folder = json.dumps(printable(run.output_dir), ensure_ascii=False)
+    truncation = "" if reads_any_length else ", truncation=True"
+    use = AUTO_CLASS.format(folder=folder, auto_class=auto_class)
+    if classifies_text:
+        use = PIPELINE.format(folder=folder, truncation=truncation)
+    segments = "1 segment" if run.num_segments == 1 else f"{run.num_segments} segments"
+    commit = printable(metrics["commit"])
+    code = commit if commit.startswith("version ") else f"commit {commit}"
     results = [(label, _number(metrics[key])) for key, label in RESULTS.items() if metrics.get(key) is not None]
     return "\n".join(
         [
@@ -94,7 +104,7 @@ def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: b
             f"# {name}",
             "",
             f"A Recurrent Memory Augmented Astromorphic Transformer (RMAAT, arXiv 2601.00426) for the task "
-            f"`{run.dataset}`. It reads sequences of {run.max_seq_len:,} tokens in {run.num_segments} segments.",
+            f"`{run.dataset}`. It reads sequences of {run.max_seq_len:,} tokens in {segments}.",
             "",
             "## Use",
             use,
@@ -113,7 +123,7 @@ def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: b
             printable(metrics["command"]),
             "```",
             "",
-            f"Version {printable(metrics['commit'])} on {printable(metrics['machine'])}. All settings are in "
+            f"Trained with {code} on {printable(metrics['machine'])}. All settings are in "
             "`run.yaml`, all results in `metrics.json`.",
             "",
         ]

@@ -1,4 +1,4 @@
-"""The display of a run: one progress bar, and one line per report."""
+"""The display of a run: one line per report, and a progress bar on a terminal or in a notebook."""
 
 import sys
 from typing import Any
@@ -21,7 +21,10 @@ class Progress(TrainerCallback):
     ) -> None:
         """Open the bar at the step at which the run begins or resumes."""
         if state.is_world_process_zero:
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", file=sys.stderr, ncols=88)
+            # Elsewhere a bar would be thousands of lines. The stream of a notebook is no terminal.
+            shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+            size = {"total": state.max_steps, "initial": state.global_step, "ncols": 88}
+            self._bar = tqdm(**size, unit="step", file=sys.stderr, disable=not shown)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
@@ -56,6 +59,10 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Close the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the bar, if it is open, so that the next line begins at the left."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -91,10 +91,16 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
                 lengths = f"max_seq_len {run.max_seq_len}, num_segments {run.num_segments}"
                 batch_size = f"per_device_train_batch_size {run.per_device_train_batch_size}"
                 print(f"by the documents' lengths: {lengths}, {batch_size}", file=sys.stderr)
-        trainer.train_from(checkpoint)
+        try:
+            trainer.train_from(checkpoint)
+        finally:
+            progress = trainer.pop_callback(Progress)
+            assert progress is not None
+            progress.close()
         result = finish(source, trainer, data, statistics)
         if trainer.is_world_process_zero():
-            card = model_card(run, result.metrics, classifies_text=source.classifies_text)
+            uses = {"classifies_text": source.classifies_text, "reads_any_length": source.reads_any_length}
+            card = model_card(run, result.metrics, **uses)
             write_text(result.output_dir / run_folder.CARD, card)
         return result
 

@@ -60,11 +60,19 @@ class Prediction(ABC):
 
 
 class TemperatureLoss(ABC):
-    """The loss of examples as a function of the factor 1 / T of their logits."""
+    """Loss and doubt of examples as functions of the factor 1 / T of their logits.
+
+    The doubt of an answer is 1 minus its probability. D counts the answers to an example: one class,
+    or presence or absence of each label.
+    """
 
     @abstractmethod
     def __call__(self, factor_E: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the loss of each example and its derivative by the factor, (E,) both."""
+
+    @abstractmethod
+    def doubt(self, factor_E: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the doubt of each answer and its derivative by the factor, (E, D) both."""
 
 
 class Problem(ABC):
@@ -142,13 +150,12 @@ class Problem(ABC):
     def summary(self, outputs_EC: Outputs, labels_E: Labels, names: Sequence[str]) -> dict[str, Any]:
         """Return all measurements but the loss, in the form of `metrics.json`."""
 
-    def temperature_loss(self, outputs_EC: Outputs, labels_E: Labels, independent: int) -> TemperatureLoss:
+    def temperature_loss(self, outputs_EC: Outputs, labels_E: Labels) -> TemperatureLoss:
         """Return the loss of some examples for the fit of a temperature.
 
         Args:
             outputs_EC: (E, C), of examples that the model was not trained on.
             labels_E: (E,), or (E, C).
-            independent: the number of different examples; the others are parts of them.
         """
         raise AssertionError(NOT_OF_NUMBERS)
 

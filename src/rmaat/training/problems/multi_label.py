@@ -67,32 +67,27 @@ def f1_micro(answers_EC: NDArray[np.bool_], labels_EC: NDArray[np.bool_]) -> flo
 
 @dataclass(frozen=True)
 class LabelSetTemperatureLoss(TemperatureLoss):
-    """The mean binary cross-entropy over the labels against softened targets, as a function of 1 / T.
-
-    The targets of a label with p examples that have it and q that have not are (p + 1) / (p + 2) and
-    1 / (q + 2) (Platt, 1999).
+    """The mean binary cross-entropy over the labels as a function of 1 / T.
 
     Attributes:
         logits: (E, C) float64.
-        targets: (E, C).
+        labels: (E, C), ones and zeros.
     """
 
     logits: NDArray[np.float64]
-    targets: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, logits_EC: Outputs, labels_EC: Labels, independent: int) -> LabelSetTemperatureLoss:
-        """Return the loss of some examples; see `Problem.temperature_loss`."""
-        share_C = labels_EC.mean(0, dtype=np.float64)
-        present_C, absent_C = independent * share_C, independent * (1 - share_C)
-        targets_EC = np.where(labels_EC > 0.5, (present_C + 1) / (present_C + 2), 1 / (absent_C + 2))
-        return cls(logits_EC.astype(np.float64), targets_EC)
+    labels: Labels
 
     def __call__(self, factor_E: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the losses and their derivatives."""
         scaled_EC = factor_E[:, None] * self.logits
-        loss_EC = np.logaddexp(0, scaled_EC) - self.targets * scaled_EC
-        return loss_EC.mean(1), ((expit(scaled_EC) - self.targets) * self.logits).mean(1)
+        loss_EC = np.logaddexp(0, scaled_EC) - self.labels * scaled_EC
+        return loss_EC.mean(1), ((expit(scaled_EC) - self.labels) * self.logits).mean(1)
+
+    def doubt(self, factor_E: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the probability that each label is wrongly present or absent, and the derivatives."""
+        size_EC = np.abs(self.logits)
+        doubt_EC = expit(-factor_E[:, None] * size_EC)
+        return doubt_EC, -size_EC * doubt_EC * (1 - doubt_EC)
 
 
 class MultiLabel(Problem):
@@ -188,9 +183,9 @@ class MultiLabel(Problem):
             "reliability": {name: values.tolist() for name, values in asdict(bins).items()},
         }
 
-    def temperature_loss(self, outputs_EC: Outputs, labels_E: Labels, independent: int) -> TemperatureLoss:
-        """Return the binary cross-entropy against softened targets."""
-        return LabelSetTemperatureLoss.of(outputs_EC, labels_E, independent)
+    def temperature_loss(self, outputs_EC: Outputs, labels_E: Labels) -> TemperatureLoss:
+        """Return the binary cross-entropy."""
+        return LabelSetTemperatureLoss(outputs_EC.astype(np.float64), labels_E)
 
     def reliability(self, outputs_EC: Outputs, labels_E: Labels) -> Reliability:
         """Return the probability and the share of each label in bins of all pairs of example and label."""

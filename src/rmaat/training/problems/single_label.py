@@ -64,35 +64,32 @@ def six_digits(number: float) -> float:
 
 @dataclass(frozen=True)
 class ClassTemperatureLoss(TemperatureLoss):
-    """The cross-entropy of classes against softened targets, as a function of 1 / T.
-
-    The targets have 1 - 1 / (n + 2) for the label, and the other classes share the rest (Platt,
-    1999). With plain labels T would be 0 if all n answers were right, although n right answers do
-    not exclude errors. With many examples the difference is small.
+    """The cross-entropy of classes as a function of 1 / T.
 
     Attributes:
         logits: (E, C) float64.
-        targets: the mean logit under the targets, (E,).
+        labels: (E,).
     """
 
     logits: NDArray[np.float64]
-    targets: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, logits_EC: Outputs, labels_E: Labels, independent: int) -> ClassTemperatureLoss:
-        """Return the loss of some examples; see `Problem.temperature_loss`."""
-        exact_EC = logits_EC.astype(np.float64)
-        of_label_E = np.take_along_axis(exact_EC, labels_E[:, None], 1)[:, 0]
-        error = 1 / (independent + 2)
-        others_E = (exact_EC.sum(1) - of_label_E) / (exact_EC.shape[1] - 1)
-        return cls(exact_EC, (1 - error) * of_label_E + error * others_E)
+    labels: Labels
 
     def __call__(self, factor_E: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the losses and their derivatives."""
         scaled_EC = factor_E[:, None] * self.logits
         normaliser_E = measures.log_normaliser(scaled_EC)
         mean_E = (np.exp(scaled_EC - normaliser_E[:, None]) * self.logits).sum(1)
-        return normaliser_E - factor_E * self.targets, mean_E - self.targets
+        of_label_E = np.take_along_axis(self.logits, self.labels[:, None], 1)[:, 0]
+        return normaliser_E - factor_E * of_label_E, mean_E - of_label_E
+
+    def doubt(self, factor_E: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the probabilities of all other classes together, and their derivatives, (E, 1)."""
+        scaled_EC = factor_E[:, None] * self.logits
+        shares_EC = np.exp(scaled_EC - measures.log_normaliser(scaled_EC)[:, None])
+        mean_E1 = (shares_EC * self.logits).sum(1, keepdims=True)
+        # 1 - max(shares) would have lost its digits if it is small.
+        np.put_along_axis(shares_EC, self.logits.argmax(1)[:, None], 0, 1)
+        return shares_EC.sum(1, keepdims=True), (shares_EC * (self.logits - mean_E1)).sum(1, keepdims=True)
 
 
 class SingleLabel(Problem):
@@ -167,9 +164,9 @@ class SingleLabel(Problem):
             "reliability": {name: values.tolist() for name, values in asdict(bins).items()},
         }
 
-    def temperature_loss(self, outputs_EC: Outputs, labels_E: Labels, independent: int) -> TemperatureLoss:
-        """Return the cross-entropy against softened targets."""
-        return ClassTemperatureLoss.of(outputs_EC, labels_E, independent)
+    def temperature_loss(self, outputs_EC: Outputs, labels_E: Labels) -> TemperatureLoss:
+        """Return the cross-entropy."""
+        return ClassTemperatureLoss(outputs_EC.astype(np.float64), labels_E)
 
     def reliability(self, outputs_EC: Outputs, labels_E: Labels) -> Reliability:
         """Return the confidence and the accuracy of the answers in bins."""
