@@ -30,7 +30,6 @@ LANGUAGES = {"python", "shell", "text", "toml", "yaml"}
 
 NARROW = "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --intermediate_size 16"
 COUNTS = "--num_train 64 --num_val 64 --num_test 16"
-GRID = "--seeds 1 --max_steps 2 --workers 1 --threads 1"
 
 STEPS = "--max_steps 2 --eval_steps 2 --warmup_steps 0 --per_device_train_batch_size 4"
 
@@ -39,7 +38,6 @@ SMALL = {
     "pretrain": f"{STEPS} --torch_compile false --bf16 false {NARROW}",
     "data": COUNTS,
     "simulate": "--cycles 2 --samples_per_cycle 10",
-    "compare accuracy": f"--preset smoke --models rmt {GRID}",
 }
 """Flags added to a command, by its verbs; the last of two equal flags counts."""
 
@@ -50,10 +48,12 @@ CHECKED_ONLY = {
     "pathfinder32": "its generator is compiled first, which takes longer than all other blocks",
     "--ray_address": "needs a Ray cluster",
     "serve": "answers until Ctrl-C; tests/serve runs it",
+    "compare accuracy": "trains in processes of its own; tests/grid/test_run.py runs it",
+    "compare table": "reads what compare accuracy leaves; tests/grid/test_run.py runs it",
     "compare memory": "measures in processes of its own; tests/cli/test_compare.py runs it",
     "compare speed": "measures in processes of its own; tests/cli/test_compare.py runs it",
-    "search --recipe": "trains in processes as compare accuracy does; tests/grid/test_search.py runs it",
-    "compare recall": "trains in processes as compare accuracy does; tests/grid/test_recall.py runs it",
+    "search --recipe": "trains in processes of its own; tests/grid/test_search.py runs it",
+    "compare recall": "trains in processes of its own; tests/grid/test_recall.py runs it",
 }
 """Commands that are parsed and checked, by a part of theirs, and the reason."""
 
@@ -140,28 +140,21 @@ class Workshop:
 
     Attributes:
         folder: the working folder, empty but for a data folder.
-        grids: the folder of all grids, so that a second page goes on with the first one's.
         patch: undone after the page.
     """
 
     folder: Path
-    grids: Path
     patch: pytest.MonkeyPatch
 
 
-@pytest.fixture(scope="session")
-def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("grids")
-
-
 @pytest.fixture
-def workshop(tmp_path: Path, data_dir: Path, grids: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+def workshop(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RMAAT_DATA", raising=False)
     # Drawing would take longer than all other work.
     monkeypatch.setattr(Figure, "savefig", save_dot)
     (tmp_path / "datasets").symlink_to(data_dir)
-    return Workshop(tmp_path, grids, monkeypatch)
+    return Workshop(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -239,11 +232,6 @@ def run_rmaat(words: Sequence[str], where: str, settings: str, workshop: Worksho
         check(words, where, workshop)
         return
     verbs = next((verbs for verbs in (" ".join(words[:2]), words[0]) if verbs in SMALL), "")
-    if words[0] == "compare":
-        if verbs:
-            check(words, where, workshop)
-        folder = workshop.grids / ("accuracy" if words[1] == "table" else words[1])
-        words = [re.sub("^runs/.*", str(folder), word) for word in words]
     small = shlex.split(SMALL.get(verbs, ""))
     if verbs == "data" and words[1] == "files":
         small = []

@@ -89,6 +89,9 @@ def plain(model, ids_N):
                     held_PE = factor * held_PE
                 all_write = config.associative_writers == "all"
                 new_WD, key = (x_ND, layer.query) if all_write else (x_ND[written], layer.key)
+                if config.associative_rule == "delta" and config.norm_first:
+                    deviation_W1 = (new_WD.var(1, keepdim=True, unbiased=False) + 1e-5) ** 0.5
+                    new_WD = (new_WD - new_WD.mean(1, keepdim=True)) / deviation_W1
                 strength_W1 = 1 / (1 + torch.exp(-layer.strength(new_WD)))
                 delta = config.associative_rule == "delta"
                 if delta:

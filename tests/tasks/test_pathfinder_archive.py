@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from rmaat.errors import UserError
 from rmaat.tasks.pathfinder import archive as archive_module
 from rmaat.tasks.pathfinder.archive import PathfinderArchive, read_archive, write_archive
-from rmaat.tasks.pathfinder.generate import generate_images
 
 
 @pytest.fixture(scope="module")
 def small() -> PathfinderArchive:
-    return PathfinderArchive(*generate_images("easy", 6, seed=9), difficulty="easy", seed=9)
+    rng = np.random.default_rng(9)
+    images = rng.integers(256, size=(6, 32, 32), dtype=np.uint8)
+    return PathfinderArchive(images, np.array([0, 1, 1, 0, 0, 1], np.uint8), difficulty="easy", seed=9)
 
 
 def assert_same(one: PathfinderArchive, other: PathfinderArchive) -> None:
@@ -117,7 +118,7 @@ def test_archive_of_something_else(
     assert str(path) in str(caught.value)
 
 
-def test_file_that_is_no_archive(tmp_path: Path) -> None:
+def test_file_that_is_no_archive(small: PathfinderArchive, tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     with pytest.raises(UserError, match="no such file"):
         read_archive(path)
@@ -134,7 +135,7 @@ def test_file_that_is_no_archive(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.npz"):
         read_archive(path)
     with pytest.raises(UserError, match="cannot be written"):
-        write_archive(tmp_path / "missing" / "data.npz", PathfinderArchive(*generate_images("easy", 2, 0), "easy", 0))
+        write_archive(tmp_path / "missing" / "data.npz", PathfinderArchive(small.images, small.labels, "easy", 0))
 
 
 def test_interrupted_writing_leaves_the_old_file(

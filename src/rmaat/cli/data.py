@@ -11,7 +11,6 @@ from rmaat.cli.progress import bytes_bar, count_bar
 from rmaat.errors import UserError, printable
 from rmaat.tasks import TASKS, Task, data_folder, load, task_of
 from rmaat.tasks.base import Counts, GeneratedTask
-from rmaat.tasks.files import FilesTask
 from rmaat.tasks.options import TaskOptions
 from rmaat.terminal import console
 
@@ -98,9 +97,10 @@ def run(arguments: Namespace) -> None:
     examples = " / ".join(f"{len(part):,}" for part in dataset.values())
     output.print(f"{task.info.name}: {examples} examples{_origin(task, data_dir, generated)}")
     _report_files(output, task.sources(data_dir), data_dir)
-    if arguments.show or isinstance(task, FilesTask):
-        from rmaat.tasks.statistics import dataset_statistics, print_statistics
+    from rmaat.tasks.files import FilesTask
+    from rmaat.tasks.statistics import dataset_statistics, print_statistics
 
+    if arguments.show or isinstance(task, FilesTask):
         # A training of one's own files cuts them at a length of its own.
         print_statistics(dataset_statistics(dataset), output, task.unit, not isinstance(task, FilesTask))
     if arguments.show:
