@@ -224,7 +224,7 @@ sys.exit(main(["list", "tasks"]))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="limits on the size of files are those of POSIX")
-@pytest.mark.parametrize("form", ["torch", "safetensors"])
+@pytest.mark.parametrize("form", [pytest.param("torch", marks=pytest.mark.slow), "safetensors"])
 def test_a_full_disk_is_the_users_matter(form, tmp_path):
     command = [sys.executable, "-c", FULL_DISK, form, str(tmp_path / "x")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -124,7 +124,7 @@ def test_settings_of_the_user_stay_as_they_are(search):
     assert str(made.space["learning_rate"]) == "0.0005:0.05"
 
 
-@pytest.mark.parametrize("stop", [1, 4, 7])
+@pytest.mark.parametrize("stop", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(7, marks=pytest.mark.slow)])
 def test_an_interrupted_search_goes_on_as_if_undisturbed(search, ran, tmp_path, stop):
     whole = values_of(run_search(search(), tmp_path / "whole", workers=1))
     judge = ran.outcome

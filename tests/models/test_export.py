@@ -34,7 +34,9 @@ def logits_of_steps(step, call, ids):
     return logits
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(
+    "form", [FORMS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[1:])], ids=str
+)
 def test_exported_programs_give_equal_logits(make_model, ids, form):
     model = make_model(**form).eval()
     wanted = model(ids).logits

@@ -55,6 +55,7 @@ def test_both_towers_count_and_the_mode_is_left_as_it_was(training):
     assert model.pooled_positions == 9
 
 
+@pytest.mark.slow
 def test_a_run_stored_before_the_number_of_positions_is_still_of_use(tiny):
     """Measured, begun from, and resumed where it had ended."""
     run = replace(tiny, pooled_norm=True, max_steps=4)

@@ -97,7 +97,7 @@ def test_a_masked_loss_beside_the_labels(tiny, straight):
     assert not torch.equal(weights(result.output_dir)[name], weights(straight.output_dir)[name])
 
 
-@pytest.mark.parametrize("two_towers", [True, False])
+@pytest.mark.parametrize("two_towers", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_pairs_with_an_average_of_the_weights(pretraining, tmp_path, two_towers):
     rows = [{"text": f"one {i} " * 9, "second": f"two {i} " * 4, "label": "ab"[i % 2]} for i in range(64)]
     for part in ("train", "test"):

@@ -50,7 +50,7 @@ def assert_equal_weights(one: Path, other: Path) -> None:
         assert torch.equal(tensor, others[name]), name
 
 
-@pytest.mark.parametrize("step", [2, 7])
+@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 7])
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, straight, monkeypatch, capsys, step):
     """Before the first checkpoint the resumed run begins anew, and says so."""
     parts = replace(tiny, output_dir=f"{tiny.output_dir}-parts")

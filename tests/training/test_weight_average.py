@@ -82,7 +82,7 @@ def test_evaluations_and_the_final_model_use_the_average(averaged):
     assert metrics["eval_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
-@pytest.mark.parametrize("step", [2, 7])
+@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 7])
 def test_a_resumed_run_has_the_weights_and_the_average_of_an_uninterrupted_one(averaged, monkeypatch, step):
     whole = train(averaged)
     honest = SegmentTrainer.training_step
