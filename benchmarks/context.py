@@ -199,7 +199,7 @@ def measure_text(
 
 
 def cells(arguments: argparse.Namespace) -> list[Row]:
-    """Return what is to be measured; the full cache has no budget."""
+    """Return one row for each measurement. The full cache has no budget."""
     rows = []
     for task in arguments.tasks:
         for length in arguments.lengths:

@@ -14,13 +14,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from rmaat.attention.astro import SMALLEST_NORMALISER, calcium_response
-from rmaat.attention.astro_extended import Extension, normed, rotated
+from rmaat.attention.astro_extended import Extension, normed, prepared
 from rmaat.attention.causal import CausalPositions, Tensors, causal_sums
-from rmaat.attention.features import feature_map
-from rmaat.attention.precision import at_least_float32, no_autocast
+from rmaat.attention.precision import no_autocast
 
 
 def causal_astromorphic_attention(
@@ -36,7 +34,7 @@ def causal_astromorphic_attention(
     *,
     presynaptic_plasticity: bool = True,
 ) -> tuple[Tensor, tuple[Tensors, Tensors]]:
-    """Return L for a piece of a segment, and what is carried on.
+    """Return L for a piece of a segment, and the sums for the next piece.
 
     Args:
         q, k: (B, H, N, m), before phi.
@@ -55,28 +53,17 @@ def causal_astromorphic_attention(
         (B, H, N, d) in the dtype of v, and both carried again.
     """
     with no_autocast(v):
-        absent_B1N1 = ~positions.mask[:, None, :, None]
-        phi_q, phi_k = (feature_map(at_least_float32(x)) for x in (q, k))
-        if extension.unit_features:
-            phi_q, phi_k = normalize(phi_q, dim=-1), normalize(phi_k, dim=-1)
-        phi_k = phi_k.masked_fill(absent_B1N1, 0)
-        values = at_least_float32(v).masked_fill(absent_B1N1, 0)
-        query, write = phi_q, phi_k
-        if extension.rotary:
-            index_R1N = positions.index[:, None]
-            query, write = rotated(phi_q, index_R1N), rotated(phi_k, index_R1N)
-        if r is not None:
-            # (H, R, N, m) -> (R, H, N, m)
-            phi_r = feature_map(at_least_float32(r[:, positions.index].transpose(0, 1)))
-            write = write + (normalize(phi_r, dim=-1) if extension.unit_features else phi_r)
-            write = write.masked_fill(absent_B1N1, 0)
+        # (H, R, N, m) -> (R, H, N, m)
+        r = None if r is None else r[:, positions.index].transpose(0, 1)
+        index_R1N = positions.index[:, None]
+        phi_q, phi_k, query, write, values = prepared(q, k, v, r, positions.mask, extension, index_R1N)
         rate, (hebbian, keys) = extension.rate, carried
         read_BHNd, hebbian = causal_sums(query, write, values, positions, rate, hebbian)
         if extension.gain is not None:
             return (normed(read_BHNd) * extension.gain).to(v.dtype), (hebbian, keys)
         # Keys are summed as values that a feature of 1 writes and reads. The last column counts.
         one_BHN1 = torch.ones_like(phi_k[..., :1])
-        written = torch.cat([phi_k, one_BHN1.masked_fill(absent_B1N1, 0)], -1)
+        written = torch.cat([phi_k, one_BHN1.masked_fill(~positions.mask[:, None, :, None], 0)], -1)
         sums_BHNe, keys = causal_sums(one_BHN1, one_BHN1, written, positions, rate, keys)
         if presynaptic_plasticity:
             response_BHNm = calcium_response(sums_BHNe[..., :-1], alpha)

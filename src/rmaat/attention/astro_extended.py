@@ -148,6 +148,28 @@ def normed(read: Tensor) -> Tensor:
     return read / (read.square().mean(-1, keepdim=True) + NORM_EPSILON).sqrt()
 
 
+def prepared(
+    q: Tensor, k: Tensor, v: Tensor, r: Tensor | None, mask: Tensor, extension: Extension, position: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return phi(q), phi(k), what reads, what writes, and the values, in at least float32.
+
+    Keys and values are 0 where the mask is False. What reads and writes is rotated, and the relative
+    positions are added to what writes. `position` is as in `rotated`.
+    """
+    absent_B1N1 = ~mask[:, None, :, None]
+    phi_q, phi_k = (feature_map(at_least_float32(x)) for x in (q, k))
+    if extension.unit_features:
+        phi_q, phi_k = normalize(phi_q, dim=-1), normalize(phi_k, dim=-1)
+    phi_k = phi_k.masked_fill(absent_B1N1, 0)
+    values = at_least_float32(v).masked_fill(absent_B1N1, 0)
+    # C is made of plain features: with rotated ones it could be 0 or negative.
+    query, write = (rotated(phi_q, position), rotated(phi_k, position)) if extension.rotary else (phi_q, phi_k)
+    if r is not None:
+        phi_r = feature_map(at_least_float32(r))
+        write = write + (normalize(phi_r, dim=-1) if extension.unit_features else phi_r)
+    return phi_q, phi_k, query, write, values
+
+
 def extended_attention(
     q: Tensor,
     k: Tensor,
@@ -168,20 +190,8 @@ def extended_attention(
         extension: the parts.
     """
     with no_autocast(v):
-        absent_B1N1 = ~mask[:, None, :, None]
-        phi_q, phi_k = (feature_map(at_least_float32(x)) for x in (q, k))
-        if extension.unit_features:
-            phi_q, phi_k = normalize(phi_q, dim=-1), normalize(phi_k, dim=-1)
-        phi_k = phi_k.masked_fill(absent_B1N1, 0)
-        values = at_least_float32(v).masked_fill(absent_B1N1, 0)
-        # C is made of plain features: with rotated ones it could be 0 or negative.
-        query, write = phi_q, phi_k
-        if extension.rotary:
-            position_N = torch.arange(k.shape[2], device=k.device)
-            query, write = rotated(phi_q, position_N), rotated(phi_k, position_N)
-        if r is not None:
-            phi_r = feature_map(at_least_float32(r))
-            write = write + (normalize(phi_r, dim=-1) if extension.unit_features else phi_r)
+        position_N = torch.arange(k.shape[2], device=k.device)
+        phi_q, phi_k, query, write, values = prepared(q, k, v, r, mask, extension, position_N)
         rate, num_memory = extension.rate, extension.num_memory
         hebbian = (query, write, values)
         read_BHNd = query @ (write.mT @ values) if rate is None else decayed_attention(*hebbian, rate, num_memory)

@@ -13,7 +13,7 @@ from transformers import initialization as init
 from rmaat.attention.astro import MEAN_FEATURE, astromorphic_attention, unit_read_scale
 from rmaat.attention.astro_causal import causal_astromorphic_attention
 from rmaat.attention.astro_extended import MEAN_SQUARE_FEATURE, Extension, decayed_sums, extended_attention
-from rmaat.attention.base import AttentionMixer
+from rmaat.attention.base import CausalAttentionMixer
 from rmaat.attention.causal import CausalPositions, Tensors, empty_sums
 from rmaat.attention.decay import relative_positions
 from rmaat.attention.precision import at_least_float32
@@ -45,7 +45,7 @@ def initial_decay_rates(num_heads: int, num_tokens: int, device: torch.device | 
     return torch.cat([rates.new_zeros(1), rates])
 
 
-class AstromorphicMixer(AttentionMixer):
+class AstromorphicMixer(CausalAttentionMixer):
     """Astromorphic attention [P] over the memory and the tokens of a segment, as a module.
 
     `basis` is M (H, m, N), from which the relative positions R come; N is memory plus segment

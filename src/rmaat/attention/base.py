@@ -40,17 +40,21 @@ class Mixer(nn.Module, ABC):
         no other position, nor does leaving them out at the end.
         """
 
+
+class CausalMixer(Mixer):
+    """A mixer that can also read backwards only; `causal` in the registry says so."""
+
+    @abstractmethod
     def start(self, batch: int, like: Tensor) -> Tensors:
         """Return what `advance` carries at the beginning of a segment; dtype and device of `like`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(
         self, x_BND: Tensor, positions: CausalPositions, shared: Tensor | None, carried: Tensors
     ) -> tuple[Tensor, Tensors]:
         """Mix a piece of a segment causally: position i reads positions up to i.
 
-        Row i of the result is that of `forward` on the segment up to position i. Attentions with
-        `causal` in the registry have this method and `start`.
+        Row i of the result is that of `forward` on the segment up to position i.
 
         Args:
             x_BND: the piece.
@@ -62,7 +66,6 @@ class Mixer(nn.Module, ABC):
             (B, N, D) without the residual, and what is carried to the next piece: tensors (B, ...)
             of constant size.
         """
-        raise NotImplementedError
 
 
 class AttentionMixer(Mixer):
@@ -87,11 +90,15 @@ class AttentionMixer(Mixer):
         q, k, v = split_heads(self.query_key_value(x_BND), 3, self.num_heads)
         return self.output(join_heads(self.attend(q, k, v, shared, mask_BN)))
 
+
+class CausalAttentionMixer(AttentionMixer, CausalMixer):
+    """Multi-head attention that can also read backwards only."""
+
+    @abstractmethod
     def attend_causally(
         self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, positions: CausalPositions, carried: Tensors
     ) -> tuple[Tensor, Tensors]:
         """Mix the queries, keys and values of a piece, (B, H, N, m) each, to (B, H, N, d)."""
-        raise NotImplementedError
 
     def advance(
         self, x_BND: Tensor, positions: CausalPositions, shared: Tensor | None, carried: Tensors
@@ -128,4 +135,6 @@ def build_mixer(settings: ModelSettings) -> Mixer:
     # Nothing else has `initialise`: the parameters would keep what the allocator left there.
     if not (isinstance(mixer, type) and issubclass(mixer, Mixer)):
         raise UserError(f"attention_type '{kind}': '{place}' is no subclass of rmaat.attention.base.Mixer")
+    if settings.causal and not issubclass(mixer, CausalMixer):
+        raise UserError(f"attention_type '{kind}': '{place}' is no subclass of rmaat.attention.base.CausalMixer")
     return mixer(settings)

@@ -69,14 +69,14 @@ def empty_sums(batch: int, shape: tuple[int, int, int], decays: bool, like: Tens
 def causal_sums(
     q: Tensor, k: Tensor, v: Tensor, positions: CausalPositions, rate: Tensor | None, carried: Tensors
 ) -> tuple[Tensor, Tensors]:
-    """Return sum_j D_ij (q_i . k_j) v_j over all j <= i of the segment, and what is carried on.
+    """Return sum_j D_ij (q_i . k_j) v_j over all j <= i of the segment, and the sums for the next piece.
 
     D_ij = exp(-rate (i - j)) between tokens, by their indices; it is 1 if i or j is memory, and
     without decay.
 
     Args:
-        q, k: (B, H, N, m); rows of k at positions that are not in use are 0.
-        v: (B, H, N, e).
+        q, k: (B, H, N, m).
+        v: (B, H, N, e). At positions that are not in use the rows of k or those of v are 0.
         positions: those of the piece.
         rate: (H,), the decay of each head per position, or None.
         carried: the result of the piece before, or `empty_sums`. Without decay the sum of all

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import elu
 
-from rmaat.attention.base import AttentionMixer
+from rmaat.attention.base import CausalAttentionMixer
 from rmaat.attention.causal import CausalPositions, Tensors, causal_sums, empty_sums
 from rmaat.attention.features import feature_map
 from rmaat.attention.precision import at_least_float32, no_autocast
@@ -70,7 +70,7 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
         return kernel_attention(feature_map(at_least_float32(q)), feature_map(at_least_float32(k)), v, mask)
 
 
-class LinearMixer(AttentionMixer):
+class LinearMixer(CausalAttentionMixer):
     """Linear attention with phi = elu + 1 (arXiv 2006.16236)."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:

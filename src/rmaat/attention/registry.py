@@ -130,7 +130,7 @@ class Attention:
             or relative positions.
         ordered_by: the settings without all of which the order makes no difference; none if it always
             makes one.
-        causal: whether its module has the methods `start` and `advance`.
+        causal: whether its module is a `rmaat.attention.base.CausalMixer`.
         packs_memory: whether it writes the tokens into the memory positions itself. It then needs
             memory tokens, and they stand at the front.
         settings: the class of the settings that it owns; one that `AttentionSettings` inherits.

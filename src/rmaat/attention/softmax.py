@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, inf
 from torch.nn.functional import scaled_dot_product_attention
 
-from rmaat.attention.base import AttentionMixer
+from rmaat.attention.base import CausalAttentionMixer
 from rmaat.attention.causal import CausalPositions, Tensors
 from rmaat.settings import ModelSettings
 
@@ -46,7 +46,7 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = Non
     return scaled_dot_product_attention(q, k, v, attn_mask=attended_BN[:, None, None, :])
 
 
-class SoftmaxMixer(AttentionMixer):
+class SoftmaxMixer(CausalAttentionMixer):
     """Softmax attention (arXiv 1706.03762)."""
 
     def __init__(self, settings: ModelSettings) -> None:

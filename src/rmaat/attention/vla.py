@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import elu, normalize, pad
 
-from rmaat.attention.base import AttentionMixer
+from rmaat.attention.base import CausalAttentionMixer
 from rmaat.attention.causal import CausalPositions, Tensors
 from rmaat.attention.features import feature_map
 from rmaat.attention.precision import at_least_float32, no_autocast
@@ -145,7 +145,7 @@ def _recurrence(
     return torch.cat(read, 2)[:, :, :n], inverse_BHmm, state_BHdm
 
 
-class VariationalMixer(AttentionMixer):
+class VariationalMixer(CausalAttentionMixer):
     """Variational linear attention (arXiv 2605.11196), half of the heads from each end.
 
     [C]: the recurrence is causal; in an encoder the second half of the heads reads the positions

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from rmaat.attention.base import build_mixer
+from rmaat.attention.base import CausalMixer, build_mixer
 from rmaat.attention.causal import CausalPositions, Tensors
 from rmaat.layers.dropout import apply_dropout
 from rmaat.settings import ModelSettings
@@ -52,6 +52,7 @@ class EncoderBlock(nn.Module):
         carried: Tensors,
     ) -> tuple[Tensor, Tensors]:
         """Return the layer's output for a piece of a segment, causally, and what the mixer carries on."""
+        assert isinstance(self.mixer, CausalMixer)
         mixed, carried = self.mixer.advance(self._mixer_input(x_BND), positions, shared, carried)
         return self._after_mixer(x_BND, mixed, dropout_masks), carried
 

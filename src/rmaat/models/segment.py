@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, pad
 from transformers import initialization as init
 
+from rmaat.attention.base import CausalMixer
 from rmaat.attention.causal import CausalPositions, Tensors
 from rmaat.attention.precision import at_least_float32
 from rmaat.layers import (
@@ -391,7 +392,9 @@ class SegmentEncoder(nn.Module):
         batch, _, width = like_BND.shape
         taps = self.config.short_conv_size
         before = () if taps is None else (like_BND.new_zeros(batch, taps - 1, width),)
-        return (*before, *self.layers()[layer].mixer.start(batch, like_BND))
+        mixer = self.layers()[layer].mixer
+        assert isinstance(mixer, CausalMixer)
+        return (*before, *mixer.start(batch, like_BND))
 
     def places(self, width: int, mask_BN: Tensor) -> CausalPositions:
         """Return the positions of a causal segment of `width` tokens: memory, tokens, memory."""
