@@ -140,7 +140,8 @@ def draw_by_length(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         confidence, right, count = (np.array(bins[name]) for name in ("confidence", "accuracy", "count"))
         # The accuracy of a few answers says little.
         enough = count >= max(1, count.sum() // 100)
-        length = f"{row['mean_tokens']:,.0f} tokens: error {row['calibration_error']:.3f}"
+        tokens = round(row["mean_tokens"])
+        length = f"{tokens:,} token{'s' * (tokens != 1)}: error {row['calibration_error']:.3f}"
         axes.plot(confidence[enough], right[enough], "o-", markersize=4, label=length)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer", ylabel="accuracy")
     axes.set_title("Test texts, whole and cut")

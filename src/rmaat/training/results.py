@@ -81,9 +81,8 @@ def finish(
         metrics["files"] = checkpoints.file_records(output_dir, run_folder.recorded_files(output_dir))
         write_json(output_dir / run_folder.METRICS, metrics)
         patches = f" patches of {run.patch_size}" if run.patch_size > 1 else ""
-        title = (
-            f"{run.dataset}, {run.attention_type}, {run.num_segments} segments of {run.positions_per_segment}{patches}"
-        )
+        segments = f"{run.num_segments} segment{'s' * (run.num_segments > 1)}"
+        title = f"{run.dataset}, {run.attention_type}, {segments} of {run.positions_per_segment}{patches}"
         guess = None
         if labelled:
             validation_labels = TokenReader(data["validation"]).labels
