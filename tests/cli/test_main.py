@@ -38,6 +38,26 @@ def test_help_answers_without_heavy_imports(verb):
     assert time.process_time() - started < 1
 
 
+def test_common_mistakes_are_told_without_heavy_imports(tmp_path):
+    mistakes = [
+        "train --dataset imbd",
+        "train --recipe files --train_file missing.csv",
+        f"train --recipe recall --data_dir {tmp_path}",
+        "train --recipe cifar10 --num_attention_heads 5",
+        *(f"{verb} --model missing x" for verb in ("predict", "explain", "generate")),
+        "evaluate --model missing",
+    ]
+    script = (
+        f"import sys; from rmaat.cli.main import main\n"
+        f"assert all(main(words.split()) == 2 for words in {mistakes!r})\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'matplotlib', 'numba', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == len(mistakes)
+
+
 @pytest.mark.parametrize("verb", ["train", "simulate"])
 def test_help_says_what_the_letters_of_sources_stand_for(verb, capsys):
     with pytest.raises(SystemExit):

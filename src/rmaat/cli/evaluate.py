@@ -44,6 +44,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Evaluate the run, print its measurements, and write them with their figures to `--output`."""
+    from rmaat.training.run_folder import check_is_run
+
+    # Before the imports below, which take seconds.
+    check_is_run(arguments.model)
     if is_language_run(arguments.model):
         _evaluate_language(arguments)
         return
@@ -74,7 +78,7 @@ def is_language_run(folder: Path) -> bool:
     from rmaat.training.config import RunConfig
     from rmaat.training.run_folder import RUN_CONFIG
 
-    return (folder / RUN_CONFIG).is_file() and RunConfig.from_yaml(folder / RUN_CONFIG).objective == "causal"
+    return RunConfig.from_yaml(folder / RUN_CONFIG).objective == "causal"
 
 
 def _evaluate_language(arguments: Namespace) -> None:

@@ -28,6 +28,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Print a table of segments, and the passages that changed the output most."""
+    from rmaat.training.run_folder import check_is_run
+
+    # Before the imports below, which take seconds.
+    check_is_run(arguments.model)
     from rich.table import Table
 
     from rmaat.cli.folders import writable_folder

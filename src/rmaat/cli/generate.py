@@ -29,6 +29,10 @@ def run(arguments: Namespace) -> None:
     ):
         if not valid:
             raise UserError(f"{name} must be {allowed}, got {arguments[name]}")
+    from rmaat.training.run_folder import check_is_run
+
+    # Before the imports below, which take seconds.
+    check_is_run(arguments.model)
     from rmaat.training.language import open_language_run, write_on
     from rmaat.training.run import device
 

@@ -89,6 +89,10 @@ def run(arguments: Namespace) -> None:
     size = arguments.per_device_eval_batch_size
     if size is not None and size < 1:
         raise UserError(f"--per_device_eval_batch_size must be at least 1, got {size}")
+    from rmaat.training.run_folder import check_is_run
+
+    # Before the imports below, which take seconds.
+    check_is_run(arguments.model)
     from rmaat.cli.progress import count_bar
     from rmaat.tasks.base import no_bar
     from rmaat.tasks.inputs import read_inputs

@@ -28,6 +28,10 @@ def run(arguments: Namespace) -> None:
         raise UserError("serve needs the package gradio; install it with `pip install 'rmaat[serve]'`")
     if arguments.passages < 0:
         raise UserError(f"passages must be at least 0, got {arguments.passages}")
+    from rmaat.training.run_folder import check_is_run
+
+    # Before the imports below, which take seconds.
+    check_is_run(arguments.run)
     import webbrowser
 
     from rmaat.serve.answers import Answers

@@ -22,6 +22,7 @@ from rmaat.machine.processes import end_with_parent
 from rmaat.presets import resolve
 from rmaat.recipes import recipe_layers
 from rmaat.settings import ModelSettings
+from rmaat.tasks import data_folder, task_of
 from rmaat.tasks.options import TaskOptions
 from rmaat.training.config import RunConfig
 from rmaat.training.effects import check_effects
@@ -108,6 +109,11 @@ def run(arguments: Namespace, *, pretrains: bool = False) -> None:
         raise UserError(f"--recipe has no effect: '{arguments.config}' holds every setting")
     if "model" not in flags and config.model is None:
         _report_dropped_model(config, settings)
+    # Before the imports below, which take seconds.
+    config.check()
+    task = task_of(config.dataset, TaskOptions.of(config))
+    if not arguments.get("print_config"):
+        task.sources(data_folder(config.data_dir))
     from rmaat.cli.progress import count_bar
     from rmaat.tasks.base import no_bar
     from rmaat.training.checkpoints import has_checkpoint

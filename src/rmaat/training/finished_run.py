@@ -10,7 +10,7 @@ from rmaat.tasks.files import FilesTask
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.quiet import quiet_transformers
-from rmaat.training.run_folder import RUN_CONFIG
+from rmaat.training.run_folder import RUN_CONFIG, check_is_run
 from rmaat.training.stored_model import WEIGHTS, check_finished_run, first_mismatch, read_config, read_weights
 
 
@@ -57,8 +57,7 @@ def open_run(folder: Path) -> FinishedRun:
     Raises:
         UserError: if a file is missing or damaged, or the model does not belong to the run's task.
     """
-    if not (folder / RUN_CONFIG).is_file():
-        raise UserError(f"'{folder}' is not a run: it has no {RUN_CONFIG}; give the output_dir of `rmaat train`")
+    check_is_run(folder)
     check_finished_run(folder)
     run = RunConfig.from_yaml(folder / RUN_CONFIG)
     if run.objective != "labels":

@@ -20,7 +20,7 @@ from rmaat.tasks.tokenizer import TokenizedTask
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.quiet import quiet_transformers
-from rmaat.training.run_folder import RUN_CONFIG
+from rmaat.training.run_folder import RUN_CONFIG, check_is_run
 from rmaat.training.stored_model import check_finished_run
 
 FIRST_RANGE = 256
@@ -42,8 +42,7 @@ def open_language_run(folder: Path) -> LanguageRun:
     Raises:
         UserError: if a file is missing or damaged, or the run has another objective.
     """
-    if not (folder / RUN_CONFIG).is_file():
-        raise UserError(f"'{folder}' is not a run: it has no {RUN_CONFIG}; give the output_dir of `rmaat pretrain`")
+    check_is_run(folder)
     check_finished_run(folder)
     run = RunConfig.from_yaml(folder / RUN_CONFIG)
     if run.objective != "causal":

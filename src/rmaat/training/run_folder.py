@@ -37,6 +37,14 @@ LOCK_SECONDS = 3.0
 """Wait this long for the lock, because the processes of a killed run need a moment to end."""
 
 
+def check_is_run(folder: Path) -> None:
+    """Raise `UserError` unless a folder holds the settings of a run."""
+    if not (folder / RUN_CONFIG).is_file():
+        raise UserError(
+            f"'{folder}' is not a run: it has no {RUN_CONFIG}; give the output_dir of `rmaat train` or `rmaat pretrain`"
+        )
+
+
 def recorded_files(folder: Path) -> list[Path]:
     """Return the files of a finished run on which its predictions depend."""
     tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
