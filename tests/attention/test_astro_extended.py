@@ -14,6 +14,7 @@ from rmaat.attention.astro_extended import (
     extended_attention,
     reference_decayed_attention,
     rotated,
+    rotations,
 )
 from rmaat.attention.astro_mixer import initial_decay_rates
 from rmaat.errors import UserError
@@ -22,6 +23,7 @@ from rmaat.settings import ModelSettings
 
 F64 = torch.float64
 RATES = torch.tensor([0.0, 0.01, 0.9], dtype=F64)
+ROTATION = rotations(15, 5, RATES)
 
 
 @pytest.mark.parametrize("memory", [0, 1, 5])
@@ -71,7 +73,7 @@ def row_by_row(q, k, v, r, alpha, scale, mask, extension, plasticity):
         return y / y.norm() if extension.unit_features else y
 
     def turned(x, position):
-        if not extension.rotary:
+        if extension.rotation is None:
             return x
         half = len(x) // 2
         pairs = torch.complex(x[:half], x[half : 2 * half])
@@ -111,10 +113,10 @@ def row_by_row(q, k, v, r, alpha, scale, mask, extension, plasticity):
         {},
         {"rate": RATES},
         {"unit_features": True},
-        {"rotary": True},
+        {"rotation": ROTATION},
         {"gain": torch.full((3, 1, 6), 1.5, dtype=F64)},
-        {"rate": RATES, "unit_features": True, "rotary": True, "gain": torch.rand(3, 1, 6, dtype=F64)},
-        {"rate": RATES, "unit_features": True, "rotary": True},
+        {"rate": RATES, "unit_features": True, "rotation": ROTATION, "gain": torch.rand(3, 1, 6, dtype=F64)},
+        {"rate": RATES, "unit_features": True, "rotation": ROTATION},
     ],
     ids=lambda parts: "+".join(parts) or "none",
 )
@@ -144,8 +146,8 @@ def test_without_parts_it_is_the_papers_attention(assert_same, draw):
 def test_rotated_products_depend_on_the_distance_alone():
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 7, dtype=F64)
-    places = torch.arange(20)
-    products = rotated(q.expand(20, 7), places) @ rotated(k.expand(20, 7), places).mT
+    table = rotations(20, 7, q)
+    products = rotated(q.expand(20, 7), table) @ rotated(k.expand(20, 7), table).mT
     for diagonal in (-4, 0, 5):
         values = products.diagonal(diagonal)
         assert (values - values[0]).abs().max() < 1e-12

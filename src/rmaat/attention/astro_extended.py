@@ -109,16 +109,26 @@ def decayed_sums(z: Tensor, rate: Tensor, num_memory: int) -> Tensor:
     return torch.cat([everything_BH1m.expand(*everything_BH1m.shape[:-2], num_memory, -1), near_BHSm], -2)
 
 
-def rotated(x: Tensor, position: Tensor) -> Tensor:
-    """Rotate pairs of features by angles that grow with the position (arXiv 2104.09864), (..., N, m).
+def rotations(length: int, width: int, like: Tensor) -> Tensor:
+    """Return the cosines, then the sines of the angles of each position, (length, width // 2 * 2).
 
-    Features i and i + m / 2 are a pair, with the angle n / 10000^(2i / m) at position n. The last
-    feature of an odd m is left alone. `position` is (N,), or (..., N) as x.
+    Pair i of `width` features has the angle n / 10000^(2i / width) at position n (arXiv 2104.09864).
+    The table is computed in float64, and has the dtype and the device of `like`.
+    """
+    half = width // 2
+    speed = 10_000.0 ** -(torch.arange(half, dtype=torch.float64, device=like.device) / max(half, 1))
+    angle = torch.arange(length, dtype=torch.float64, device=like.device)[:, None] * speed
+    return torch.cat([angle.cos(), angle.sin()], -1).to(like.dtype)
+
+
+def rotated(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate pairs of the features of x (..., N, m) by the angles of their positions.
+
+    Features i and i + m / 2 are a pair. The last feature of an odd m is left alone. `rotation` is
+    (N, m // 2 * 2) of `rotations`, or has leading axes as x.
     """
     half = x.shape[-1] // 2
-    speed = 10_000.0 ** -(torch.arange(half, dtype=torch.float64, device=x.device) / max(half, 1))
-    angle = position[..., None].to(torch.float64) * speed
-    cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cosine, sine = rotation.to(x.dtype).split(half, -1)
     first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], -1)
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine, rest], -1)
 
@@ -131,7 +141,8 @@ class Extension:
         num_memory: M, the memory positions at the front.
         rate: (H,), the decay of each head per position; None means no decay.
         unit_features: divide phi(q) and phi(k) by their lengths.
-        rotary: rotate phi(q) and phi(k) by their positions where they meet; C has no rotation.
+        rotation: the `rotations` of all positions of a segment, by which phi(q) and phi(k) are rotated
+            where they meet; C has no rotation. None rotates nothing.
         gain: (H, 1, d), the factors of a reading that is divided by its root mean square instead of
             s C; None divides by s C.
     """
@@ -139,7 +150,7 @@ class Extension:
     num_memory: int
     rate: Tensor | None = None
     unit_features: bool = False
-    rotary: bool = False
+    rotation: Tensor | None = None
     gain: Tensor | None = None
 
 
@@ -149,12 +160,12 @@ def normed(read: Tensor) -> Tensor:
 
 
 def prepared(
-    q: Tensor, k: Tensor, v: Tensor, r: Tensor | None, mask: Tensor, extension: Extension, position: Tensor
+    q: Tensor, k: Tensor, v: Tensor, r: Tensor | None, mask: Tensor, extension: Extension, index: Tensor | slice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return phi(q), phi(k), what reads, what writes, and the values, in at least float32.
 
     Keys and values are 0 where the mask is False. What reads and writes is rotated, and the relative
-    positions are added to what writes. `position` is as in `rotated`.
+    positions are added to what writes. `index` selects the positions from the extension's rotations.
     """
     absent_B1N1 = ~mask[:, None, :, None]
     phi_q, phi_k = (feature_map(at_least_float32(x)) for x in (q, k))
@@ -163,7 +174,9 @@ def prepared(
     phi_k = phi_k.masked_fill(absent_B1N1, 0)
     values = at_least_float32(v).masked_fill(absent_B1N1, 0)
     # C is made of plain features: with rotated ones it could be 0 or negative.
-    query, write = (rotated(phi_q, position), rotated(phi_k, position)) if extension.rotary else (phi_q, phi_k)
+    query, write = phi_q, phi_k
+    if extension.rotation is not None:
+        query, write = (rotated(x, extension.rotation[index]) for x in (phi_q, phi_k))
     if r is not None:
         phi_r = feature_map(at_least_float32(r))
         write = write + (normalize(phi_r, dim=-1) if extension.unit_features else phi_r)
@@ -190,8 +203,7 @@ def extended_attention(
         extension: the parts.
     """
     with no_autocast(v):
-        position_N = torch.arange(k.shape[2], device=k.device)
-        phi_q, phi_k, query, write, values = prepared(q, k, v, r, mask, extension, position_N)
+        phi_q, phi_k, query, write, values = prepared(q, k, v, r, mask, extension, slice(k.shape[2]))
         rate, num_memory = extension.rate, extension.num_memory
         hebbian = (query, write, values)
         read_BHNd = query @ (write.mT @ values) if rate is None else decayed_attention(*hebbian, rate, num_memory)

@@ -12,7 +12,7 @@ from transformers import initialization as init
 
 from rmaat.attention.astro import MEAN_FEATURE, astromorphic_attention, unit_read_scale
 from rmaat.attention.astro_causal import causal_astromorphic_attention
-from rmaat.attention.astro_extended import MEAN_SQUARE_FEATURE, Extension, decayed_sums, extended_attention
+from rmaat.attention.astro_extended import MEAN_SQUARE_FEATURE, Extension, decayed_sums, extended_attention, rotations
 from rmaat.attention.base import CausalAttentionMixer
 from rmaat.attention.causal import CausalPositions, Tensors, empty_sums
 from rmaat.attention.decay import relative_positions
@@ -100,8 +100,23 @@ class AstromorphicMixer(CausalAttentionMixer):
         init.copy_(self.basis, basis_HmN * (INITIAL_R / size_H11) ** (1 / 3))
 
     def shared(self) -> Tensor | None:
-        """R before the feature map, (H, N, m), or None without H_astro."""
-        return None if self.basis is None else self._relative_positions(self.basis)
+        """R before the feature map, (H, N, m), and the rotations behind it; None without both."""
+        like = self.query_key_value.weight
+        r = None if self.basis is None else self._relative_positions(self.basis)
+        if not self.rotary:
+            return r
+        # Here they are computed once. A compiled step would compute the cosines of each use anew.
+        rotation_HNm = rotations(self.num_positions, self.head_width, at_least_float32(like)).expand(
+            self.num_heads, -1, -1
+        )
+        return rotation_HNm if r is None else torch.cat([r, rotation_HNm], -1)
+
+    def _parts_of_shared(self, shared: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return R (H, N, m) and the rotations (N, m // 2 * 2); None for what the settings leave out."""
+        if shared is None or not self.rotary:
+            return shared, None
+        r, rotation_HNm = shared.split([shared.shape[-1] - self.head_width // 2 * 2, self.head_width // 2 * 2], -1)
+        return (None if self.basis is None else r), rotation_HNm[0]
 
     def _relative_positions(self, basis_HmN: Tensor) -> Tensor:
         if self.stride > 1:
@@ -121,8 +136,9 @@ class AstromorphicMixer(CausalAttentionMixer):
         return torch.cat([self.log_rate.new_zeros(1), self.log_rate.clamp_max(LARGEST_LOG_RATE).exp()]).to(dtype)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, mask_BN: Tensor) -> Tensor:
-        """Astromorphic attention with R = the first positions of `shared`."""
-        r = None if shared is None else shared[:, : k.shape[2]]
+        """Astromorphic attention with the first positions of R and of the rotations."""
+        r, rotation = self._parts_of_shared(shared)
+        r = None if r is None else r[:, : k.shape[2]]
         # Counted in the type that sums are made in: bfloat16 has no whole numbers beyond 256.
         wide = torch.promote_types(k.dtype, torch.float32)
         if not self.extended:
@@ -145,7 +161,7 @@ class AstromorphicMixer(CausalAttentionMixer):
             scale = self._scale(count)
         return extended_attention(
             *(q, k, v, r, self.alpha, scale, mask_BN),
-            Extension(self.num_memory, rate, self.unit_features, self.rotary, self.gain),
+            Extension(self.num_memory, rate, self.unit_features, rotation, self.gain),
             presynaptic_plasticity=self.presynaptic_plasticity,
         )
 
@@ -171,12 +187,13 @@ class AstromorphicMixer(CausalAttentionMixer):
     def attend_causally(
         self, q: Tensor, k: Tensor, v: Tensor, shared: Tensor | None, positions: CausalPositions, carried: Tensors
     ) -> tuple[Tensor, Tensors]:
-        """Causal astromorphic attention with R = the piece's positions of `shared`."""
+        """Causal astromorphic attention with the piece's positions of R and of the rotations."""
+        r, rotation = self._parts_of_shared(shared)
         rate = self._rates(k.device, torch.promote_types(k.dtype, torch.float32))
         half = len(carried) // 2
         read_BHNd, (hebbian, keys) = causal_astromorphic_attention(
-            *(q, k, v, shared, self.alpha, self._scale, positions),
-            Extension(0, rate, self.unit_features, self.rotary, self.gain),
+            *(q, k, v, r, self.alpha, self._scale, positions),
+            Extension(0, rate, self.unit_features, rotation, self.gain),
             (carried[:half], carried[half:]),
             presynaptic_plasticity=self.presynaptic_plasticity,
         )
