@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
 from rmaat.attention.astro import SMALLEST_NORMALISER, calcium_response
-from rmaat.attention.decay import CHUNK, sum_before
+from rmaat.attention.decay import CHUNK, in_chunks, sum_before
 from rmaat.attention.features import feature_map
 from rmaat.attention.precision import at_least_float32, no_autocast
 
@@ -58,8 +58,8 @@ def decayed_attention(q: Tensor, k: Tensor, v: Tensor, rate: Tensor, num_memory:
         (B, H, N, d), the dtype of v.
     """
     # Memory has no decay, so its keys and values are one sum that every position reads.
-    q_memory, k_memory, v_memory = (x[..., :num_memory, :] for x in (q, k, v))
-    q_tokens, k_tokens, v_tokens = (x[..., num_memory:, :] for x in (q, k, v))
+    sizes = [num_memory, q.shape[-2] - num_memory]
+    (q_memory, q_tokens), (k_memory, k_tokens), (v_memory, v_tokens) = (x.split(sizes, -2) for x in (q, k, v))
     stored_BHmd = k_memory.mT @ v_memory
     read_BHSd = q_tokens @ stored_BHmd + _decayed_both_ways(q_tokens, k_tokens, v_tokens, rate[:, None, None])
     if num_memory == 0:
@@ -73,7 +73,7 @@ def _decayed_both_ways(q: Tensor, k: Tensor, v: Tensor, rate_H11: Tensor) -> Ten
     length = q.shape[-2]
     size = min(length, CHUNK)
     steps_C = torch.arange(size, dtype=rate_H11.dtype, device=rate_H11.device)
-    q_BHKCm, k_BHKCm, v_BHKCd = (pad(x, (0, 0, 0, -length % size)).unflatten(-2, (-1, size)) for x in (q, k, v))
+    q_BHKCm, k_BHKCm, v_BHKCd = (in_chunks(x, size) for x in (q, k, v))
     rate_H111 = rate_H11.unsqueeze(-3)
     # Within a chunk: the weights of all pairs of its positions.
     decay_H1CC = torch.exp(-rate_H111 * (steps_C[:, None] - steps_C).abs())

@@ -27,6 +27,13 @@ CHUNK = 32
 """Positions that one matrix product sums; longer inputs are summed by chunks, then over chunks."""
 
 
+def in_chunks(x: Tensor, size: int) -> Tensor:
+    """Return x (..., N, m) as chunks of `size` positions, (..., K, size, m), the last one filled up with zeros."""
+    missing = -x.shape[-2] % size
+    # Compiled code would treat each number as one that may be padding, even without any.
+    return (pad(x, (0, 0, 0, missing)) if missing else x).unflatten(-2, (-1, size))
+
+
 def sum_before(z: Tensor, rate: Tensor) -> Tensor:
     """Return y_i = sum_{j < i} exp(-rate (i - 1 - j)) z_j, by chunks and then over the chunks' ends.
 
@@ -44,7 +51,7 @@ def sum_before(z: Tensor, rate: Tensor) -> Tensor:
     before_CC = torch.exp(-rate * distance_CC.clamp_min(0)).tril(-1)
     if n <= CHUNK:
         return before_CC @ z
-    z_KCm = pad(z, (0, 0, 0, -n % CHUNK)).unflatten(-2, (-1, CHUNK))
+    z_KCm = in_chunks(z, CHUNK)
     to_end_1C = torch.exp(-rate * steps.flip(0)).unsqueeze(-3)
     ends_Km = (to_end_1C @ z_KCm).squeeze(-2)
     carry_K1m = sum_before(ends_Km, rate * CHUNK).unsqueeze(-2)
