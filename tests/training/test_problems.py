@@ -26,7 +26,7 @@ from rmaat.training.explanation import explain
 from rmaat.training.finished_run import open_run
 from rmaat.training.inference import predict
 from rmaat.training.label_loss import LabelLoss
-from rmaat.training.problems import PROBLEMS
+from rmaat.training.problems import PROBLEMS, MultiLabel
 
 MULTI, NUMBER = "multi_label_classification", "regression"
 SETS, NUMBERS = PROBLEMS[MULTI], PROBLEMS[NUMBER]
@@ -39,11 +39,13 @@ def sets_of(seed: int, examples: int, labels: int = 4) -> tuple[np.ndarray, np.n
     return logits, (rng.uniform(size=logits.shape) < expit(logits)).astype(np.uint8)
 
 
-def test_metrics_of_sets_are_those_of_scikit_learn():
+@pytest.mark.parametrize("threshold", [0.5, 0.2])
+def test_metrics_of_sets_are_those_of_scikit_learn(threshold):
     logits, labels = sets_of(0, 200)
     labels[:, 3] = 0
-    answers = logits > 0
-    summary = SETS.summary(logits, labels, list("abcd"))
+    answers, problem = expit(logits) > threshold, MultiLabel(threshold)
+    np.testing.assert_array_equal(problem.correct(logits, labels), (answers == labels).all(1))
+    summary = problem.summary(logits, labels, list("abcd"))
     assert summary["f1_micro"] == pytest.approx(reference.f1_score(labels, answers, average="micro"))
     assert summary["f1_macro"] == pytest.approx(reference.f1_score(labels, answers, average="macro", zero_division=0))
     assert summary["exact_match"] == pytest.approx(reference.accuracy_score(labels, answers))
@@ -61,6 +63,15 @@ def test_metrics_of_sets_are_those_of_scikit_learn():
     error = sum(abs((y - p)[bins == k].sum()) for k in range(16)) / len(p)
     assert summary["calibration_error"] == pytest.approx(error)
     json.dumps(summary)
+
+
+def test_the_threshold_of_sets_reaches_nearly_the_best_f1():
+    logits, labels = sets_of(1, 20_000)
+    scores = [reference.f1_score(labels, expit(logits) > t, average="micro") for t in np.linspace(0.05, 0.95, 181)]
+    problem = SETS.with_threshold(logits, labels)
+    assert problem.threshold == pytest.approx(max(scores) / 2, abs=1e-3)
+    assert problem.metrics(logits, labels)["f1_micro"] > max(scores) - 1e-3 > SETS.metrics(logits, labels)["f1_micro"]
+    assert SETS.with_threshold(logits, np.zeros_like(labels)) == SETS
 
 
 def test_metrics_of_numbers_are_those_of_scikit_learn():
@@ -181,6 +192,7 @@ def test_a_run_learns_and_stores_its_results(run, capsys, tmp_path):
         assert metrics["test_f1_micro"] > 0.85 > metrics["test_commonest_f1_micro"] + 0.1
         assert metrics["test_tfidf_f1_micro"] > 0.9
         assert len(metrics["calibration"]["temperatures"]) > 1
+        assert 0.4 < config["label_threshold"] == metrics["calibration"]["label_threshold"] <= 0.5
         assert metrics["calibration"]["by_length"][0]["f1_micro"] == metrics["test_f1_micro"]
     else:
         train = [json.loads(line)["label"] for line in (run.parent / "train.jsonl").read_text().splitlines()]
@@ -232,8 +244,9 @@ def test_predictions(run, capsys, tmp_path):
         names = finished.source.info.label_names
         assert prediction.probabilities == pytest.approx(probabilities, rel=1e-4)
         assert theirs == pytest.approx(dict(zip(names, probabilities, strict=True)), rel=1e-4)
-        chosen = [p for p in sorted(probabilities, reverse=True) if p > 0.5]
-        assert set(prediction.labels) == {name for name, p in zip(names, probabilities, strict=True) if p > 0.5}
+        threshold = model.config.label_threshold
+        chosen = [p for p in sorted(probabilities, reverse=True) if p > threshold]
+        assert set(prediction.labels) == {name for name, p in zip(names, probabilities, strict=True) if p > threshold}
         assert prediction.labels
         assert fields == ["|".join(prediction.labels), "|".join(f"{p:.4f}" for p in chosen)]
         assert record["labels"] == list(prediction.labels)

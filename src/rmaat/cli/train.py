@@ -161,13 +161,15 @@ def _print_test(metrics: Mapping[str, Any]) -> None:
 
 
 def calibration_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the temperatures of a calibrated run, and what its user must know about them, in lines."""
+    """Return temperatures and threshold of a calibrated run, and what its user must know about them, in lines."""
     record, loss = metrics["calibration"], metrics["eval_loss"]
     before, examples = record["uncalibrated_eval_loss"], metrics["data"]["validation"]["examples"]
     (_, shortest), (_, longest) = record["temperatures"][0], record["temperatures"][-1]
     short = f"{shortest:.4f} for the shortest texts; " if len(record["temperatures"]) > 1 else ""
     losses = f"validation loss {loss:.4f} instead of {before:.4f}"
     lines = [f"temperature              {longest:7.4f}   ({short}{losses})"]
+    if record["label_threshold"] is not None:
+        lines.append(f"threshold                {record['label_threshold']:7.4f}   (an answer has the labels above it)")
     if loss > NEAR_A_GUESS * record["guess_loss"]:
         lines.append("the probabilities are near those of a guess: the model has learned too little")
     elif loss > before:

@@ -34,6 +34,7 @@ ProblemType = Annotated[str, OneOf(PROBLEM_TYPES)] | None
 VocabSize = Annotated[int, Range(1, 2**24)]
 NumLabels = Annotated[int, Range(1, 2**20)]
 Scale = Annotated[float, Range(above=0)]
+Threshold = Annotated[float, Range(most=1 - 1e-9, above=0)]
 
 
 class RmaatConfig(ModelSettings, PreTrainedConfig):
@@ -51,6 +52,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
         masked_head: predict the tokens or values at masked positions too, see `RmaatForMaskedLM`.
         temperatures: knots [tokens, temperature] by which a classifier of sequences divides its
             logits, see `rmaat.models.temperature`; null divides by nothing.
+        label_threshold: several labels: an answer has the labels with a higher probability.
         label_mean: regression: what is added to the classifier's output, after the factor.
         label_std: regression: the factor of the classifier's output. Logits are in the unit of the
             labels, and the loss is in units of label_std^2.
@@ -68,6 +70,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
     vocab_size: VocabSize = 256
     masked_head: bool = False
     temperatures: list[list[float]] | None = None
+    label_threshold: float = 0.5
     label_mean: float = 0.0
     label_std: float = 1.0
     if TYPE_CHECKING:
@@ -139,6 +142,7 @@ class RmaatConfig(ModelSettings, PreTrainedConfig):
             check_knots(self.temperatures)
             if self.problem == REGRESSION:
                 raise UserError("temperatures are for classes; problem_type 'regression' has none")
+        checked("label_threshold", self.label_threshold, Threshold)
         # Numbers that JSON stores without a point are whole.
         self.label_mean = checked("label_mean", self.label_mean, float)
         self.label_std = checked("label_std", self.label_std, Scale)

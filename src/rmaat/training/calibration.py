@@ -12,11 +12,14 @@ from math import log
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
+from rmaat.models.temperature import temperature_at
 from rmaat.training.data import RunData, draw_examples
+from rmaat.training.problems import MultiLabel
 from rmaat.training.problems.base import Labels, Outputs, TemperatureLoss
 from rmaat.training.trainer import SegmentTrainer
 
@@ -154,13 +157,16 @@ def answers_to_beginnings(
 def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> dict[str, Any]:
     """Fit the temperatures of the trained model on the validation part, and store them in its config.
 
+    If examples have several labels, the threshold of an answer is chosen too, after the temperatures.
+
     The best checkpoint was chosen on examples of the same part. Each text is read whole and, for tasks
     of texts, cut to a random share between any two neighbours in `CUT_SHARES`.
 
     Returns:
         The `temperatures`, see `RmaatConfig`, and on the validation part the loss and the calibration
         error before, as `uncalibrated_eval_loss` and `uncalibrated_eval_calibration_error`.
-        `guess_loss` is the loss of the probabilities of a guess.
+        `guess_loss` is the loss of the probabilities of a guess. `label_threshold` is null if an example
+        has one label.
     """
     count, draw = len(validation), np.random.default_rng(source.run.data_seed)
     shares = [np.ones(count)]
@@ -173,9 +179,14 @@ def calibrate(source: RunData, trainer: SegmentTrainer, validation: Dataset) -> 
     loss = source.problem.temperature_loss(logits_EC, labels_E)
     temperatures = fitted_knots(loss, tokens_E, count, KNOTS if len(read) > 1 else 1)
     trainer.model.config.temperatures = temperatures
-    whole = read[0]
+    whole, threshold = read[0], None
+    if isinstance(source.problem, MultiLabel):
+        divisor_E1 = temperature_at(torch.from_numpy(whole.tokens), temperatures).numpy()[:, None]
+        threshold = source.problem.with_threshold(whole.logits / divisor_E1, whole.labels).threshold
+        trainer.model.config.label_threshold = threshold
     return {
         "temperatures": temperatures,
+        "label_threshold": threshold,
         "uncalibrated_eval_loss": whole.loss,
         "uncalibrated_eval_calibration_error": source.problem.reliability(whole.logits, whole.labels).calibration_error,
         "guess_loss": -log(source.problem.uninformed(trainer.model.config)),

@@ -31,7 +31,7 @@ from rmaat.tasks.text import BytesTask
 from rmaat.tasks.tokenizer import AUTOMATIC, TokenizedTask, byte_tokenizer
 from rmaat.training.config import RunConfig
 from rmaat.training.lengths import with_lengths
-from rmaat.training.problems import PROBLEMS, Problem
+from rmaat.training.problems import PROBLEMS, MultiLabel, Problem
 from rmaat.training.run_folder import RUN_CONFIG, tokenizer_folder
 
 PUBLISHED_SHARES = {"expression": 0.1, "text": 0.15, "image": 0.5, "memory": 0.15}
@@ -46,11 +46,13 @@ class RunData:
         run: the settings of the run.
         task: the task.
         info: the description of the task, known even if the user's own files are gone.
+        label_threshold: see `RmaatConfig`.
     """
 
     run: RunConfig
     task: Task
     info: TaskInfo
+    label_threshold: float = 0.5
 
     @classmethod
     def of(cls, run: RunConfig) -> "RunData":
@@ -216,7 +218,8 @@ class RunData:
     @property
     def problem(self) -> Problem:
         """What the task's labels mean for metrics, predictions and figures."""
-        return PROBLEMS[self.info.problem_type]
+        problem = PROBLEMS[self.info.problem_type]
+        return replace(problem, threshold=self.label_threshold) if isinstance(problem, MultiLabel) else problem
 
     @property
     def mask_share(self) -> float:

@@ -79,4 +79,5 @@ def open_run(folder: Path) -> FinishedRun:
             f"'{folder / WEIGHTS}' is a checkpoint of another model: "
             f"{name} is {stored}, config.json requires {expected}"
         )
+    source = replace(source, label_threshold=config.label_threshold)
     return FinishedRun(source, RmaatForSequenceClassification.from_pretrained(folder).eval())

@@ -1,7 +1,7 @@
 """The results of a run: its tests, `metrics.json` and the figures."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def finish(
     history = list(trainer.state.log_history)
     labelled, stages = run.objective == "labels", read_stages(output_dir)
     calibration = calibrate(source, trainer, data["validation"]) if labelled and run.calibration else None
+    source = replace(source, label_threshold=trainer.model.config.label_threshold)
     trainer.save_model(str(output_dir))
 
     test = draw_examples(data["test"], run.test_examples, run.data_seed)

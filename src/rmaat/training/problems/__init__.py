@@ -8,4 +8,12 @@ from rmaat.training.problems.single_label import ClassPrediction, SingleLabel
 PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in (SingleLabel(), MultiLabel(), Regression())}
 """The object of each of `rmaat.problems.PROBLEM_TYPES`."""
 
-__all__ = ["PROBLEMS", "ClassPrediction", "LabelSetPrediction", "NumberPrediction", "Prediction", "Problem"]
+__all__ = [
+    "PROBLEMS",
+    "ClassPrediction",
+    "LabelSetPrediction",
+    "MultiLabel",
+    "NumberPrediction",
+    "Prediction",
+    "Problem",
+]

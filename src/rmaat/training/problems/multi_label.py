@@ -1,4 +1,4 @@
-"""Any number of labels for each example. An answer has the labels with a probability above 0.5."""
+"""Any number of labels for each example. An answer has the labels with a probability above a threshold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from rmaat.errors import printable
 from rmaat.problems import MULTI_LABEL
@@ -31,7 +31,7 @@ class LabelSetPrediction(Prediction):
     """The labels of an example, and the probability of each label.
 
     Attributes:
-        labels: those with a probability above 0.5, by falling probability.
+        labels: those with a probability above the threshold, by falling probability.
         probabilities: one for each of the task's `label_names`, in their order.
     """
 
@@ -40,7 +40,7 @@ class LabelSetPrediction(Prediction):
 
     def fields(self) -> tuple[str, ...]:
         """Return the labels and their probabilities."""
-        chosen = sorted((p for p in self.probabilities if p > 0.5), reverse=True)
+        chosen = sorted(self.probabilities, reverse=True)[: len(self.labels)]
         return printable(SEPARATOR.join(self.labels)), SEPARATOR.join(f"{p:.4f}" for p in chosen)
 
     def record(self, names: Sequence[str]) -> dict[str, Any]:
@@ -63,6 +63,13 @@ def f1_micro(answers_EC: NDArray[np.bool_], labels_EC: NDArray[np.bool_]) -> flo
     """Return F1 over all pairs of an example and a label; 0 if there is neither answer nor label."""
     pairs = int(answers_EC.sum() + labels_EC.sum())
     return float(2 * (answers_EC & labels_EC).sum() / max(pairs, 1))
+
+
+def best_f1_micro(outputs_EC: Outputs, labels_EC: NDArray[np.bool_]) -> float:
+    """Return the largest micro F1 of any one threshold."""
+    right_P = labels_EC.ravel()[np.argsort(-outputs_EC, axis=None, kind="stable")]
+    answers_P = np.arange(1, len(right_P) + 1)
+    return float((2 * right_P.cumsum() / (answers_P + right_P.sum())).max())
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,15 @@ class LabelSetTemperatureLoss(TemperatureLoss):
         return doubt_EC, -size_EC * doubt_EC * (1 - doubt_EC)
 
 
+@dataclass(frozen=True)
 class MultiLabel(Problem):
-    """Labels that do not exclude each other."""
+    """Labels that do not exclude each other.
+
+    Attributes:
+        threshold: the probability above which a label belongs to an answer.
+    """
+
+    threshold: float = 0.5
 
     name = MULTI_LABEL
     titles = {  # noqa: RUF012
@@ -112,7 +126,7 @@ class MultiLabel(Problem):
         AUC is the mean over the labels that some examples have and others have not. It is left out if
         there is none.
         """
-        answers_EC, labels_EC = outputs_EC > 0, labels_E > 0.5
+        answers_EC, labels_EC = self._answers(outputs_EC), labels_E > 0.5
         known = [area for area in areas(outputs_EC, labels_EC) if area is not None]
         scores = label_scores(answers_EC, labels_EC)
         # As in scikit-learn, a label without examples and without answers has the F1 0 in the mean of
@@ -125,6 +139,22 @@ class MultiLabel(Problem):
             **({"auc": float(np.mean(known))} if known else {}),
         }
 
+    def _answers(self, outputs_EC: Outputs) -> NDArray[np.bool_]:
+        return outputs_EC > logit(self.threshold)
+
+    def with_threshold(self, outputs_EC: Outputs, labels_E: Labels) -> MultiLabel:
+        """Return the problem with the threshold of the best micro F1.
+
+        If probabilities are calibrated, it is half of the best F1 (arXiv 1402.1892). That is steadier
+        than the threshold at which few examples have their best F1.
+
+        Args:
+            outputs_EC: logits of validation examples.
+            labels_E: (E, C).
+        """
+        half = best_f1_micro(outputs_EC, labels_E > 0.5) / 2
+        return MultiLabel(half) if half else self
+
     def unknown_metric(self, metric: str, labels_E: Labels, names: Sequence[str]) -> str | None:
         """Return that AUC needs a label that some examples have and others have not."""
         if metric != "auc" or (np.ptp(labels_E, axis=0) > 0).any():
@@ -133,7 +163,7 @@ class MultiLabel(Problem):
 
     def correct(self, outputs_EC: Outputs, labels_E: Labels) -> NDArray[np.bool_]:
         """Return where the whole set is right."""
-        right_E: NDArray[np.bool_] = ((outputs_EC > 0) == (labels_E > 0.5)).all(1)
+        right_E: NDArray[np.bool_] = (self._answers(outputs_EC) == (labels_E > 0.5)).all(1)
         return right_E
 
     def balanced_weights(self, labels_E: Labels, classes: int) -> NDArray[np.float32]:
@@ -167,7 +197,7 @@ class MultiLabel(Problem):
             label by name.
         """
         labels_EC = labels_E > 0.5
-        scores = label_scores(outputs_EC > 0, labels_EC)
+        scores = label_scores(self._answers(outputs_EC), labels_EC)
         by_label = zip(
             names, scores.precision, scores.recall, scores.f1, areas(outputs_EC, labels_EC), scores.support, strict=True
         )
@@ -197,9 +227,9 @@ class MultiLabel(Problem):
         return probabilities
 
     def prediction(self, logits_C: NDArray[np.float64], names: Sequence[str], truncated: bool) -> LabelSetPrediction:
-        """Return the labels above 0.5, and the probabilities."""
-        probabilities = tuple(self.outputs(logits_C).tolist())
-        chosen = [index for index in np.argsort(-logits_C, kind="stable").tolist() if probabilities[index] > 0.5]
+        """Return the labels above the threshold, and the probabilities."""
+        probabilities, answers_C = tuple(self.outputs(logits_C).tolist()), self._answers(logits_C)
+        chosen = [index for index in np.argsort(-logits_C, kind="stable").tolist() if answers_C[index]]
         return LabelSetPrediction(truncated, tuple(names[index] for index in chosen), probabilities)
 
     def columns(self, names: Sequence[str]) -> tuple[str, ...]:
