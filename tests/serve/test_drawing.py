@@ -121,3 +121,8 @@ def test_the_table_has_the_last_segments_first(monkeypatch):
     monkeypatch.setattr(drawing, "TABLE_ROWS", 2)
     page = Page(table(explanation_of(("one", 0.1), ("two\n 2", 0.2), ("three", -0.4))))
     assert page.text == "segment%changebeginning330.0-40.0three260.0+20.0two 2"
+
+
+def test_no_label_has_the_colour_of_a_change():
+    changes = {"#" + "".join(f"{int(x):02x}" for x in colour.split(", ")) for colour in (FOR, AGAINST)}
+    assert len(set(COLOURS) | changes) == len(COLOURS) + 2

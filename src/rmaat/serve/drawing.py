@@ -11,8 +11,8 @@ from rmaat.training.explanation import Explanation
 FOR, AGAINST = "31, 119, 180", "214, 39, 40"
 """Colours of segments that raised the label's probability and that lowered it, as RGB."""
 
-COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
-"""Those of the curves, in the order of the labels."""
+COLOURS = ("#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#bcbd22", "#7f7f7f")
+"""Those of the curves, in the order of the labels. Neither is blue or red, which are signs of changes."""
 
 LEFT, WIDTH, UPPER = 44, 640, 8
 """Pixels of a figure: beside the curves, of the curves, and above them."""
