@@ -40,6 +40,8 @@ MODELS = [
     {"attention_decay": "learned", "rotary_positions": True, "reading_norm": True, "short_conv_size": 5},
     {"attention_type": "softmax", "num_memory_tokens": 0, "norm_first": False},
     {"retention_schedule": "rotating", "retention_form": "gate", "associative_memory": True},
+    {"associative_memory": True, "associative_writers": "all", "associative_rule": "delta", "short_conv_size": 3},
+    {"associative_memory": True, "associative_writers": "all", "num_memory_tokens": 0, "norm_first": False},
 ]
 
 
@@ -75,7 +77,8 @@ def test_no_token_sees_a_later_one_and_each_sees_the_segments_before(model):
         (gradient,) = torch.autograd.grad(model(inputs_embeds=embedded).logits[:, i].square().sum(), embedded)
         assert not gradient[:, i + 1 :].any()
         # Without memory a token sees its own segment alone.
-        first = 0 if model.config.num_memory_tokens else i // SEGMENT * SEGMENT
+        config = model.config
+        first = 0 if config.num_memory_tokens or config.associative_memory else i // SEGMENT * SEGMENT
         assert (gradient[:, first : i + 1].abs().amax((0, 2)) > 0).all()
 
 
@@ -200,7 +203,6 @@ def test_it_is_stored_and_loaded_by_the_auto_class(tmp_path):
         ({"retention_schedule": "ltp"}, "'ltp' needs it; choose one of 'streaming', 'constant', 'none', 'rotating'"),
         ({"attention_type": "s4d"}, "'s4d' has no causal form; 'astro', 'softmax', 'linear', 'vla' have one"),
         ({"hebbian_sigmoid": True}, "causal: true excludes hebbian_sigmoid"),
-        ({"associative_memory": True, "associative_writers": "all"}, "causal: true needs associative_writers 'memory'"),
         ({"memory_layout": "back"}, "leave out memory_layout"),
     ],
 )

@@ -33,11 +33,11 @@ from rmaat.layers import (
     draw_dropout_masks,
     sinusoidal_positions,
 )
-from rmaat.models.checks import IGNORED
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import CallLock
 from rmaat.models.layout import moving_permutations, permuted
 from rmaat.models.masked import MaskedHead
+from rmaat.problems import IGNORED
 
 WIDTH_STEP = 64
 """Widths of segments are rounded up to a multiple of this number of positions.
@@ -102,11 +102,13 @@ class TokenOutputs(NamedTuple):
         hidden_states: the embedded tokens, then the output of each layer, the last one normalised.
         last_hidden: the last of these alone.
         losses: the cross-entropy of each label.
+        correct: 1 if the label has the largest logit, else 0; the first of equal logits counts.
     """
 
     hidden_states: bool = False
     last_hidden: bool = False
     losses: bool = False
+    correct: bool = False
 
 
 NO_TOKEN_OUTPUTS = TokenOutputs()
@@ -280,7 +282,7 @@ class SegmentEncoder(nn.Module):
         # only the matrix to which the write adds.
         stored = self._kept(state.associations, inputs.factor.where(active_B1, 1))
         all_write = self.config.associative_writers == "all"
-        writes_BW = mask_BN & active_B1 if all_write else active_B1
+        writes_BW = layer_mask_BN & active_B1 if all_write else active_B1
         read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
         hidden_LBSD = [tokens_BSD] if wanted.hidden_states else []
         for index, block in enumerate(self.layers()):
@@ -320,7 +322,7 @@ class SegmentEncoder(nn.Module):
             readout = state.readout + readout
         associations = torch.stack(written_LBKE, dim=1) if written_LBKE else state.associations
         # Losses travel in the state, so replay treats them as any other output of the segment.
-        loss_sums, losses_BS = state.loss_sums, None
+        loss_sums, losses_BS, correct_BS = state.loss_sums, None, None
         if masked_BS is not None and self.masked_head is not None:
             loss_sums = loss_sums + self.masked_head(tokens_out_BSD, tokens, masked_BS).to(loss_sums.dtype)
         if inputs.labels.shape[1]:
@@ -330,12 +332,18 @@ class SegmentEncoder(nn.Module):
             losses_BS = losses_I.view_as(labels_BS)
             pair_B2 = torch.stack([losses_BS.sum(1), (labels_BS != IGNORED).sum(1)], -1)
             loss_sums = loss_sums + pair_B2.to(loss_sums.dtype)
+            if wanted.correct:
+                # Here rather than from stored logits, which would take V numbers for each token.
+                correct_BS = logits_IV.argmax(-1).view_as(labels_BS) == labels_BS
         outputs = [*hidden_LBSD, tokens_out_BSD] if wanted.hidden_states else []
         if wanted.last_hidden:
             outputs.append(tokens_out_BSD)
         if wanted.losses:
             assert losses_BS is not None
             outputs.append(losses_BS[..., None])
+        if wanted.correct:
+            assert correct_BS is not None
+            outputs.append(correct_BS[..., None])
         if self.token_classifier is not None:
             outputs.append(self.token_classifier(tokens_out_BSD))
         token_outputs = state.token_outputs
