@@ -3,6 +3,7 @@
 Axes: B batch, N tokens, C tokens of a piece, M memory tokens, D width, V ids of the vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -255,7 +256,8 @@ class RmaatForCausalLM(RmaatPreTrainedHead, GenerationMixin):
         memory = cache.memory if encoder.write_offset is None else cache.memory + encoder.write_offset
         out_BMD, outputs_LBMD = self._advance(cache, memory, places)
         if config.associative_memory:
-            writers_LBWD, writes_BW = outputs_LBMD, rows_B[:, None]
+            writers_LBWD: Sequence[Tensor] = outputs_LBMD
+            writes_BW = rows_B[:, None]
             if config.associative_writers == "all":
                 index_P = torch.arange(config.num_positions, device=rows_B.device)
                 read_BP = index_P < count + cache.position[:, None]

@@ -182,7 +182,11 @@ class Copying(AnswersTask):
 
     def _blank(self, rng: np.random.Generator, count: int) -> tuple[TokenIds, NDArray[np.int64], NDArray[np.int64]]:
         """Draw symbols (B, S); return them, and ids and labels (B, N) with the question and its answers alone."""
-        tokens, copied, distinct_symbols = self.options["sequence_tokens"], self.options["symbols"], self.distinct_symbols
+        tokens, copied, distinct_symbols = (
+            self.options["sequence_tokens"],
+            self.options["symbols"],
+            self.distinct_symbols,
+        )
         symbols_BS = rng.integers(distinct_symbols, size=(count, copied))
         ids_BN = np.full((count, tokens), distinct_symbols, token_dtype(self.options["vocabulary"]))
         ids_BN[:, tokens - copied - 1] = distinct_symbols + 1

@@ -193,9 +193,7 @@ class MemoryTask(GeneratedTask):
         return ids, lengths_B, labels
 
 
-def _rows(
-    ids: TokenIds, lengths: NDArray[np.int32], labels: NDArray[np.int16], labels_tokens: bool
-) -> Iterator[Row]:
+def _rows(ids: TokenIds, lengths: NDArray[np.int32], labels: NDArray[np.int16], labels_tokens: bool) -> Iterator[Row]:
     ends = np.cumsum(lengths, dtype=np.int64)
     of_examples = np.split(labels, ends[:-1]) if labels_tokens else labels.tolist()
     for start, end, label in zip((ends - lengths).tolist(), ends.tolist(), of_examples, strict=True):

@@ -259,18 +259,9 @@ def for_device(run: RunConfig) -> RunConfig:
     return with_precision(run, device())
 
 
-MODEL_CLASSES = {
-    "labels": RmaatForSequenceClassification,
-    "masked": RmaatForMaskedLM,
-    "causal": RmaatForCausalLM,
-}
-"""The class of the model for each objective."""
-
-
 def build_model(source: RunData) -> RmaatForSequenceClassification | RmaatForMaskedLM | RmaatForCausalLM:
     """Return the model of a run, with initial weights."""
-    config = RmaatConfig(**source.model_settings())
-    return MODEL_CLASSES[source.run.objective](config)
+    return source.model_class(RmaatConfig(**source.model_settings()))
 
 
 def set_label_scale(config: RmaatConfig, train_part: Dataset) -> None:
