@@ -90,7 +90,7 @@ def test_the_loss_is_that_of_the_logits_and_replay_gives_its_gradient(model):
     for backprop in (Full(), Replay()):
         model.backprop = backprop
         model.zero_grad()
-        out = model(ids, mask, labels, output_token_losses=True)
+        out = model(ids, mask, labels, output_token_losses=True, output_token_correct=True)
         out.loss.backward()
         gradients.append([None if p.grad is None else p.grad.clone() for p in model.parameters()])
         assert out.logits is None
@@ -99,6 +99,13 @@ def test_the_loss_is_that_of_the_logits_and_replay_gives_its_gradient(model):
     wanted = cross_entropy(logits[:, :-1].mT, targets, reduction="none")
     torch.testing.assert_close(out.token_losses[:, 1:], wanted, rtol=1e-9, atol=1e-11)
     assert not out.token_losses[:, 0].any()
+    assert out.token_correct.dtype == torch.bool
+    right = [
+        [False, *(int(label) == max(range(VOCABULARY), key=row.__getitem__) for row, label in zip(*pair, strict=True))]
+        for pair in zip(logits[:, :-1].tolist(), targets.tolist(), strict=True)
+    ]
+    assert out.token_correct.tolist() == right
+    assert model(ids, mask, labels).token_correct is None
     torch.testing.assert_close(out.loss, wanted.sum() / (targets != -100).sum(), rtol=1e-9, atol=0)
     for full, replayed in zip(*gradients, strict=True):
         torch.testing.assert_close(replayed, full, rtol=1e-8, atol=1e-11)
@@ -218,6 +225,7 @@ def test_wrong_calls_are_refused():
     for call, message in (
         (lambda: model(ids, past_key_values=DynamicCache()), "must be an RmaatCache of this model, not DynamicCache"),
         (lambda: model(ids, labels=ids, use_cache=True), "takes only input_ids and attention_mask"),
+        (lambda: model(ids, use_cache=True, output_token_correct=True), "takes only input_ids and attention_mask"),
         (lambda: model(ids, labels=ids + 10), "labels holds 20; vocab_size 11"),
         (lambda: model(ids, labels=ids[:, :3]), r"labels must be \(1, 5\) integers"),
         (lambda: model(ids + 20, use_cache=True), "vocab_size 11 allows 0 to 10"),

@@ -168,16 +168,12 @@ class Copying(AnswersTask):
         return self.options["vocabulary"] - 2
 
     def check_room(self) -> None:
-        """Raise `UserError` if there are too few tokens for the string and its copy, or ids for symbols."""
+        """Raise `UserError` if there are too few tokens for the string and its copy."""
         tokens, copied = self.options["sequence_tokens"], self.options["symbols"]
         if tokens < 2 * copied + 1:
             raise UserError(
                 f"{self.name}: {copied:,} symbols, a separator and their copy take {2 * copied + 1:,} tokens; "
                 f"sequence_tokens is {tokens:,}"
-            )
-        if self.distinct_symbols < 2:
-            raise UserError(
-                f"{self.name}: vocabulary must be at least 4, because filler and the separator are two of its ids"
             )
 
     def _blank(self, rng: np.random.Generator, count: int) -> tuple[TokenIds, NDArray[np.int64], NDArray[np.int64]]:
