@@ -327,14 +327,9 @@ class SegmentEncoder(nn.Module):
             loss_sums = loss_sums + self.masked_head(tokens_out_BSD, tokens, masked_BS).to(loss_sums.dtype)
         if inputs.labels.shape[1]:
             labels_BS = inputs.labels.masked_fill(padding_BS, IGNORED)
-            logits_IV = self.next_token_logits(tokens_out_BSD).flatten(0, 1)
-            losses_I = cross_entropy(logits_IV, labels_BS.flatten(), ignore_index=IGNORED, reduction="none")
-            losses_BS = losses_I.view_as(labels_BS)
+            losses_BS, correct_BS = self._compared(tokens_out_BSD, labels_BS, wanted.correct)
             pair_B2 = torch.stack([losses_BS.sum(1), (labels_BS != IGNORED).sum(1)], -1)
             loss_sums = loss_sums + pair_B2.to(loss_sums.dtype)
-            if wanted.correct:
-                # Here rather than from stored logits, which would take V numbers for each token.
-                correct_BS = logits_IV.argmax(-1).view_as(labels_BS) == labels_BS
         outputs = [*hidden_LBSD, tokens_out_BSD] if wanted.hidden_states else []
         if wanted.last_hidden:
             outputs.append(tokens_out_BSD)
@@ -391,6 +386,27 @@ class SegmentEncoder(nn.Module):
         assert isinstance(self.embedding, TokenEmbedding)
         weight_VD = self.embedding.tokens.weight
         return at_least_float32(linear(hidden * weight_VD.shape[1] ** -0.5, weight_VD.to(hidden.dtype)))
+
+    def _compared(self, hidden_BSD: Tensor, labels_BS: Tensor, correct: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the loss of each label and, if asked for, whether it has the largest logit, (B, S) both.
+
+        They are 0 and False without a label. No logits leave this method: they would take V numbers for
+        each token of the sequence.
+        """
+        asked_BS = labels_BS != IGNORED
+        # The number of labels differs from segment to segment; a compiled graph computes the logits of
+        # all tokens instead.
+        everywhere = torch.compiler.is_compiling()
+        hidden_ID, labels_I = (x.flatten(0, 1) if everywhere else x[asked_BS] for x in (hidden_BSD, labels_BS))
+        logits_IV = self.next_token_logits(hidden_ID)
+
+        def placed(x_I: Tensor) -> Tensor:
+            if everywhere:
+                return x_I.view_as(labels_BS)
+            return torch.zeros_like(labels_BS, dtype=x_I.dtype).masked_scatter(asked_BS, x_I)
+
+        losses_I = cross_entropy(logits_IV, labels_I, ignore_index=IGNORED, reduction="none")
+        return placed(losses_I), placed(logits_IV.argmax(-1) == labels_I) if correct else None
 
     def start(self, layer: int, like_BND: Tensor) -> Tensors:
         """Return what a layer of a causal segment carries from piece to piece, at the beginning.
