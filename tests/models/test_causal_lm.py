@@ -120,7 +120,8 @@ def test_the_loss_is_that_of_the_logits_and_replay_gives_its_gradient(model):
 
 @torch.no_grad()
 def test_rows_of_a_batch_are_what_they_are_alone():
-    model = causal_model(short_conv_size=3, attention_decay="learned")
+    writers = {"associative_memory": True, "associative_writers": "all", "associative_rule": "delta"}
+    model = causal_model(short_conv_size=3, attention_decay="learned", **writers)
     ids, lengths = tokens(3, 29), (29, 13, 24)
     mask = torch.arange(29) < torch.tensor(lengths)[:, None]
     together = model(ids, mask)
@@ -128,6 +129,7 @@ def test_rows_of_a_batch_are_what_they_are_alone():
         alone = model(ids[row : row + 1, :length])
         torch.testing.assert_close(together.logits[row, :length], alone.logits[0], rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(together.memory[row], alone.memory[0], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(together.associations[row], alone.associations[0], rtol=1e-9, atol=1e-11)
 
 
 @torch.no_grad()

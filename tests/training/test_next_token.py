@@ -41,6 +41,11 @@ def answers_run(folder: Path, **settings) -> RunConfig:
     task = RunData.of(run).task
     if not task.is_there(folder):
         generate(task, folder, 0, Counts(train=4000, validation=50, test=70))
+        # Examples of the test have different numbers of questions, and the batches do.
+        path = task.sources(folder)[2]
+        arrays = dict(np.load(path))
+        arrays["labels"][: 40 * 16][np.arange(40 * 16) % 16 > 8] = -100
+        np.savez(path, **arrays)
     return run
 
 
@@ -67,14 +72,14 @@ def test_the_measurements_are_those_of_the_logits(trained: Result) -> None:
                 answers.append(label)
     metrics = trained.metrics
     assert metrics["problem_type"] == NEXT_TOKEN
-    assert metrics["test_answers"] == len(answers) == 140
-    assert metrics["test_accuracy"] == pytest.approx(sum(right) / 140)
+    assert 60 < metrics["test_answers"] == len(answers) < 140
+    assert metrics["test_accuracy"] == pytest.approx(sum(right) / len(answers))
     assert metrics["test_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert asked[0] == 0
     assert metrics["test_segments"] == [
         {"accuracy": r / a if a else None, "answers": a} for r, a in zip(right, asked, strict=True)
     ]
-    assert metrics["test_majority_accuracy"] == max(map(answers.count, answers)) / 140
+    assert metrics["test_majority_accuracy"] == max(map(answers.count, answers)) / len(answers)
     assert metrics["data"]["train"]["answers"] == 8000
     assert "eval_segments" not in metrics
     # Examples are whole, so a check with other batches gives the same.
@@ -115,7 +120,7 @@ def test_it_evaluates_from_the_command_line(trained: Result, capsys: pytest.Capt
     assert [line.split()[0] for line in out[-4:]] == ["segment", "2", "3", "4"]
     card = (trained.output_dir / "README.md").read_text()
     assert "model = AutoModelForCausalLM.from_pretrained(" in card
-    assert "| test | 70 | 140 answers |" in card
+    assert f"| test | 70 | {trained.metrics['test_answers']} answers |" in card
 
 
 @pytest.mark.parametrize("command", ["predict", "explain", "serve"])

@@ -60,12 +60,10 @@ class NextToken(Problem):
         """
         losses_BN, correct_BN = outputs
         asked_BN = labels != IGNORED
-        # The first label has no token before it, and is not asked for.
-        asked_BN[:, 0] = False
         segments, size = config.num_segments, config.tokens_per_segment
 
         def by_segment(x_BN: Tensor) -> Tensor:
-            # Label n + 1 belongs to token n.
+            # Label n + 1 belongs to token n. Nothing predicts the first label.
             of_token_BN = x_BN.masked_fill(~asked_BN, 0)[:, 1 : segments * size + 1]
             padded_BN = pad(of_token_BN, (0, segments * size - of_token_BN.shape[1]))
             return padded_BN.unflatten(1, (segments, size)).sum(2)
