@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from rmaat import RmaatConfig, RmaatForCausalLM, RmaatForSequenceClassification
 from rmaat.backprop import Full, Replay
 from rmaat.errors import UserError
+from rmaat.models.segment import SegmentEncoder
 
 SEGMENT, VOCABULARY = 8, 11
 
@@ -34,13 +35,15 @@ def tokens(batch, length):
     return torch.randint(1, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(1))
 
 
+ALL_WRITE = {"associative_memory": True, "associative_writers": "all", "associative_rule": "delta"}
+
 MODELS = [
     *({"attention_type": kind} for kind in ("astro", "softmax", "linear", "vla")),
     {"associative_memory": True, "associative_rule": "delta", "short_conv_size": 3},
     {"attention_decay": "learned", "rotary_positions": True, "reading_norm": True, "short_conv_size": 5},
     {"attention_type": "softmax", "num_memory_tokens": 0, "norm_first": False},
     {"retention_schedule": "rotating", "retention_form": "gate", "associative_memory": True},
-    {"associative_memory": True, "associative_writers": "all", "associative_rule": "delta", "short_conv_size": 3},
+    {**ALL_WRITE, "short_conv_size": 3},
     {"associative_memory": True, "associative_writers": "all", "num_memory_tokens": 0, "norm_first": False},
 ]
 
@@ -119,9 +122,26 @@ def test_the_loss_is_that_of_the_logits_and_replay_gives_its_gradient(model):
 
 
 @torch.no_grad()
+def test_all_positions_in_use_write_and_no_others(monkeypatch):
+    """5 of 8 tokens: the memory in front of them and that behind the padding write too."""
+    model, outputs, honest = causal_model(**ALL_WRITE), [], SegmentEncoder.causal_layer
+
+    def recorded(self, *args):
+        outputs.append(honest(self, *args)[0][0])
+        return honest(self, *args)
+
+    monkeypatch.setattr(SegmentEncoder, "causal_layer", recorded)
+    found = model(tokens(1, 5)).associations[0]
+    for memory, x_ND, wanted in zip(model.rmaat.encoder.associative, outputs, found, strict=True):
+        assert len(x_ND) == 2 + SEGMENT + 2
+        used_WD = torch.cat([x_ND[:7], x_ND[-2:]])[None]
+        written = memory.write(used_WD, torch.zeros_like(wanted)[None], torch.ones(1, 9, dtype=torch.bool))
+        torch.testing.assert_close(wanted, written[0], rtol=1e-9, atol=1e-11)
+
+
+@torch.no_grad()
 def test_rows_of_a_batch_are_what_they_are_alone():
-    writers = {"associative_memory": True, "associative_writers": "all", "associative_rule": "delta"}
-    model = causal_model(short_conv_size=3, attention_decay="learned", **writers)
+    model = causal_model(short_conv_size=3, attention_decay="learned", **ALL_WRITE)
     ids, lengths = tokens(3, 29), (29, 13, 24)
     mask = torch.arange(29) < torch.tensor(lengths)[:, None]
     together = model(ids, mask)
