@@ -84,7 +84,7 @@ def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: b
         header["pipeline_tag"] = "text-classification"
     if metric := next((METRICS_OF_THE_HUB[key] for key in METRICS_OF_THE_HUB if f"test_{key}" in metrics), None):
         header["metrics"] = [metric]
-    auto_class = AUTO_CLASSES["causal" if metrics["problem_type"] == NEXT_TOKEN else run.objective]
+    auto_class = AUTO_CLASSES["causal" if metrics.get("problem_type") == NEXT_TOKEN else run.objective]
     # A name without its folder would be one of the hub.
     folder = json.dumps(printable(run.output_dir), ensure_ascii=False)
     truncation = "" if reads_any_length else ", truncation=True"
