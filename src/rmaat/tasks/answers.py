@@ -106,7 +106,7 @@ class MultiQueryAssociativeRecall(AnswersTask):
 
     name = "mqar"
     summary = "the values of many keys, each asked for once in the text after the pairs"
-    available: ClassVar = {"sequence_tokens": 256, "pairs": 16, "vocabulary": 256}
+    available: ClassVar = {"sequence_tokens": 256, "pairs": 16, "vocabulary": 64}
 
     @property
     def words(self) -> tuple[str, ...]:

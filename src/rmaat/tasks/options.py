@@ -70,8 +70,8 @@ class MemoryOptions:
         story_facts: stories: facts that the answer needs, 1 or 2 (1).
         sequence_tokens: mqar, copy, selective_copy: tokens of each example (256, copy 128).
         symbols: copy, selective_copy: symbols that are copied (63, selective_copy 16).
-        vocabulary: mqar, copy, selective_copy: number of different tokens (256, copy 18,
-            selective_copy 16).
+        vocabulary: mqar, copy, selective_copy: number of different tokens (64, copy 18, selective_copy
+            16).
     """
 
     pairs: Size | None = None
