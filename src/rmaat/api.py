@@ -19,7 +19,7 @@ from rmaat.errors import UserError
 from rmaat.tasks.inputs import Example
 from rmaat.training.config import RunConfig
 from rmaat.training.effects import check_effects
-from rmaat.training.finished_run import FinishedRun, open_classifier
+from rmaat.training.finished_run import FinishedRun, open_run
 from rmaat.training.inference import predict_many
 from rmaat.training.problems import Prediction
 from rmaat.training.results import Result
@@ -66,8 +66,9 @@ def predict(run: str | Path | FinishedRun, texts: Sequence[str | tuple[str, str]
     if isinstance(texts, str):
         raise UserError("predict: texts is one string; give a list of texts, such as [text]")
     if not isinstance(run, FinishedRun):
-        run = open_classifier(Path(run))
+        run = open_run(Path(run))
         run.model.to(device())
+    run.check_classifies()
     examples = (Example(f"texts[{index}]", (x,) if isinstance(x, str) else tuple(x)) for index, x in enumerate(texts))
     predictions = []
     for outcome in predict_many(run, examples):

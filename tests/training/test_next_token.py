@@ -136,8 +136,9 @@ def test_verbs_for_whole_examples_name_what_to_use(
     error = capsys.readouterr().err
     assert "answers at many positions of mqar, and has no label for a text; measure it with `rmaat evaluate" in error
     assert f"RmaatForCausalLM.from_pretrained('{run}')" in error
-    with pytest.raises(UserError, match="has no label for a text"):
-        rmaat.predict(run, ["k1 v1"])
+    for opened in (run, open_run(trained.output_dir)):
+        with pytest.raises(UserError, match="has no label for a text"):
+            rmaat.predict(opened, ["k1 v1"])
 
 
 @pytest.mark.parametrize(

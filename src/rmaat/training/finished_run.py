@@ -31,6 +31,15 @@ class FinishedRun:
         """The run's settings."""
         return self.source.run
 
+    def check_classifies(self) -> None:
+        """Raise `UserError` if the model answers at many positions instead of labelling whole examples."""
+        if self.source.answers_at_many_positions:
+            folder = self.config.output_dir
+            raise UserError(
+                f"the model of '{folder}' answers at many positions of {self.config.dataset}, and has no label for a text; "
+                f"measure it with `rmaat evaluate`, or in Python call RmaatForCausalLM.from_pretrained('{folder}')"
+            )
+
     def with_test_file(self, test_file: str | None = None, skip_bad_rows: bool | None = None) -> "FinishedRun":
         """Return the run with other settings of its test part, for `evaluate`.
 
@@ -97,9 +106,5 @@ def open_classifier(folder: Path) -> FinishedRun:
         UserError: as `open_run`, and if the model answers at many positions instead.
     """
     run = open_run(folder)
-    if run.source.answers_at_many_positions:
-        raise UserError(
-            f"'{folder}' answers at many positions of {run.config.dataset}, and has no label for a text; measure it with "
-            f"`rmaat evaluate --model {folder}`, or in Python call RmaatForCausalLM.from_pretrained('{folder}')"
-        )
+    run.check_classifies()
     return run
