@@ -68,6 +68,7 @@ def predict(run: str | Path | FinishedRun, texts: Sequence[str | tuple[str, str]
     if not isinstance(run, FinishedRun):
         run = open_run(Path(run))
         run.model.to(device())
+    run.check_classifies()
     examples = (Example(f"texts[{index}]", (x,) if isinstance(x, str) else tuple(x)) for index, x in enumerate(texts))
     predictions = []
     for outcome in predict_many(run, examples):

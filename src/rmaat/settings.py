@@ -344,8 +344,6 @@ class ModelSettings(AttentionSettings):
             )
         if self.hebbian_sigmoid:
             raise UserError("causal: true excludes hebbian_sigmoid, which needs the Hebbian weights of every position")
-        if self.associative_writers == "all":
-            raise UserError("causal: true needs associative_writers 'memory'")
         if self.memory_layout == "back":
             raise UserError("causal: true reads memory at the front and writes it at the back; leave out memory_layout")
 

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from rmaat import RmaatConfig, RmaatForCausalLM, RmaatForSequenceClassification
 from rmaat.backprop import Full, Replay
 from rmaat.errors import UserError
+from rmaat.models.segment import SegmentEncoder
 
 SEGMENT, VOCABULARY = 8, 11
 
@@ -34,12 +35,16 @@ def tokens(batch, length):
     return torch.randint(1, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(1))
 
 
+ALL_WRITE = {"associative_memory": True, "associative_writers": "all", "associative_rule": "delta"}
+
 MODELS = [
     *({"attention_type": kind} for kind in ("astro", "softmax", "linear", "vla")),
     {"associative_memory": True, "associative_rule": "delta", "short_conv_size": 3},
     {"attention_decay": "learned", "rotary_positions": True, "reading_norm": True, "short_conv_size": 5},
     {"attention_type": "softmax", "num_memory_tokens": 0, "norm_first": False},
     {"retention_schedule": "rotating", "retention_form": "gate", "associative_memory": True},
+    {**ALL_WRITE, "short_conv_size": 3},
+    {"associative_memory": True, "associative_writers": "all", "num_memory_tokens": 0, "norm_first": False},
 ]
 
 
@@ -75,7 +80,8 @@ def test_no_token_sees_a_later_one_and_each_sees_the_segments_before(model):
         (gradient,) = torch.autograd.grad(model(inputs_embeds=embedded).logits[:, i].square().sum(), embedded)
         assert not gradient[:, i + 1 :].any()
         # Without memory a token sees its own segment alone.
-        first = 0 if model.config.num_memory_tokens else i // SEGMENT * SEGMENT
+        config = model.config
+        first = 0 if config.num_memory_tokens or config.associative_memory else i // SEGMENT * SEGMENT
         assert (gradient[:, first : i + 1].abs().amax((0, 2)) > 0).all()
 
 
@@ -87,7 +93,7 @@ def test_the_loss_is_that_of_the_logits_and_replay_gives_its_gradient(model):
     for backprop in (Full(), Replay()):
         model.backprop = backprop
         model.zero_grad()
-        out = model(ids, mask, labels, output_token_losses=True)
+        out = model(ids, mask, labels, output_token_losses=True, output_token_correct=True)
         out.loss.backward()
         gradients.append([None if p.grad is None else p.grad.clone() for p in model.parameters()])
         assert out.logits is None
@@ -96,6 +102,13 @@ def test_the_loss_is_that_of_the_logits_and_replay_gives_its_gradient(model):
     wanted = cross_entropy(logits[:, :-1].mT, targets, reduction="none")
     torch.testing.assert_close(out.token_losses[:, 1:], wanted, rtol=1e-9, atol=1e-11)
     assert not out.token_losses[:, 0].any()
+    assert out.token_correct.dtype == torch.bool
+    right = [
+        [False, *(int(label) == max(range(VOCABULARY), key=row.__getitem__) for row, label in zip(*pair, strict=True))]
+        for pair in zip(logits[:, :-1].tolist(), targets.tolist(), strict=True)
+    ]
+    assert out.token_correct.tolist() == right
+    assert model(ids, mask, labels).token_correct is None
     torch.testing.assert_close(out.loss, wanted.sum() / (targets != -100).sum(), rtol=1e-9, atol=0)
     for full, replayed in zip(*gradients, strict=True):
         torch.testing.assert_close(replayed, full, rtol=1e-8, atol=1e-11)
@@ -109,8 +122,26 @@ def test_the_loss_is_that_of_the_logits_and_replay_gives_its_gradient(model):
 
 
 @torch.no_grad()
+def test_all_positions_in_use_write_and_no_others(monkeypatch):
+    """5 of 8 tokens: the memory in front of them and that behind the padding write too."""
+    model, outputs, honest = causal_model(**ALL_WRITE), [], SegmentEncoder.causal_layer
+
+    def recorded(self, *args):
+        outputs.append(honest(self, *args)[0][0])
+        return honest(self, *args)
+
+    monkeypatch.setattr(SegmentEncoder, "causal_layer", recorded)
+    found = model(tokens(1, 5)).associations[0]
+    for memory, x_ND, wanted in zip(model.rmaat.encoder.associative, outputs, found, strict=True):
+        assert len(x_ND) == 2 + SEGMENT + 2
+        used_WD = torch.cat([x_ND[:7], x_ND[-2:]])[None]
+        written = memory.write(used_WD, torch.zeros_like(wanted)[None], torch.ones(1, 9, dtype=torch.bool))
+        torch.testing.assert_close(wanted, written[0], rtol=1e-9, atol=1e-11)
+
+
+@torch.no_grad()
 def test_rows_of_a_batch_are_what_they_are_alone():
-    model = causal_model(short_conv_size=3, attention_decay="learned")
+    model = causal_model(short_conv_size=3, attention_decay="learned", **ALL_WRITE)
     ids, lengths = tokens(3, 29), (29, 13, 24)
     mask = torch.arange(29) < torch.tensor(lengths)[:, None]
     together = model(ids, mask)
@@ -118,6 +149,7 @@ def test_rows_of_a_batch_are_what_they_are_alone():
         alone = model(ids[row : row + 1, :length])
         torch.testing.assert_close(together.logits[row, :length], alone.logits[0], rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(together.memory[row], alone.memory[0], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(together.associations[row], alone.associations[0], rtol=1e-9, atol=1e-11)
 
 
 @torch.no_grad()
@@ -200,7 +232,6 @@ def test_it_is_stored_and_loaded_by_the_auto_class(tmp_path):
         ({"retention_schedule": "ltp"}, "'ltp' needs it; choose one of 'streaming', 'constant', 'none', 'rotating'"),
         ({"attention_type": "s4d"}, "'s4d' has no causal form; 'astro', 'softmax', 'linear', 'vla' have one"),
         ({"hebbian_sigmoid": True}, "causal: true excludes hebbian_sigmoid"),
-        ({"associative_memory": True, "associative_writers": "all"}, "causal: true needs associative_writers 'memory'"),
         ({"memory_layout": "back"}, "leave out memory_layout"),
     ],
 )
@@ -216,6 +247,7 @@ def test_wrong_calls_are_refused():
     for call, message in (
         (lambda: model(ids, past_key_values=DynamicCache()), "must be an RmaatCache of this model, not DynamicCache"),
         (lambda: model(ids, labels=ids, use_cache=True), "takes only input_ids and attention_mask"),
+        (lambda: model(ids, use_cache=True, output_token_correct=True), "takes only input_ids and attention_mask"),
         (lambda: model(ids, labels=ids + 10), "labels holds 20; vocab_size 11"),
         (lambda: model(ids, labels=ids[:, :3]), r"labels must be \(1, 5\) integers"),
         (lambda: model(ids + 20, use_cache=True), "vocab_size 11 allows 0 to 10"),

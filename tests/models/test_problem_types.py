@@ -160,6 +160,11 @@ def test_wrong_configs_are_refused(settings, said):
         RmaatConfig(**settings)
 
 
+def test_ids_that_follow_tokens_need_a_causal_model():
+    with pytest.raises(ValueError, match="labels whole sequences; 'next_token_prediction' needs RmaatForCausalLM"):
+        RmaatForSequenceClassification(RmaatConfig(problem_type="next_token_prediction"))
+
+
 def test_tokens_have_one_class_each():
     with pytest.raises(ValueError, match="one class for each token, not 'regression'"):
         RmaatForTokenClassification(RmaatConfig(num_labels=1))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from rmaat.errors import UserError
+from rmaat.problems import NEXT_TOKEN
 from rmaat.tasks import arrow
 from rmaat.tasks.base import Part, TaskInfo, token_dtype
 from rmaat.tasks.collate import Collator, lengths
@@ -28,6 +29,24 @@ def info_of(vocab_size: int = 256, pair: bool = False) -> TaskInfo:
 def write(path: Path, info: TaskInfo, rows: Any, max_seq_len: int = 4, notes: tuple[str, ...] = ()) -> Dataset:
     arrow.write_part(path, info, Part(rows, list(notes)), max_seq_len)
     return arrow.read_part(path)
+
+
+def test_labels_of_tokens_are_truncated_with_them(tmp_path: Path) -> None:
+    info = TaskInfo("t", "", "memory", 300, (), 4, (1, 1, 1), "", problem_type=NEXT_TOKEN)
+    rows = [np.arange(length, dtype=np.int16) for length in (2, 6, 1, 4)]
+    pairs = [((row,), np.where(row % 2, row + 100, -100).astype(np.int16)) for row in rows]
+    dataset = write(tmp_path / "train.arrow", info, pairs, notes=("a note",))
+    wanted = [[-100, 101], [-100, 101, -100, 103], [-100], [-100, 101, -100, 103]]
+    assert dataset["labels"][:] == wanted
+    assert list(map(len, dataset["input_ids"])) == [2, 4, 1, 4]
+    found = part_statistics(dataset)
+    assert (found.answers, found.classes, found.numbers) == (5, {}, None)
+    reader = TokenReader(dataset.select([3, 0, 1]))
+    examples = pickle.loads(pickle.dumps(reader)).__getitems__([1, 2, 0])
+    assert [example["labels"].tolist() for example in examples] == [wanted[0], wanted[1], wanted[3]]
+    assert {example["labels"].dtype for example in examples} == {np.dtype(np.int32)}
+    assert reader.labels.tolist() == wanted[3] + wanted[0] + wanted[1]
+    assert len(reader) == 3
 
 
 @pytest.mark.parametrize(

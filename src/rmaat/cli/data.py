@@ -153,11 +153,11 @@ def _report_files(output: Console, sources: tuple[Path, ...], data_dir: Path) ->
 
 
 def _show(output: Console, task: Task, data_dir: Path, dataset: DatasetDict, count: int) -> None:
-    from rmaat.tasks.labels import LABEL_COLUMNS
+    from rmaat.tasks.labels import LABEL_STORAGE
 
     examples = dataset["train"].select(range(min(count, len(dataset["train"])))).with_format("numpy")[:]
-    label_column = LABEL_COLUMNS[task.info.problem_type]
-    labels = [printable(label_column.text(label, task.info.label_names)) for label in examples["labels"]]
+    storage = LABEL_STORAGE[task.info.problem_type]
+    labels = [printable(storage.text(label, task.info.label_names)) for label in examples["labels"]]
     if task.info.image_shape is not None:
         from rmaat.tasks.cache import cache_folder
         from rmaat.tasks.images import contact_sheet

@@ -39,13 +39,13 @@ def run(arguments: Namespace) -> None:
     from rmaat.tasks.inputs import read_inputs
     from rmaat.terminal import console
     from rmaat.training.explanation import draw_explanation, explain
-    from rmaat.training.finished_run import open_run
+    from rmaat.training.finished_run import open_classifier
     from rmaat.training.run import device
 
     if arguments.passages < 0:
         raise UserError(f"passages must be at least 0, got {arguments.passages}")
     output = None if arguments.output is None else writable_folder(arguments.output)
-    finished = open_run(arguments.model)
+    finished = open_classifier(arguments.model)
     finished.model.to(device())
     examples = list(islice(read_inputs([arguments.file], finished.source.info, ["text"]), 2))
     if not examples:

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rmaat.attention import ATTENTION
 from rmaat.errors import UserError
 from rmaat.presets import MODELS, yaml_word
+from rmaat.problems import NEXT_TOKEN
 from rmaat.recipes import recipe_names, recipe_summary
 from rmaat.tasks import TASKS, Task, data_folder
 from rmaat.tasks.base import SPLITS
@@ -67,7 +68,7 @@ def list_tasks(arguments: Namespace) -> None:
     for name in TASKS.names():
         info = TASKS[name].info
         length = f"{'2 x ' if info.pair else ''}{info.max_seq_len:,}"
-        classes = str(len(info.label_names) or "yours")
+        classes = "tokens" if info.problem_type == NEXT_TOKEN else str(len(info.label_names) or "yours")
         sizes = " / ".join(f"{size:,}" for size in info.sizes) if any(info.sizes) else "yours"
         state = "found" if _has_files(TASKS[name], data_dir) else "missing"
         print(line(name, length, classes, sizes, state))

@@ -96,11 +96,11 @@ def run(arguments: Namespace) -> None:
     from rmaat.cli.progress import count_bar
     from rmaat.tasks.base import no_bar
     from rmaat.tasks.inputs import read_inputs
-    from rmaat.training.finished_run import open_run
+    from rmaat.training.finished_run import open_classifier
     from rmaat.training.inference import predict_many
     from rmaat.training.run import device
 
-    finished = open_run(arguments.model)
+    finished = open_classifier(arguments.model)
     finished.model.to(device())
     info = finished.source.info
     columns = _columns(finished, arguments.text_column, arguments.other_text_column)

@@ -36,12 +36,12 @@ def run(arguments: Namespace) -> None:
 
     from rmaat.serve.answers import Answers
     from rmaat.serve.server import address, bind, is_loopback, serve
-    from rmaat.training.finished_run import open_run
+    from rmaat.training.finished_run import open_classifier
     from rmaat.training.run import device
 
     # Bind first: a port in use shows at once, and requests wait while the model is read.
     with bind(arguments.host, arguments.port) as listener:
-        finished = open_run(arguments.run)
+        finished = open_classifier(arguments.run)
         finished.model.to(device())
         answers = Answers(finished, arguments.max_bytes)
         if not is_loopback(listener):

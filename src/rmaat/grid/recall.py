@@ -22,7 +22,7 @@ from rmaat.machine.provenance import provenance
 from rmaat.machine.tables import MISSING, Table
 from rmaat.machine.units import mebibytes
 from rmaat.tasks.memory import MemoryTask
-from rmaat.training.finished_run import FinishedRun, open_run
+from rmaat.training.finished_run import FinishedRun, open_classifier
 
 RECALL = "recall.json"
 """Beside a cell's metrics: its tests."""
@@ -153,7 +153,7 @@ def test_cells(
     rows, trained = [], 0
     for cell in cells:
         folder = cell.folder(output)
-        run = open_run(folder)
+        run = open_classifier(folder)
         trained = _memory_task(run).segments[-1]
         known = {test.segments: test for test in _stored(folder / RECALL) if _same(test, most)}
         for count in segments:

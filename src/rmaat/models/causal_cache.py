@@ -1,6 +1,7 @@
 """The state of a causal model between tokens: of constant size, however long the text is.
 
-Axes: B batch, M memory tokens, D width, L layers, K key features of the associative memory.
+Axes: B batch, M memory tokens, D width, L layers, K key features of the associative memory, P
+positions of a segment.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ class RmaatCache:
         segment: (B,) int64, the number of segments before the current one.
         position: (B,) int64, the tokens of the current segment so far.
         layers: what each layer carries within the current segment.
+        outputs: (B, L, P, D), the layers' outputs in the current segment so far, if all positions write
+            to the associative memory; else P is 0.
         shared: `SegmentEncoder.shared()` of the model.
         tokens_per_segment: of the model.
     """
@@ -29,6 +32,7 @@ class RmaatCache:
     segment: Tensor
     position: Tensor
     layers: list[Tensors]
+    outputs: Tensor
     shared: Tensors
     tokens_per_segment: int
 
@@ -40,13 +44,14 @@ class RmaatCache:
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Replace each row by the row `beam_idx` of it, as a search over beams asks for."""
-        self.memory, self.associations, self.segment, self.position = (
-            x.index_select(0, beam_idx) for x in (self.memory, self.associations, self.segment, self.position)
+        self.memory, self.associations, self.segment, self.position, self.outputs = (
+            x.index_select(0, beam_idx)
+            for x in (self.memory, self.associations, self.segment, self.position, self.outputs)
         )
         self.layers = [tuple(x.index_select(0, beam_idx) for x in layer) for layer in self.layers]
 
     @property
     def nbytes(self) -> int:
         """The bytes of all tensors."""
-        tensors = [self.memory, self.associations, *(x for layer in self.layers for x in layer)]
+        tensors = [self.memory, self.associations, self.outputs, *(x for layer in self.layers for x in layer)]
         return sum(x.nbytes for x in tensors)

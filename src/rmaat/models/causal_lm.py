@@ -3,6 +3,7 @@
 Axes: B batch, N tokens, C tokens of a piece, M memory tokens, D width, V ids of the vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,13 @@ from transformers.utils.generic import can_return_tuple
 from rmaat.attention.causal import CausalPositions, Tensors
 from rmaat.errors import UserError
 from rmaat.models.causal_cache import RmaatCache
-from rmaat.models.checks import IGNORED, SegmentRange, check_attentions, row_lengths, select_input
+from rmaat.models.checks import SegmentRange, check_attentions, row_lengths, select_input
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.head import RmaatPreTrainedHead
 from rmaat.models.masked import mean_loss
 from rmaat.models.recurrent import RmaatModel
 from rmaat.models.retention import batch_factors
+from rmaat.problems import IGNORED
 
 
 @dataclass
@@ -35,6 +37,8 @@ class RmaatCausalLMOutput(ModelOutput):
         past_key_values: the state after the last token; None without use_cache.
         token_losses: (B, N), the loss of predicting each token from those before it; 0 for the
             first one and without a label. None without output_token_losses.
+        token_correct: (B, N) bool, whether each label has the largest logit of all ids; False for the
+            first one and without a label. None without output_token_correct.
         memory, readout, associations: the state for a call that goes on, see `RmaatOutput`.
         hidden_states: see `RmaatOutput`.
     """
@@ -43,6 +47,7 @@ class RmaatCausalLMOutput(ModelOutput):
     logits: Tensor | None = None
     past_key_values: RmaatCache | None = None
     token_losses: Tensor | None = None
+    token_correct: Tensor | None = None
     memory: Tensor | None = None
     readout: Tensor | None = None
     associations: Tensor | None = None
@@ -86,6 +91,7 @@ class RmaatForCausalLM(RmaatPreTrainedHead, GenerationMixin):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         output_token_losses: bool = False,
+        output_token_correct: bool = False,
     ) -> RmaatCausalLMOutput:
         """Predict the next token of each token; `RmaatModel.forward` describes the other arguments.
 
@@ -101,10 +107,12 @@ class RmaatForCausalLM(RmaatPreTrainedHead, GenerationMixin):
                 memory for the whole sequence. None means all without labels and none with them. With
                 a cache, 1 means each row's last token.
             output_token_losses: return token_losses.
+            output_token_correct: return token_correct.
         """
         if use_cache or past_key_values is not None:
             given = (labels, memory, readout, associations, inputs_embeds)
-            if any(x is not None for x in given) or output_token_losses or output_hidden_states:
+            asked = (output_token_losses, output_token_correct, output_hidden_states)
+            if any(x is not None for x in given) or any(asked):
                 raise UserError("a call with use_cache or past_key_values takes only input_ids and attention_mask")
             check_attentions(output_attentions)
             ids_BN = select_input(input_ids, None, None, self.config)
@@ -130,16 +138,18 @@ class RmaatForCausalLM(RmaatPreTrainedHead, GenerationMixin):
             labels=shifted,
             output_last_hidden=logits_to_keep is not None,
             output_token_losses=output_token_losses,
+            output_token_correct=output_token_correct,
             return_dict=True,
         )
         logits = None
         if logits_to_keep is not None:
             logits = self.rmaat.encoder.next_token_logits(out.last_hidden[:, -logits_to_keep:])
-        losses = out.token_losses
+        losses, correct = out.token_losses, out.token_correct
         return RmaatCausalLMOutput(
             loss=mean_loss(out.label_loss),
             logits=logits,
             token_losses=None if losses is None else pad(losses[:, :-1], (1, 0)),
+            token_correct=None if correct is None else pad(correct[:, :-1], (1, 0)),
             memory=out.memory,
             readout=out.readout,
             associations=out.associations,
@@ -151,12 +161,15 @@ class RmaatForCausalLM(RmaatPreTrainedHead, GenerationMixin):
         first, config, encoder = self.rmaat.first_memory, self.config, self.rmaat.encoder
         zeros_B = torch.zeros(batch, dtype=torch.int64, device=first.device)
         shape, wide = (batch, *config.associations_shape), torch.promote_types(first.dtype, torch.float32)
+        # Positions that write at the end of the segment need their outputs until then.
+        kept = config.num_positions if config.associative_memory and config.associative_writers == "all" else 0
         cache = RmaatCache(
             memory=first.expand(batch, -1, -1),
             associations=torch.zeros(shape, dtype=wide, device=first.device),
             segment=zeros_B,
             position=zeros_B,
             layers=self._empty_layers(batch),
+            outputs=first.new_zeros(batch, config.num_hidden_layers, kept, config.hidden_size),
             shared=encoder.shared(),
             tokens_per_segment=config.tokens_per_segment,
         )
@@ -214,6 +227,7 @@ class RmaatForCausalLM(RmaatPreTrainedHead, GenerationMixin):
             tuple(_rows(rows_B, new, old) for new, old in zip(*pair, strict=True))
             for pair in zip(empty, cache.layers, strict=True)
         ]
+        cache.outputs = _rows(rows_B, torch.zeros_like(cache.outputs), cache.outputs)
         index_1M = torch.arange(count, device=rows_B.device)[None]
         places = CausalPositions(index_1M, rows_B[:, None].expand(-1, count), slice(0, 0))
         self._advance(cache, cache.memory, places)
@@ -242,13 +256,23 @@ class RmaatForCausalLM(RmaatPreTrainedHead, GenerationMixin):
         memory = cache.memory if encoder.write_offset is None else cache.memory + encoder.write_offset
         out_BMD, outputs_LBMD = self._advance(cache, memory, places)
         if config.associative_memory:
-            written = encoder.written_associations(cache.associations, outputs_LBMD, factor_B1, rows_B[:, None])
+            writers_LBWD: Sequence[Tensor] = outputs_LBMD
+            writes_BW = rows_B[:, None]
+            if config.associative_writers == "all":
+                index_P = torch.arange(config.num_positions, device=rows_B.device)
+                read_BP = index_P < count + cache.position[:, None]
+                writers_LBWD = cache.outputs.unbind(1)
+                writes_BW = writes_BW & (read_BP | (index_P >= config.num_positions - count))
+            written = encoder.written_associations(cache.associations, writers_LBWD, factor_B1, writes_BW)
             cache.associations = _rows(rows_B, written, cache.associations)
         cache.memory = _rows(rows_B, encoder.retained(out_BMD, cache.memory, factor_B1[..., None]), cache.memory)
         cache.segment = cache.segment + rows_B
 
     def _advance(self, cache: RmaatCache, x_BND: Tensor, places: CausalPositions) -> tuple[Tensor, list[Tensor]]:
         """Compute a piece of the current segment: return its last output, normalised, and those of all layers."""
+        if not x_BND.shape[1]:
+            # A model without memory tokens begins and ends a segment with no position.
+            return x_BND, [x_BND] * len(cache.layers)
         encoder, outputs, layers = self.rmaat.encoder, [], []
         per_layer, associations_LBKE = iter(cache.shared[1:]), cache.associations.unbind(1)
         for layer, carried in enumerate(cache.layers):
@@ -257,6 +281,11 @@ class RmaatForCausalLM(RmaatPreTrainedHead, GenerationMixin):
             outputs.append(x_BND)
             layers.append(carried)
         cache.layers = layers
+        if cache.outputs.shape[2]:
+            # Each position is computed once in a segment, so adding to the zeros of its beginning sets it.
+            used_BLCD = torch.stack(outputs, 1).masked_fill(~places.mask[:, None, :, None], 0)
+            index_BC = places.index.expand(len(x_BND), -1)
+            cache.outputs = cache.outputs.scatter_add(2, index_BC[:, None, :, None].expand_as(used_BLCD), used_BLCD)
         return encoder.final_norm(x_BND), outputs
 
 

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from rmaat.errors import UserError
 from rmaat.models.configuration import RmaatConfig
-
-IGNORED = -100
-"""The label of a position that has no part in the loss."""
+from rmaat.problems import IGNORED
 
 ID_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 

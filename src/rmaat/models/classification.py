@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from rmaat.attention.precision import at_least_float32
+from rmaat.errors import UserError
 from rmaat.layers import NgramClassifier
 from rmaat.models.checks import (
     check_ngrams,
@@ -28,7 +29,7 @@ from rmaat.models.losses import check_labels, example_losses
 from rmaat.models.masked import mean_loss
 from rmaat.models.recurrent import RmaatModel
 from rmaat.models.temperature import temperature_at
-from rmaat.problems import REGRESSION
+from rmaat.problems import NEXT_TOKEN, REGRESSION
 
 
 @dataclass
@@ -78,6 +79,10 @@ class RmaatForSequenceClassification(RmaatPreTrainedHead):
 
     def __init__(self, config: RmaatConfig) -> None:
         super().__init__(config)
+        if config.problem == NEXT_TOKEN:
+            raise UserError(
+                f"RmaatForSequenceClassification labels whole sequences; '{NEXT_TOKEN}' needs RmaatForCausalLM"
+            )
         self.rmaat = RmaatModel(config)
         self.pooled_norm = nn.BatchNorm1d(config.hidden_size, affine=False) if config.pooled_norm else None
         if config.pooled_norm:

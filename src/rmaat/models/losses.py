@@ -29,7 +29,8 @@ def example_losses(
     | regression | (B,), or (B, C) | mean over C of ((logit - label) / label_std)^2 |
 
     Args:
-        problem_type: one of `rmaat.problems.PROBLEM_TYPES`.
+        problem_type: one of `rmaat.problems.PROBLEM_TYPES` but 'next_token_prediction', whose losses the
+            segment step computes.
         logits_BC: the model's; for regression in the unit of the labels.
         labels: see above.
         label_std: the unit of a regression's loss.

@@ -68,6 +68,8 @@ class RmaatOutput(ModelOutput):
         last_hidden: (B, P, D), the last layer's output, normalised; None without output_last_hidden.
         label_loss: (B, 2), the sum of the losses of the labels and their number; None without labels.
         token_losses: (B, P), the loss of each label; None without output_token_losses.
+        token_correct: (B, P) bool, whether each label has the largest logit; None without
+            output_token_correct.
     """
 
     pooled: Tensor | None = None
@@ -81,6 +83,7 @@ class RmaatOutput(ModelOutput):
     last_hidden: Tensor | None = None
     label_loss: Tensor | None = None
     token_losses: Tensor | None = None
+    token_correct: Tensor | None = None
 
 
 class RmaatModel(RmaatPreTrainedModel):
@@ -178,6 +181,7 @@ class RmaatModel(RmaatPreTrainedModel):
         labels: Tensor | None = None,
         output_last_hidden: bool = False,
         output_token_losses: bool = False,
+        output_token_correct: bool = False,
     ) -> RmaatOutput:
         """Run all segments.
 
@@ -212,6 +216,7 @@ class RmaatModel(RmaatPreTrainedModel):
                 segment step computes the losses, so no logits are stored.
             output_last_hidden: return last_hidden, which takes memory for the whole sequence.
             output_token_losses: return token_losses.
+            output_token_correct: return token_correct.
 
         Returns:
             `RmaatOutput`. A row without a token returns its state unchanged.
@@ -248,11 +253,11 @@ class RmaatModel(RmaatPreTrainedModel):
         loss_sums = readout.new_zeros(batch, 2 if predicts else 0, dtype=sum_type)
         if output_hidden_states is None:
             output_hidden_states = bool(config.output_hidden_states)
-        wanted = TokenOutputs(output_hidden_states, output_last_hidden, output_token_losses)
+        wanted = TokenOutputs(output_hidden_states, output_last_hidden, output_token_losses, output_token_correct)
         # The features of each position that are returned for the whole sequence.
         hidden = config.hidden_size
         widths = [hidden] * (config.num_hidden_layers + 1) if wanted.hidden_states else []
-        widths += [hidden] * wanted.last_hidden + [1] * wanted.losses
+        widths += [hidden] * wanted.last_hidden + [1] * (wanted.losses + wanted.correct)
         if self.encoder.token_classifier is not None:
             widths.append(config.num_labels)
         token_outputs = memory.new_zeros(batch, config.positions_per_segment if widths else 0, sum(widths))
@@ -267,7 +272,7 @@ class RmaatModel(RmaatPreTrainedModel):
         def mean_readout(readout: Tensor) -> Tensor:
             return (readout[..., :-1] / readout[..., -1:].clamp_min(1)).to(memory.dtype)
 
-        hidden_states = last_hidden = token_losses = token_logits = None
+        hidden_states = last_hidden = token_losses = token_correct = token_logits = None
         if widths:
             features_BSF = history["token_outputs"].transpose(0, 1).flatten(1, 2)
             # Cut the last segment's padding, or fill up to the width of the input.
@@ -277,6 +282,7 @@ class RmaatModel(RmaatPreTrainedModel):
                 hidden_states = tuple(islice(outputs, config.num_hidden_layers + 1))
             last_hidden = next(outputs) if wanted.last_hidden else None
             token_losses = next(outputs).squeeze(-1) if wanted.losses else None
+            token_correct = next(outputs).squeeze(-1) > 0 if wanted.correct else None
             token_logits = next(outputs, None)
         return RmaatOutput(
             pooled=mean_readout(final.readout),
@@ -290,6 +296,7 @@ class RmaatModel(RmaatPreTrainedModel):
             last_hidden=last_hidden,
             label_loss=None if labels is None else final.loss_sums,
             token_losses=token_losses,
+            token_correct=token_correct,
         )
 
     def _segment_inputs(

@@ -33,11 +33,11 @@ from rmaat.layers import (
     draw_dropout_masks,
     sinusoidal_positions,
 )
-from rmaat.models.checks import IGNORED
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import CallLock
 from rmaat.models.layout import moving_permutations, permuted
 from rmaat.models.masked import MaskedHead
+from rmaat.problems import IGNORED
 
 WIDTH_STEP = 64
 """Widths of segments are rounded up to a multiple of this number of positions.
@@ -102,11 +102,13 @@ class TokenOutputs(NamedTuple):
         hidden_states: the embedded tokens, then the output of each layer, the last one normalised.
         last_hidden: the last of these alone.
         losses: the cross-entropy of each label.
+        correct: 1 if the label has the largest logit, else 0; the first of equal logits counts.
     """
 
     hidden_states: bool = False
     last_hidden: bool = False
     losses: bool = False
+    correct: bool = False
 
 
 NO_TOKEN_OUTPUTS = TokenOutputs()
@@ -280,7 +282,7 @@ class SegmentEncoder(nn.Module):
         # only the matrix to which the write adds.
         stored = self._kept(state.associations, inputs.factor.where(active_B1, 1))
         all_write = self.config.associative_writers == "all"
-        writes_BW = mask_BN & active_B1 if all_write else active_B1
+        writes_BW = layer_mask_BN & active_B1 if all_write else active_B1
         read_LBKE, stored_LBKE, written_LBKE = state.associations.unbind(1), stored.unbind(1), []
         hidden_LBSD = [tokens_BSD] if wanted.hidden_states else []
         for index, block in enumerate(self.layers()):
@@ -320,14 +322,12 @@ class SegmentEncoder(nn.Module):
             readout = state.readout + readout
         associations = torch.stack(written_LBKE, dim=1) if written_LBKE else state.associations
         # Losses travel in the state, so replay treats them as any other output of the segment.
-        loss_sums, losses_BS = state.loss_sums, None
+        loss_sums, losses_BS, correct_BS = state.loss_sums, None, None
         if masked_BS is not None and self.masked_head is not None:
             loss_sums = loss_sums + self.masked_head(tokens_out_BSD, tokens, masked_BS).to(loss_sums.dtype)
         if inputs.labels.shape[1]:
             labels_BS = inputs.labels.masked_fill(padding_BS, IGNORED)
-            logits_IV = self.next_token_logits(tokens_out_BSD).flatten(0, 1)
-            losses_I = cross_entropy(logits_IV, labels_BS.flatten(), ignore_index=IGNORED, reduction="none")
-            losses_BS = losses_I.view_as(labels_BS)
+            losses_BS, correct_BS = self._compared(tokens_out_BSD, labels_BS, wanted.correct)
             pair_B2 = torch.stack([losses_BS.sum(1), (labels_BS != IGNORED).sum(1)], -1)
             loss_sums = loss_sums + pair_B2.to(loss_sums.dtype)
         outputs = [*hidden_LBSD, tokens_out_BSD] if wanted.hidden_states else []
@@ -336,6 +336,9 @@ class SegmentEncoder(nn.Module):
         if wanted.losses:
             assert losses_BS is not None
             outputs.append(losses_BS[..., None])
+        if wanted.correct:
+            assert correct_BS is not None
+            outputs.append(correct_BS[..., None])
         if self.token_classifier is not None:
             outputs.append(self.token_classifier(tokens_out_BSD))
         token_outputs = state.token_outputs
@@ -383,6 +386,27 @@ class SegmentEncoder(nn.Module):
         assert isinstance(self.embedding, TokenEmbedding)
         weight_VD = self.embedding.tokens.weight
         return at_least_float32(linear(hidden * weight_VD.shape[1] ** -0.5, weight_VD.to(hidden.dtype)))
+
+    def _compared(self, hidden_BSD: Tensor, labels_BS: Tensor, correct: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the loss of each label and, if asked for, whether it has the largest logit, (B, S) both.
+
+        They are 0 and False without a label. No logits leave this method: they would take V numbers for
+        each token of the sequence.
+        """
+        asked_BS = labels_BS != IGNORED
+        # The number of labels differs from segment to segment; a compiled graph computes the logits of
+        # all tokens instead.
+        everywhere = torch.compiler.is_compiling()
+        hidden_ID, labels_I = (x.flatten(0, 1) if everywhere else x[asked_BS] for x in (hidden_BSD, labels_BS))
+        logits_IV = self.next_token_logits(hidden_ID)
+
+        def placed(x_I: Tensor) -> Tensor:
+            if everywhere:
+                return x_I.view_as(labels_BS)
+            return torch.zeros_like(labels_BS, dtype=x_I.dtype).masked_scatter(asked_BS, x_I)
+
+        losses_I = cross_entropy(logits_IV, labels_I, ignore_index=IGNORED, reduction="none")
+        return placed(losses_I), placed(logits_IV.argmax(-1) == labels_I) if correct else None
 
     def start(self, layer: int, like_BND: Tensor) -> Tensors:
         """Return what a layer of a causal segment carries from piece to piece, at the beginning.

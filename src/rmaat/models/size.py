@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from rmaat.errors import UserError
+from rmaat.models.causal_lm import RmaatForCausalLM
 from rmaat.models.classification import RmaatForSequenceClassification
 from rmaat.models.configuration import RmaatConfig
+from rmaat.problems import NEXT_TOKEN
 
 TOLERANCE = 0.1
 """The largest relative difference from the target number of parameters.
@@ -19,15 +21,19 @@ allows at most 10% fewer.
 
 
 def count_parameters(settings: Mapping[str, Any]) -> int:
-    """Return the number of parameters of the classifier with these settings of `RmaatConfig`.
+    """Return the number of parameters of the model with these settings of `RmaatConfig`.
+
+    It is a classifier of sequences, or a causal model if the problem type is that of answers at many
+    positions.
 
     The model is built on the meta device, so its weights take no memory.
 
     Raises:
         UserError: if the settings contradict each other.
     """
+    config = RmaatConfig(**settings)
     with torch.device("meta"):
-        model = RmaatForSequenceClassification(RmaatConfig(**settings))
+        model = RmaatForCausalLM(config) if config.problem == NEXT_TOKEN else RmaatForSequenceClassification(config)
     return sum(p.numel() for p in model.parameters())
 
 

@@ -12,11 +12,11 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from rmaat.errors import UserError
-from rmaat.models.checks import IGNORED, check_token_labels
+from rmaat.models.checks import check_token_labels
 from rmaat.models.configuration import RmaatConfig
 from rmaat.models.head import RmaatPreTrainedHead
 from rmaat.models.recurrent import RmaatModel
-from rmaat.problems import SINGLE_LABEL
+from rmaat.problems import IGNORED, SINGLE_LABEL
 
 
 @dataclass

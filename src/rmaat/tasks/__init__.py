@@ -8,9 +8,10 @@
 | `base.py` | the interface of a task |
 | `listops.py`, `imdb.py`, `aan.py`, `images.py`, `pathfinder/` | the Long Range Arena's tasks |
 | `recall.py`, `retrieval.py`, `stories.py` | tasks that need memory; `memory.py` is their base |
+| `answers.py` | such tasks with answers at many positions |
 | `files.py`, `texts.py`, `records.py`, `tokenizer.py` | the user's own files, labelled or not |
 | `folders.py` | folders of text files, and a folder for each class |
-| `labels.py` | the label column of own files: classes, sets of labels, numbers |
+| `labels.py` | the label column: classes, sets of labels, numbers, ids of tokens |
 | `inputs.py` | inputs of predictions: files, folders, records, standard input |
 | `options.py` | the settings of tasks |
 | `image_augmentation.py`, `listops_augmentation.py` | training examples change at random, and their labels stay |
@@ -64,8 +65,8 @@ def load(
         bar: shown while files are hashed, read and built.
 
     Returns:
-        Columns `input_ids`, a list of token ids, and `labels`, int64. Tasks on pairs have
-        `other_input_ids` too.
+        Columns `input_ids`, a list of token ids, and `labels`, int64, or as `rmaat.tasks.labels` stores
+        those of another problem type. Tasks on pairs have `other_input_ids` too.
 
     Raises:
         UserError: if the task is unknown, files are missing or malformed, the seed is negative or

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from rmaat.errors import UserError
+from rmaat.problems import NEXT_TOKEN
 from rmaat.tasks.base import Part, Progress, Row, TaskInfo, TokenIds, token_dtype
-from rmaat.tasks.labels import LABEL_COLUMNS
+from rmaat.tasks.labels import LABEL_STORAGE
 from rmaat.tasks.statistics import LabelCounts, LengthStatistics, PartStatistics
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def write_part(
     """
     from datasets import Features, List, Value
 
-    dtype, column = token_dtype(info.vocab_size), LABEL_COLUMNS[info.problem_type]
+    dtype, column = token_dtype(info.vocab_size), LABEL_STORAGE[info.problem_type]
     features = Features({name: List(Value(dtype.name)) for name in info.columns})
     features["labels"] = column.feature(info.label_names)
     schema = features.arrow_schema
@@ -51,6 +52,7 @@ def write_part(
     labels = LabelCounts(info)
     rows = _report_rows(part.rows, progress)
     if part.cut:
+        assert info.problem_type != NEXT_TOKEN, "the labels of tokens would have to be cut too"
         rows = _cut(rows, max_seq_len)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for batch in _batches(rows):
@@ -63,6 +65,9 @@ def write_part(
                 assert len(values) == offsets[-1], "a column's arrays must have the column's type"
                 arrays.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)))
             batch_labels = [label for _, label in batch]
+            if info.problem_type == NEXT_TOKEN:
+                # Each label belongs to a token, so both are truncated.
+                batch_labels = [np.asarray(label)[:max_seq_len] for label in batch_labels]
             labels.add(batch_labels)
             writer.write_batch(pa.RecordBatch.from_arrays([*arrays, column.array(batch_labels)], schema=schema))
     if not labels.examples:
@@ -74,6 +79,7 @@ def write_part(
         {name: LengthStatistics.of(np.frombuffer(column, np.int64), max_seq_len) for name, column in lengths.items()},
         tuple(part.notes),
         labels.numbers(),
+        labels.answers(),
     )
     path.with_suffix(".json").write_text(statistics.to_json())
 

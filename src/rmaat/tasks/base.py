@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 TokenIds = NDArray[np.uint8] | NDArray[np.int16] | NDArray[np.int32]
 """Ids of one sequence, of the type that `token_dtype` returns for the vocabulary."""
 
-EncodedLabel = int | float | NDArray[np.uint8]
-"""A label as a number: a class's id, a number to predict, or ones and zeros for a set of labels."""
+EncodedLabel = int | float | NDArray[np.uint8] | NDArray[np.signedinteger[Any]]
+"""A label as numbers.
+
+It is the id of a class, a number to predict, or ones and zeros (C,) for a set of labels. For answers
+at many positions it is an array (N,) with the id that follows the token before each, or -100."""
 
 Row = tuple[Sequence[bytes | TokenIds], EncodedLabel]
 """An example: ids for each of `TaskInfo.columns`, and the label.
@@ -69,7 +72,9 @@ class TaskInfo:
     kind: Literal["expression", "text", "image", "memory"]
     vocab_size: int
     label_names: tuple[str, ...]
-    """The classes or labels; for numbers to predict the name of their column."""
+    """The classes or labels; for numbers to predict the name of their column.
+
+    There are none if the answers are ids at many positions."""
     max_seq_len: int
     """Longer sequences are cut to this length unless the caller asks for another."""
     sizes: tuple[int, int, int]

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from rmaat.problems import IGNORED
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -28,6 +30,7 @@ class Collator:
     | `attention_mask` (B, N) bool | True for a token |
     | `other_input_ids`, `other_attention_mask` (B, N') | the second sequences of pairs |
     | `labels` (B,) int64, (B,) float32 for numbers, (B, C) float32 for sets | if the examples have them |
+    | `labels` (B, N) int64 | those of tokens, padded with -100 |
 
     N is the longest length of the batch, rounded up to a multiple of `multiple`.
     """
@@ -64,10 +67,8 @@ class Collator:
         if self.normalise is not None:
             batch["input_values"] = self._normalised(batch.pop("input_ids"), batch["attention_mask"])
         if "labels" in examples[0]:
-            labels = np.array([example["labels"] for example in examples])
-            # A loss takes ids of classes as integers, and all else as floating-point numbers.
-            classes = labels.ndim == 1 and labels.dtype.kind in "iu"
-            batch["labels"] = torch.from_numpy(labels.astype(np.int64 if classes else np.float32))
+            rows = [np.asarray(example["labels"]) for example in examples]
+            batch["labels"] = _labels(rows, batch["attention_mask"].shape[1])
         return batch
 
     def _pad(self, rows: list[NDArray[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,6 +86,25 @@ class Collator:
         assert self.normalise is not None
         mean, std = self.normalise
         return levels.float().sub_(mean).div_(std).mul_(mask)
+
+
+def _labels(rows: list[NDArray[Any]], width: int) -> torch.Tensor:
+    """Return the labels of a batch, from those of each example.
+
+    Args:
+        rows: of each example, see `rmaat.tasks.reader.TokenReader`.
+        width: N, to which labels of tokens are padded.
+    """
+    # Sets of labels are unsigned, labels of tokens signed.
+    if rows[0].ndim == 1 and rows[0].dtype.kind == "i":
+        padded = np.full((len(rows), width), IGNORED, np.int64)
+        for entries, row in zip(padded, rows, strict=True):
+            entries[: len(row)] = row
+        return torch.from_numpy(padded)
+    labels = np.stack(rows)
+    # A loss takes ids of classes as integers, and all else as floating-point numbers.
+    classes = labels.ndim == 1 and labels.dtype.kind in "iu"
+    return torch.from_numpy(labels.astype(np.int64 if classes else np.float32))
 
 
 def lengths(dataset: Dataset, column: str = "input_ids") -> NDArray[np.int64]:

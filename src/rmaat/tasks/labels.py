@@ -1,6 +1,6 @@
-"""The label column of the user's own files, for each problem type: read, checked, encoded, stored.
+"""The label column of each problem type: read from the user's own files, encoded, stored.
 
-Axes: E examples, C labels.
+Axes: E examples, C labels, N tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
-from rmaat.problems import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from rmaat.problems import IGNORED, MULTI_LABEL, NEXT_TOKEN, REGRESSION, SINGLE_LABEL
 
 if TYPE_CHECKING:
     from rmaat.tasks.base import EncodedLabel
@@ -28,8 +28,28 @@ Label = str | tuple[str, ...] | float
 """A label as `LabelColumn.parse` returns it; equal for all spellings of one value."""
 
 
-class LabelColumn(ABC):
-    """How the labels of a problem type are read from a column, encoded as numbers, and stored.
+MOST_LABELS_SHOWN = 8
+"""Labels of an example's tokens that a text shows."""
+
+
+class LabelStorage(ABC):
+    """How encoded labels of a problem type are stored."""
+
+    @abstractmethod
+    def feature(self, names: Sequence[str]) -> Any:
+        """Return the feature of `datasets` that stores the labels."""
+
+    @abstractmethod
+    def array(self, labels: Sequence[EncodedLabel]) -> pa.Array:
+        """Return the labels of some examples as they are stored."""
+
+    @abstractmethod
+    def text(self, label: Any, names: Sequence[str]) -> str:
+        """Return an encoded label for people to read."""
+
+
+class LabelColumn(LabelStorage):
+    """How the labels of a problem type are read from a column, and encoded as numbers.
 
     Attributes:
         expected: what a value of the column must be, for messages.
@@ -69,18 +89,6 @@ class LabelColumn(ABC):
     def strata(self, labels: Sequence[Any], ids: Mapping[str, int]) -> NDArray[np.int64]:
         """Return the group of each example, (E,), of which a tenth is held out each."""
         return np.zeros(len(labels), np.int64)
-
-    @abstractmethod
-    def feature(self, names: Sequence[str]) -> Any:
-        """Return the feature of `datasets` that stores the labels."""
-
-    @abstractmethod
-    def array(self, labels: Sequence[EncodedLabel]) -> pa.Array:
-        """Return the labels of some examples as they are stored."""
-
-    @abstractmethod
-    def text(self, label: Any, names: Sequence[str]) -> str:
-        """Return an encoded label for people to read."""
 
 
 class ClassColumn(LabelColumn):
@@ -224,12 +232,38 @@ class NumberColumn(LabelColumn):
         return f"{float(label):.6g}"
 
 
+class TokenLabels(LabelStorage):
+    """A label for each token: the id that follows the token before it, or `IGNORED`, (N,) int32."""
+
+    def feature(self, names: Sequence[str]) -> Any:
+        """Return lists of any length."""
+        from datasets import List, Value
+
+        return List(Value("int32"))
+
+    def array(self, labels: Sequence[EncodedLabel]) -> pa.Array:
+        """Return lists of any length."""
+        rows = [np.asarray(label, np.int32) for label in labels]
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows)))
+
+    def text(self, label: Any, names: Sequence[str]) -> str:
+        """Return the first answers with their positions, and the number of all."""
+        label = np.asarray(label)
+        asked = np.flatnonzero(label != IGNORED)
+        shown = " ".join(f"{place}:{label[place]}" for place in asked[:MOST_LABELS_SHOWN])
+        return f"{shown}{' ...' * (len(asked) > MOST_LABELS_SHOWN)}, {len(asked)} answers"
+
+
 LABEL_COLUMNS: dict[str, LabelColumn] = {
     SINGLE_LABEL: ClassColumn(),
     MULTI_LABEL: LabelSetColumn(),
     REGRESSION: NumberColumn(),
 }
-"""The label column of each problem type."""
+"""The label column of each problem type of files."""
+
+LABEL_STORAGE: dict[str, LabelStorage] = {**LABEL_COLUMNS, NEXT_TOKEN: TokenLabels()}
+"""How the labels of each problem type are stored."""
 
 FLOAT32_MAX = 3.4e38
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import UserError
+from rmaat.problems import IGNORED, NEXT_TOKEN
 from rmaat.tasks.base import (
     SPLITS,
     Counts,
@@ -38,6 +39,8 @@ Another number gives other data from the same seed, so it needs a new `generator
 
 class MemoryTask(GeneratedTask):
     """A task whose examples are segments, the last of which holds the question.
+
+    If the labels are ids that follow tokens, any segment may hold questions.
 
     Examples of a part have different numbers of segments, each equally probable. Each variant of
     the task has its own folder, whose name has the settings that differ from their defaults.
@@ -76,6 +79,11 @@ class MemoryTask(GeneratedTask):
         """Numbers of segments of the examples of a part."""
 
     @property
+    def labels_tokens(self) -> bool:
+        """Whether each token has a label, rather than each example."""
+        return self.info.problem_type == NEXT_TOKEN
+
+    @property
     def segment_tokens(self) -> int:
         """Tokens of a segment."""
         assert self.info.segment_tokens is not None
@@ -86,7 +94,8 @@ class MemoryTask(GeneratedTask):
         """Draw `count` examples of exactly `segments` segments, also of more than a part has.
 
         Returns:
-            Ids (B, N), uint8 or int16 by the vocabulary, and labels (B,).
+            Ids (B, N), uint8 or int16 by the vocabulary, and labels: (B,), or (B, N) if they are
+            the ids that follow tokens.
 
         Raises:
             UserError: if no example has so many segments.
@@ -140,50 +149,54 @@ class MemoryTask(GeneratedTask):
             [ids.dtype, lengths.dtype, labels.dtype]
             == [token_dtype(self.info.vocab_size), np.dtype(np.int32), np.dtype(np.int16)]
             and (ids.ndim, lengths.ndim, labels.ndim) == (1, 1, 1)
-            and len(lengths) == len(labels) > 0
+            and len(lengths) > 0
             and lengths.min() > 0
             and lengths.sum(dtype=np.int64) == len(ids)
+            and len(labels) == len(ids if self.labels_tokens else lengths)
             and ids.max() < self.info.vocab_size
-            and labels.min() >= 0
-            and labels.max() < len(self.info.label_names)
+            and labels.max() < (self.info.vocab_size if self.labels_tokens else len(self.info.label_names))
+            and (labels.min() >= 0 or (self.labels_tokens and (labels[labels < 0] == IGNORED).all()))
         )
         if not sound:
             raise UserError(f"{path}: not the examples of {self.folder_name}; {remedy}")
-        return Part(_rows(ids, lengths, labels), expected=len(labels))
+        return Part(_rows(ids, lengths, labels, self.labels_tokens), expected=len(lengths))
 
     def write(self, folder: Path, seed: int, counts: Counts, workers: int, progress: Progress) -> None:
         """Draw each part from its own seed, independent of the sizes of other parts."""
         for i, split in enumerate(SPLITS):
             rng = np.random.default_rng((seed, i))
-            ids, lengths_B, labels_B = self._draw_part(rng, getattr(counts, split), progress)
-            np.savez(folder / f"{split}.npz", ids=ids, lengths=lengths_B, labels=labels_B)
+            ids, lengths_B, labels = self._draw_part(rng, getattr(counts, split), progress)
+            np.savez(folder / f"{split}.npz", ids=ids, lengths=lengths_B, labels=labels)
 
     def _draw_part(
         self, rng: np.random.Generator, count: int, progress: Progress
     ) -> tuple[TokenIds, NDArray[np.int32], NDArray[np.int16]]:
-        """Draw examples of random lengths: ids one after another, lengths (B,) and labels (B,)."""
+        """Draw examples of random lengths: ids one after another, lengths (B,) and labels.
+
+        Labels are (B,), or those of all tokens one after another.
+        """
         segments_B = rng.integers(self.segments.start, self.segments.stop, count)
         numbers, number_index_B = np.unique(segments_B, return_inverse=True)
         lengths_B = np.array([self.length(int(number)) for number in numbers], np.int32)[number_index_B]
         starts_B = np.cumsum(lengths_B, dtype=np.int64) - lengths_B
         ids = np.empty(lengths_B.sum(dtype=np.int64), token_dtype(self.info.vocab_size))
-        labels_B = np.empty(count, np.int16)
+        labels = np.empty(len(ids) if self.labels_tokens else count, np.int16)
         # Examples of equal length are drawn together, and then stored at the rows that have that
         # length.
         for i, number in enumerate(numbers.tolist()):
             rows, length = np.flatnonzero(number_index_B == i), self.length(number)
             step = max(1, DRAWN_TOKENS // length)
             for drawn in (rows[start : start + step] for start in range(0, len(rows), step)):
-                ids_BN, labels_B[drawn] = self.draw(rng, len(drawn), number)
-                ids[starts_B[drawn, None] + np.arange(length)] = ids_BN
+                places_BN = starts_B[drawn, None] + np.arange(length)
+                ids[places_BN], labels[places_BN if self.labels_tokens else drawn] = self.draw(rng, len(drawn), number)
                 progress(len(drawn))
-        return ids, lengths_B, labels_B
+        return ids, lengths_B, labels
 
 
-def _rows(ids: TokenIds, lengths: NDArray[np.int32], labels: NDArray[np.int16]) -> Iterator[Row]:
-    end = 0
-    for length, label in zip(lengths.tolist(), labels.tolist(), strict=True):
-        start, end = end, end + length
+def _rows(ids: TokenIds, lengths: NDArray[np.int32], labels: NDArray[np.int16], labels_tokens: bool) -> Iterator[Row]:
+    ends = np.cumsum(lengths, dtype=np.int64)
+    of_examples = np.split(labels, ends[:-1]) if labels_tokens else labels.tolist()
+    for start, end, label in zip((ends - lengths).tolist(), ends.tolist(), of_examples, strict=True):
         yield (ids[start:end],), label
 
 

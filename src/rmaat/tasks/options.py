@@ -7,7 +7,7 @@ inherits, and would let any value pass.
 from dataclasses import dataclass, fields
 from typing import Annotated, Self
 
-from rmaat.problems import PROBLEM_TYPES
+from rmaat.problems import FILE_PROBLEM_TYPES
 from rmaat.values import OneOf, Range
 
 Size = Annotated[int, Range(1, 2**20)]
@@ -42,7 +42,7 @@ class FilesOptions:
     text_column: str | None = None
     other_text_column: str | None = None
     label_column: str | None = None
-    problem_type: Annotated[str, OneOf(PROBLEM_TYPES)] | None = None
+    problem_type: Annotated[str, OneOf(FILE_PROBLEM_TYPES)] | None = None
     tokenizer: str | None = None
     skip_bad_rows: bool | None = None
 
@@ -58,6 +58,7 @@ class MemoryOptions:
 
     Args:
         pairs: remember, rewrite: most pairs of an example (10). An example has 1 to `pairs` of them.
+            mqar: pairs of each example (16).
         key_size: remember, rewrite: symbols of a key (1).
         value_size: remember, rewrite: symbols of a value, at most 3 (1).
         filler: remember, rewrite: filler tokens around the pair of each segment (0).
@@ -67,6 +68,10 @@ class MemoryOptions:
         segment_tokens: recall, stories: tokens of a segment (32, stories 64).
         story_tokens: stories: tokens of the longest story (512).
         story_facts: stories: facts that the answer needs, 1 or 2 (1).
+        sequence_tokens: mqar, copy, selective_copy: tokens of each example (256, copy 128).
+        symbols: copy, selective_copy: symbols that are copied (63, selective_copy 16).
+        vocabulary: mqar, copy, selective_copy: number of different tokens (64, copy 18, selective_copy
+            16).
     """
 
     pairs: Size | None = None
@@ -78,6 +83,9 @@ class MemoryOptions:
     segment_tokens: Size | None = None
     story_tokens: Size | None = None
     story_facts: Annotated[int, Range(1, 2)] | None = None
+    sequence_tokens: Size | None = None
+    symbols: Size | None = None
+    vocabulary: Annotated[int, Range(4, 2**15)] | None = None
 
 
 @dataclass(kw_only=True)

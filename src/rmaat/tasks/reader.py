@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,18 +37,29 @@ class TokenReader(torch.utils.data.Dataset[dict[str, Any]]):
 
     For a DataLoader with `rmaat.tasks.collate.Collator`. An example is a dict of token columns,
     read-only arrays (N,) of the stored type that lie in the mapped file, and `labels`: an int, a float
-    or, for sets of labels, an array (C,).
+    or an array: (C,) uint8 for sets of labels, (N,) int32 for the ids of tokens.
     Worker processes map the file again and do not copy it.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._columns = {name: _Column(dataset, name) for name in TOKEN_COLUMNS if name in dataset.features}
-        self.labels: NDArray[Any] = _labels(dataset)
-        """Labels: (len(self),) int64 or float64, or (len(self), C) uint8 for sets of labels."""
+        # A label for each token takes as much memory as the tokens, so it stays in the file.
+        of_tokens = pa.types.is_list(dataset.data.column("labels").type)
+        self._of_tokens = _Column(dataset, "labels") if of_tokens else None
+
+    @cached_property
+    def labels(self) -> NDArray[Any]:
+        """Labels: (len(self),) int64 or float64, or (len(self), C) uint8 for sets of labels.
+
+        Labels of tokens are those of all examples one after another, int32; see `rmaat.tasks.labels`.
+        """
+        if self._of_tokens is None:
+            return _labels(self._dataset)
+        return np.concatenate(self._of_tokens.take(range(len(self))))
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self._dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
@@ -59,9 +71,15 @@ class TokenReader(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the examples of a batch; torch's loader calls this once for each batch."""
         columns = [column.take(indices) for column in self._columns.values()]
-        names, labels = (*self._columns, "labels"), self.labels[indices]
-        rows = zip(*columns, labels.tolist() if labels.ndim == 1 else labels, strict=True)
+        names = (*self._columns, "labels")
+        rows = zip(*columns, self._labels_of(indices), strict=True)
         return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _labels_of(self, indices: Sequence[int]) -> Iterable[Any]:
+        if self._of_tokens is not None:
+            return self._of_tokens.take(indices)
+        labels = self.labels[indices]
+        return labels.tolist() if labels.ndim == 1 else labels
 
     def __getstate__(self) -> Any:
         return self._dataset
@@ -81,7 +99,7 @@ def _labels(dataset: Dataset) -> NDArray[Any]:
 
 
 class BeginningsReader(TokenReader):
-    """Reader of the beginning of each example.
+    """Reader of the beginning of each example, which has one label.
 
     Args:
         dataset: a part, see `TokenReader`.

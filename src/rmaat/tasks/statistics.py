@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmaat.errors import printable
-from rmaat.problems import MULTI_LABEL, REGRESSION
+from rmaat.problems import IGNORED, MULTI_LABEL, NEXT_TOKEN, REGRESSION
 from rmaat.tasks.base import EncodedLabel, TaskInfo
 
 if TYPE_CHECKING:
@@ -66,20 +66,23 @@ class LabelCounts:
         self._problem = info.problem_type
         self._counts = np.zeros(len(info.label_names), np.int64)
         self._numbers = array("d")
+        self._answers = 0
 
     def add(self, labels: Sequence[EncodedLabel]) -> None:
         """Add the labels of some examples."""
         self.examples += len(labels)
         if self._problem == REGRESSION:
             self._numbers.extend(float(label) for label in labels)
+        elif self._problem == NEXT_TOKEN:
+            self._answers += sum(int(np.count_nonzero(np.asarray(label) != IGNORED)) for label in labels)
         elif self._problem == MULTI_LABEL:
             self._counts += np.array(labels, np.int64).sum(0)
         else:
             self._counts += np.bincount(np.array(labels, np.int64), minlength=len(self._counts))
 
     def classes(self) -> dict[str, int]:
-        """Return the number of examples by class or label; nothing for numbers."""
-        if self._problem == REGRESSION:
+        """Return the number of examples by class or label; nothing for numbers and for ids of tokens."""
+        if self._problem in (REGRESSION, NEXT_TOKEN):
             return {}
         return dict(zip(self._names, self._counts.tolist(), strict=True))
 
@@ -90,12 +93,17 @@ class LabelCounts:
         values = np.frombuffer(self._numbers)
         return NumberStatistics(*(float(f(values)) for f in (np.mean, np.std, np.min, np.max)))
 
+    def answers(self) -> int | None:
+        """Return the number of answers at all positions of all examples; None if an example has one label."""
+        return self._answers if self._problem == NEXT_TOKEN else None
+
 
 @dataclass(frozen=True)
 class PartStatistics:
     """Statistics of one part: examples, examples by class, lengths by token column, and notes.
 
     An example with several labels counts for each. Numbers to predict have `numbers` and no classes.
+    Examples with answers at many positions have the number of `answers` and no classes.
     """
 
     examples: int
@@ -103,6 +111,7 @@ class PartStatistics:
     lengths: Mapping[str, LengthStatistics]
     notes: Sequence[str]
     numbers: NumberStatistics | None = None
+    answers: int | None = None
 
     def to_json(self) -> str:
         """Return all values as one line of JSON."""
@@ -211,8 +220,10 @@ def print_statistics(
 
 
 def label_summary(part: PartStatistics) -> str:
-    """Return the examples of each class, or the range of numbers to predict, in a line."""
+    """Return the examples of each class, the range of numbers or the number of answers, in a line."""
     classes, numbers = part.classes, part.numbers
+    if part.answers is not None:
+        return f"{part.answers:,} answers, {part.answers / part.examples:,.4g} an example"
     if numbers is not None:
         return f"{numbers.least:.6g} to {numbers.most:.6g}, mean {numbers.mean:.6g}, deviation {numbers.std:.6g}"
     if len(classes) <= MOST_CLASSES_LISTED:

@@ -189,7 +189,8 @@ class RunConfig(ModelSettings, TaskOptions):
         if self.bf16 and self.fp16:
             raise UserError("bf16 and fp16 exclude each other; bf16 needs no gradient scaling")
         if self.objective == "labels":
-            self._check_problem()
+            # A generated task may have another type, which `RunData` knows.
+            self.check_problem(self.problem_type or SINGLE_LABEL)
         else:
             self._check_without_labels()
         if self.segment_loss_weight:
@@ -222,11 +223,10 @@ class RunConfig(ModelSettings, TaskOptions):
                 "objective 'causal' predicts the next token of one sequence: it excludes input_type 'values' and two_towers"
             )
 
-    def _check_problem(self) -> None:
-        """Raise `UserError` if settings do not suit the problem type."""
-        kind = self.problem_type or SINGLE_LABEL
+    def check_problem(self, kind: str) -> None:
+        """Raise `UserError` if settings do not suit a problem type, one of `rmaat.problems.PROBLEM_TYPES`."""
         problem = PROBLEM_SETTINGS[kind]
-        advice = f"; the recipe '{problem.recipe}' has what suits one's own documents"
+        advice = f"; the recipe '{problem.recipe}' has what suits one's own documents" if problem.recipe else ""
         for name, off in problem.excluded.items():
             if getattr(self, name) != off:
                 raise UserError(

@@ -72,11 +72,12 @@ class Curriculum:
         """The initial maximum: the fewest segments of a training example."""
         return int(self.train_segments.min())
 
-    def accuracy(self, correct_E: NDArray[np.bool_], level: int) -> float:
+    def accuracy(self, correct_E: NDArray[np.bool_] | NDArray[np.float64], level: int) -> float:
         """Return the accuracy on the validation examples of at most `level` segments.
 
         Args:
-            correct_E: (E,) bool, True for a correct answer, in the order of evaluation.
+            correct_E: (E,), True for a correct answer, or the share of correct answers, in the order of
+                evaluation.
             level: the maximum number of segments.
         """
         return float(correct_E[self.validation_segments <= level].mean())

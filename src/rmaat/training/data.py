@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from rmaat.errors import UserError
-from rmaat.models import RmaatConfig
+from rmaat.models import RmaatConfig, RmaatForCausalLM, RmaatForMaskedLM, RmaatForSequenceClassification
 from rmaat.models.size import match_parameters
 from rmaat.presets import MODELS
-from rmaat.problems import SINGLE_LABEL
+from rmaat.problems import NEXT_TOKEN, SINGLE_LABEL
 from rmaat.tasks import TASKS, Task, TaskInfo, data_folder, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
 from rmaat.tasks.base import SPLITS, Augmentation, GeneratedTask, ProgressBar, no_bar
@@ -33,6 +33,13 @@ from rmaat.training.config import RunConfig
 from rmaat.training.lengths import with_lengths
 from rmaat.training.problems import PROBLEMS, MultiLabel, Problem
 from rmaat.training.run_folder import RUN_CONFIG, tokenizer_folder
+
+MODEL_CLASSES = {
+    "labels": RmaatForSequenceClassification,
+    "masked": RmaatForMaskedLM,
+    "causal": RmaatForCausalLM,
+}
+"""The class of the model for each objective, if a label belongs to a whole example."""
 
 PUBLISHED_SHARES = {"expression": 0.1, "text": 0.15, "image": 0.5, "memory": 0.15}
 """Shares of masked positions by the kind of task (arXiv 2310.02980); 'memory' is [C]."""
@@ -88,7 +95,9 @@ class RunData:
     def _checked(self) -> "RunData":
         """Return this object; raise `UserError` if the run's settings do not suit the task."""
         run, info = self.run, self.info
-        if run.objective == "labels" and len(info.label_names) < (2 if info.problem_type == SINGLE_LABEL else 1):
+        if self.answers_at_many_positions:
+            self._check_answers()
+        elif run.objective == "labels" and len(info.label_names) < (2 if info.problem_type == SINGLE_LABEL else 1):
             raise UserError(f"{run.dataset} has no labels to learn; use `rmaat pretrain`")
         RmaatConfig(**self.model_settings())
         if run.input_type == "values" and info.value_mean is None:
@@ -110,6 +119,21 @@ class RunData:
         if run.augmentation:
             self._check_augmentation()
         return self
+
+    def _check_answers(self) -> None:
+        """Raise `UserError` if the settings do not suit answers at many positions."""
+        run, needed = self.run, self.info.max_seq_len
+        run.check_problem(NEXT_TOKEN)
+        if not run.causal:
+            raise UserError(
+                f"{run.dataset} asks for the id that follows a token at many positions, which a model that reads "
+                "ahead would only look up: set causal: true, or model: rmaat_causal"
+            )
+        if run.max_seq_len < needed:
+            raise UserError(
+                f"max_seq_len {run.max_seq_len} truncates questions: an example of {run.dataset} has {needed} tokens; "
+                f"set max_seq_len: {needed}"
+            )
 
     def _check_augmentation(self) -> None:
         """Raise `UserError` if the task has no augmentation, or its images are truncated."""
@@ -200,6 +224,18 @@ class RunData:
         settings = {**self.model_settings(), "masked_head": False, "ngram_size": None}
         return replace(self, run=replace(run, **match_parameters(settings, run.match_parameters, lighter)))
 
+    @property
+    def answers_at_many_positions(self) -> bool:
+        """Whether the run learns the ids that follow some tokens, with a causal model."""
+        return self.run.objective == "labels" and self.info.problem_type == NEXT_TOKEN
+
+    @property
+    def model_class(
+        self,
+    ) -> type[RmaatForSequenceClassification] | type[RmaatForMaskedLM] | type[RmaatForCausalLM]:
+        """The class of the run's model."""
+        return RmaatForCausalLM if self.answers_at_many_positions else MODEL_CLASSES[self.run.objective]
+
     def model_settings(self) -> dict[str, Any]:
         """Return the settings of the model for the task, for `RmaatConfig`."""
         names = self.info.label_names
@@ -207,6 +243,8 @@ class RunData:
         settings["masked_head"] = self.run.has_masked_loss
         if self.run.objective != "labels":
             return settings
+        if self.answers_at_many_positions:
+            return {**settings, "problem_type": NEXT_TOKEN}
         return {
             **settings,
             # Without it transformers would take the type from the labels of the first batch.

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rmaat.errors import UserError
-from rmaat.models import RmaatForSequenceClassification
+from rmaat.models import RmaatForCausalLM, RmaatForSequenceClassification
+from rmaat.problems import NEXT_TOKEN
 from rmaat.tasks.files import FilesTask
 from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
@@ -16,15 +17,28 @@ from rmaat.training.stored_model import WEIGHTS, check_finished_run, first_misma
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The data of a run, and its best model in evaluation mode."""
+    """The data of a run, and its best model in evaluation mode.
+
+    The model is a classifier of whole examples, or a causal model if the answers are ids at many
+    positions.
+    """
 
     source: RunData
-    model: RmaatForSequenceClassification
+    model: RmaatForSequenceClassification | RmaatForCausalLM
 
     @property
     def config(self) -> RunConfig:
         """The run's settings."""
         return self.source.run
+
+    def check_classifies(self) -> None:
+        """Raise `UserError` if the model answers at many positions instead of labelling whole examples."""
+        if self.source.answers_at_many_positions:
+            folder = self.config.output_dir
+            raise UserError(
+                f"the model of '{folder}' answers at many positions of {self.config.dataset}, and has no label for a text; "
+                f"measure it with `rmaat evaluate`, or in Python call RmaatForCausalLM.from_pretrained('{folder}')"
+            )
 
     def with_test_file(self, test_file: str | None = None, skip_bad_rows: bool | None = None) -> "FinishedRun":
         """Return the run with other settings of its test part, for `evaluate`.
@@ -65,7 +79,8 @@ def open_run(folder: Path) -> FinishedRun:
             f"'{folder}' is pre-trained and has no classifier; train one with `rmaat train --init_from {folder}`"
         )
     config = read_config(folder)
-    names = tuple(config.id2label[i] for i in range(config.num_labels))
+    answers = config.problem == NEXT_TOKEN
+    names = () if answers else tuple(config.id2label[i] for i in range(config.num_labels))
     source = RunData.of_finished_run(run, folder, names)
     if (config.vocab_size, names) != (source.vocab_size, source.info.label_names):
         raise UserError(
@@ -73,11 +88,23 @@ def open_run(folder: Path) -> FinishedRun:
             f"{', '.join(names)}; the task '{run.dataset}' needs {source.vocab_size} and "
             f"{', '.join(source.info.label_names)}: it is a checkpoint of another model"
         )
-    if (mismatch := first_mismatch(read_weights(folder / WEIGHTS), RmaatForSequenceClassification(config))) is not None:
+    model_class = RmaatForCausalLM if answers else RmaatForSequenceClassification
+    if (mismatch := first_mismatch(read_weights(folder / WEIGHTS), model_class(config))) is not None:
         name, stored, expected = mismatch
         raise UserError(
             f"'{folder / WEIGHTS}' is a checkpoint of another model: "
             f"{name} is {stored}, config.json requires {expected}"
         )
     source = replace(source, label_threshold=config.label_threshold)
-    return FinishedRun(source, RmaatForSequenceClassification.from_pretrained(folder).eval())
+    return FinishedRun(source, model_class.from_pretrained(folder).eval())
+
+
+def open_classifier(folder: Path) -> FinishedRun:
+    """Return the finished run in a folder, whose model predicts a label of whole examples.
+
+    Raises:
+        UserError: as `open_run`, and if the model answers at many positions instead.
+    """
+    run = open_run(folder)
+    run.check_classifies()
+    return run

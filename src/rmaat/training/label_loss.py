@@ -25,7 +25,8 @@ class LabelLoss:
     examples, whose weights are 1 on average over the training part.
 
     Attributes:
-        problem_type: one of `rmaat.problems.PROBLEM_TYPES`.
+        problem_type: one of `rmaat.problems.PROBLEM_TYPES`. That of answers at many positions has the
+            loss of the model itself.
         label_std: the unit of a regression's loss.
         smoothing: s, for classes.
         class_weights: (C,) float32, or (2, C) for several labels, or None if all are 1.

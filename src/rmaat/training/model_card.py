@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from rmaat.errors import printable
-from rmaat.problems import MULTI_LABEL, REGRESSION
+from rmaat.problems import MULTI_LABEL, NEXT_TOKEN, REGRESSION
 from rmaat.training.config import RunConfig
 from rmaat.training.problems import PROBLEMS
 
@@ -84,7 +84,7 @@ def model_card(run: RunConfig, metrics: Mapping[str, Any], *, classifies_text: b
         header["pipeline_tag"] = "text-classification"
     if metric := next((METRICS_OF_THE_HUB[key] for key in METRICS_OF_THE_HUB if f"test_{key}" in metrics), None):
         header["metrics"] = [metric]
-    auto_class = AUTO_CLASSES[run.objective]
+    auto_class = AUTO_CLASSES["causal" if metrics.get("problem_type") == NEXT_TOKEN else run.objective]
     # A name without its folder would be one of the hub.
     folder = json.dumps(printable(run.output_dir), ensure_ascii=False)
     truncation = "" if reads_any_length else ", truncation=True"
@@ -137,6 +137,8 @@ def _data(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         classes = [f"{_cell(label)}: {count:,}" for label, count in statistics["classes"].items()]
         if (numbers := statistics.get("numbers")) is not None:
             classes = [f"{numbers['least']:.6g} to {numbers['most']:.6g}, mean {numbers['mean']:.6g}"]
+        if (answers := statistics.get("answers")) is not None:
+            classes = [f"{answers:,} answers"]
         rest = [f"and {len(classes) - MOST_CLASSES} more"] if len(classes) > MOST_CLASSES else []
         lengths = [
             f"mean {of['mean']:,.0f}, longest {of['longest']:,}, {of['cut']:,} cut to {of['max_seq_len']:,}"

@@ -259,18 +259,9 @@ def for_device(run: RunConfig) -> RunConfig:
     return with_precision(run, device())
 
 
-MODEL_CLASSES = {
-    "labels": RmaatForSequenceClassification,
-    "masked": RmaatForMaskedLM,
-    "causal": RmaatForCausalLM,
-}
-"""The class of the model for each objective."""
-
-
 def build_model(source: RunData) -> RmaatForSequenceClassification | RmaatForMaskedLM | RmaatForCausalLM:
     """Return the model of a run, with initial weights."""
-    config = RmaatConfig(**source.model_settings())
-    return MODEL_CLASSES[source.run.objective](config)
+    return source.model_class(RmaatConfig(**source.model_settings()))
 
 
 def set_label_scale(config: RmaatConfig, train_part: Dataset) -> None:
@@ -358,12 +349,12 @@ def build_trainer(
         # In a batch of single segments no segment reads the memory. Then the parameters that only
         # change it have no gradient: learned factors, the gate, the map of associative values.
         # Truncation may leave the first memory without a gradient, and no loss reads the memory after
-        # the last segment if there are no labels.
+        # the last segment if there is no classifier.
         ddp_find_unused_parameters=run.schedule == "learned"
         or run.retention_form == "gate"
         or run.associative_memory
         or run.truncated_segments is not None
-        or run.objective != "labels",
+        or source.model_class is not RmaatForSequenceClassification,
     )
     # Use one GPU per process, because replay needs real parameters and DataParallel's copies have
     # none. torchrun starts a process for each GPU.

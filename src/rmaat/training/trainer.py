@@ -252,6 +252,7 @@ class SegmentTrainer(Trainer):
 
         The logits and labels of all examples, in the order of evaluation, are the predictions and
         label_ids of the output. They are on the CPU: E C float32 numbers for E examples and C classes.
+        The problem type may keep others, see `Problem.collected`.
 
         With a curriculum also report the accuracy on examples up to its maximum, as
         eval_level_accuracy. The maximum rises if that accuracy reaches the threshold.
@@ -267,6 +268,8 @@ class SegmentTrainer(Trainer):
         if output.predictions is not None:
             output = output._replace(predictions=joined(output.predictions), label_ids=joined(output.label_ids))
             self._check_finite_logits(output.predictions, dataloader.dataset)
+            if (loss := self._problem.loss(output.predictions, output.label_ids)) is not None:
+                output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = loss
         if self.is_in_train:
             loss = output.metrics["eval_loss"]
             by_loss = output.predictions is None
@@ -285,6 +288,14 @@ class SegmentTrainer(Trainer):
                 # one after them, so that a resumed run draws the same batches.
                 self.levels.append([self._train_sampler.drawn, following])
         return output
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Return the loss of a batch, and what the problem type keeps of its outputs and labels."""
+        loss, outputs, labels = super().prediction_step(model, inputs, *args, **kwargs)
+        if outputs is not None:
+            assert self.model is not None
+            outputs, labels = self._problem.collected(outputs, labels, self.model.config)
+        return loss, outputs, labels
 
     def _check_finite_logits(self, logits_EC: NDArray[np.float32], examples: Any) -> None:
         for index in np.flatnonzero(~np.isfinite(logits_EC).all(1))[:1]:
@@ -307,7 +318,8 @@ class SegmentTrainer(Trainer):
             inputs = objective.inputs(inputs)
         label_loss = self._label_loss if model.training and not self._label_loss.plain else None
         by_segment = {"output_segment_logits": True} if label_loss and label_loss.segment_weight else {}
-        loss, outputs = super().compute_loss(model, {**inputs, **by_segment}, return_outputs=True, **kwargs)
+        measured = {} if model.training or objective is not None else self._problem.evaluation_arguments
+        loss, outputs = super().compute_loss(model, {**inputs, **by_segment, **measured}, return_outputs=True, **kwargs)
         if label_loss is not None:
             loss = label_loss(outputs, inputs)
         if isinstance(objective, MaskedObjective) and not objective.alone:

@@ -18,14 +18,15 @@ from rmaat.problems import PROBLEM_SETTINGS
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import Tensor
 
     from rmaat.models import RmaatConfig
     from rmaat.training.metrics import Reliability
 
 Outputs = NDArray[np.floating[Any]]
-"""(E, C) finite logits or, for numbers, (E, 1) predicted numbers."""
+"""(E, C) finite logits or, for numbers, (E, 1) predicted numbers; see `Problem.collected`."""
 Labels = NDArray[Any]
-"""(E,) class indices or numbers, or (E, C) ones and zeros."""
+"""(E,) class indices or numbers, or (E, C) ones and zeros; see `Problem.collected`."""
 
 
 NOT_OF_NUMBERS = "only problem types with classes have this; the settings exclude it for others"
@@ -89,6 +90,7 @@ class Problem(ABC):
         guesses: those of the measurements of `guess` that are in the unit of the main metric, with
             names for people.
         rival_name: the name of the baseline on TF-IDF, for people.
+        evaluation_arguments: further arguments of the model in evaluations.
     """
 
     name: str
@@ -101,6 +103,17 @@ class Problem(ABC):
     explained: str = "probabilities"
     explained_unit: str = " (%)"
     change_unit: str = " points"
+    evaluation_arguments: Mapping[str, Any] = {}
+
+    def collected(self, outputs: Any, labels: Tensor, config: RmaatConfig) -> tuple[Any, Tensor]:
+        """Return what an evaluation keeps of a batch: the outputs, (B, C), and the labels.
+
+        Args:
+            outputs: of the model, without its loss and state; a tensor, or a tuple of several.
+            labels: of the batch.
+            config: of the model.
+        """
+        return outputs, labels
 
     @property
     def main_metric(self) -> str:
@@ -110,6 +123,10 @@ class Problem(ABC):
     @abstractmethod
     def metrics(self, outputs_EC: Outputs, labels_E: Labels) -> dict[str, float]:
         """Return the metrics of the best checkpoint but the loss; those that are unknown are left out."""
+
+    def loss(self, outputs_EC: Outputs, labels_E: Labels) -> float | None:
+        """Return the loss of all examples; None if it is the mean of the losses of batches."""
+        return None
 
     def rank(self, metric: str, metrics: Mapping[str, float], loss: float) -> float:
         """Return a number that orders checkpoints: the larger, the better.
@@ -134,8 +151,8 @@ class Problem(ABC):
         """Return why a metric cannot be computed for these labels, or None."""
         return None
 
-    def correct(self, outputs_EC: Outputs, labels_E: Labels) -> NDArray[np.bool_]:
-        """Return which answers are right, (E,), for a curriculum."""
+    def correct(self, outputs_EC: Outputs, labels_E: Labels) -> NDArray[np.bool_] | NDArray[np.float64]:
+        """Return which answers are right, or the share that is, (E,), for a curriculum."""
         raise AssertionError(NOT_OF_NUMBERS)
 
     def balanced_weights(self, labels_E: Labels, classes: int) -> NDArray[np.float32]:
