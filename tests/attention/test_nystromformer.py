@@ -20,7 +20,7 @@ def test_it_is_its_reference(draw, assert_same, monkeypatch, landmarks):
     q, k, v = draw(13, batch=3)
     mask = torch.arange(13) < torch.tensor([13, 6, 2])[:, None]
     forms = nystrom_attention, reference_nystrom_attention
-    assert_same(*(lambda *x, form=form: form(*x, landmarks, mask) for form in forms), (3 * q, 3 * k, v), 1e-6)
+    assert_same(*(lambda *x, form=form: form(*x, landmarks, mask) for form in forms), (3 * q, 3 * k, v), 1e-5)
 
 
 def test_the_iteration_finds_the_inverse():

@@ -42,7 +42,6 @@ def test_common_mistakes_are_told_without_heavy_imports(tmp_path):
     mistakes = [
         "train --dataset imbd",
         "train --recipe files --train_file missing.csv",
-        f"train --recipe recall --data_dir {tmp_path}",
         "train --recipe cifar10 --num_attention_heads 5",
         *(f"{verb} --model missing x" for verb in ("predict", "explain", "generate")),
         "evaluate --model missing",

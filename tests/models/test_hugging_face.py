@@ -43,9 +43,10 @@ def test_save_then_load_gives_the_same_logits(make_model, tmp_path, form):
     torch.utils.deterministic.fill_uninitialized_memory = True
     for loader in (RmaatForSequenceClassification, AutoModelForSequenceClassification):
         loaded = loader.from_pretrained(tmp_path, dtype=torch.float64).eval()
-        assert torch.equal(loaded(ids).logits, wanted)
+        # Weights of a file lie at other addresses, so some processors sum in another order.
+        torch.testing.assert_close(loaded(ids).logits, wanted)
     base = AutoModel.from_pretrained(tmp_path, dtype=torch.float64).eval()
-    assert torch.equal(base(ids).memory, model(ids).memory)
+    torch.testing.assert_close(base(ids).memory, model(ids).memory)
     assert AutoConfig.from_pretrained(tmp_path).num_labels == 5
 
 
@@ -199,7 +200,7 @@ def test_the_trainer_of_transformers_with_a_tokenizer_trains_saves_and_loads(mak
     assert loaded.config.pad_token_id == 14
     batch = AutoTokenizer.from_pretrained(tmp_path)(["w2 w3", "w4 w5 w6"], padding=True, return_tensors="pt")
     model.eval()
-    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)
     wanted = model(**batch).logits
     assert torch.equal(model(**batch, token_type_ids=torch.ones_like(batch["input_ids"])).logits, wanted)
     Trainer(model=loaded, args=arguments, train_dataset=rows, processing_class=tokenizer).train(

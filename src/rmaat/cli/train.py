@@ -112,7 +112,7 @@ def run(arguments: Namespace, *, pretrains: bool = False) -> None:
     # Before the imports below, which take seconds.
     config.check()
     task = task_of(config.dataset, TaskOptions.of(config))
-    if not arguments.get("print_config"):
+    if "train_file" in task.option_names and not arguments.get("print_config"):
         task.sources(data_folder(config.data_dir))
     from rmaat.cli.progress import count_bar
     from rmaat.tasks.base import no_bar
