@@ -11,7 +11,7 @@ from rmaat.grid.published import FIGURES
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 HEADINGS = (
-    ("run", "task", "test accuracy %", "commonest class %", "published RMAAT %"),
+    ("run", "task", "model", "test accuracy %", "commonest class %", "published RMAAT %"),
     ("steps", "tokens", "minutes", "tokens/s", "commit"),
 )
 
@@ -19,11 +19,12 @@ HEADINGS = (
 def row(path: Path) -> str:
     """Return the row of the run with this metrics.json."""
     metrics = json.loads(path.read_text(encoding="utf-8"))
-    run, task = path.parent.name, metrics.get("dataset", path.parent.name)
-    published = FIGURES["accuracy"].get(("rmaat", run), "")
+    run, task, model = path.parent.name, metrics.get("dataset", path.parent.name), metrics.get("model") or "rmaat"
+    published = FIGURES["accuracy"].get(("rmaat", run.removesuffix(f"_{model.removeprefix('rmaat_')}")), "")
     cells = (
         f"[{run}]({run}/metrics.json)",
         task,
+        f"`{model}`",
         f"{100 * metrics['test_accuracy']:.2f}",
         f"{100 * metrics['test_majority_accuracy']:.2f}",
         # The published accuracy is that of one pixel per position.
@@ -41,7 +42,9 @@ def main() -> None:
     """Replace the table, from its heading to the empty line after it."""
     headings = [heading for group in HEADINGS for heading in group]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-    lines += [row(path) for path in sorted(RESULTS.glob("*/metrics.json"))]
+    # Tasks with answers at many positions have a table of their own.
+    paths = (path for path in sorted(RESULTS.glob("*/metrics.json")) if not path.parent.name.startswith("mqar"))
+    lines += [row(path) for path in paths]
     page = RESULTS / "README.md"
     table = "\n".join(lines) + "\n\n"
     text = re.sub(r"\| run \|.*?\n\n", table, page.read_text(), count=1, flags=re.DOTALL)
