@@ -144,7 +144,7 @@ def test_verbs_for_whole_examples_name_what_to_use(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": "rmaat"}, "a model that reads ahead would only look up: set causal: true, or model: rmaat_causal"),
+        ({"model": "rmaat"}, "only a causal model predicts: set causal: true, or model: rmaat_causal"),
         (
             {"label_smoothing_factor": 0.1},
             "excludes label_smoothing_factor, which needs a classifier of whole examples",

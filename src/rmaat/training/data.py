@@ -126,8 +126,8 @@ class RunData:
         run.check_problem(NEXT_TOKEN)
         if not run.causal:
             raise UserError(
-                f"{run.dataset} asks for the id that follows a token at many positions, which a model that reads "
-                "ahead would only look up: set causal: true, or model: rmaat_causal"
+                f"{run.dataset} asks for the id that follows a token at many positions, which only a causal model "
+                "predicts: set causal: true, or model: rmaat_causal"
             )
         if run.max_seq_len < needed:
             raise UserError(
