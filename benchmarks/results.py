@@ -43,7 +43,11 @@ def main() -> None:
     headings = [heading for group in HEADINGS for heading in group]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     # Tasks with answers at many positions have a table of their own.
-    paths = (path for path in sorted(RESULTS.glob("*/metrics.json")) if not path.parent.name.startswith("mqar"))
+    paths = (
+        path
+        for path in sorted(RESULTS.glob("*/metrics.json"))
+        if not path.parent.name.startswith(("mqar", "copy", "selective_copy"))
+    )
     lines += [row(path) for path in paths]
     page = RESULTS / "README.md"
     table = "\n".join(lines) + "\n\n"
