@@ -106,17 +106,18 @@ class AstromorphicMixer(CausalAttentionMixer):
         if not self.rotary:
             return r
         # Here they are computed once. A compiled step would compute the cosines of each use anew.
-        rotation_HNm = rotations(self.num_positions, self.head_width, at_least_float32(like)).expand(
-            self.num_heads, -1, -1
-        )
+        rotation_Nm = rotations(self.num_positions, self.head_width, at_least_float32(like))
+        rotation_HNm = rotation_Nm.expand(self.num_heads, -1, -1)
         return rotation_HNm if r is None else torch.cat([r, rotation_HNm], -1)
 
     def _parts_of_shared(self, shared: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Return R (H, N, m) and the rotations (N, m // 2 * 2); None for what the settings leave out."""
         if shared is None or not self.rotary:
             return shared, None
-        r, rotation_HNm = shared.split([shared.shape[-1] - self.head_width // 2 * 2, self.head_width // 2 * 2], -1)
-        return (None if self.basis is None else r), rotation_HNm[0]
+        # Without R the rotations are all there is.
+        columns_of_r = 0 if self.basis is None else self.head_width
+        r, rotation_HNm = shared[..., :columns_of_r], shared[..., columns_of_r:]
+        return (r if columns_of_r else None), rotation_HNm[0]
 
     def _relative_positions(self, basis_HmN: Tensor) -> Tensor:
         if self.stride > 1:

@@ -63,8 +63,8 @@ class CausalMixer(Mixer):
             carried: the result of the piece before, or of `start`.
 
         Returns:
-            (B, N, D) without the residual, and what is carried to the next piece: tensors (B, ...)
-            of constant size.
+            (B, N, D) without the residual, and the state for the next piece: tensors (B, ...) of
+            constant size.
         """
 
 

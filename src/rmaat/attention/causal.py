@@ -1,9 +1,9 @@
 """Causal sums: each position reads the positions up to its own, in pieces of any length.
 
 A causal segment has M memory positions that are read, then S tokens, then M memory positions that
-are written. Their indices are 0 .. 2 M + S - 1, whatever the number of tokens in use. A segment can
-be computed at once or piece by piece, down to one token. Sums over what came before are carried
-from piece to piece, so a token costs the same at every place of a text.
+are written. Their indices are 0 .. 2 M + S - 1, whatever the number of tokens in use. A segment is
+computed as a whole, or in pieces of one or more tokens. Each piece passes its sums to the next one,
+so a token costs the same at every place of a text.
 
 Axes: B batch, R rows with indices of their own (B, or 1 if all rows have the same), H heads, N
 positions of a piece, C positions of a block, m features of queries and keys, e columns of values.

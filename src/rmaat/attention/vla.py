@@ -103,7 +103,7 @@ def empty_least_squares(
 
 
 def advance_least_squares(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, carried: Tensors) -> tuple[Tensor, Tensors]:
-    """Return the readings of `variational_linear_attention` for a piece, and what is carried on."""
+    """Return the readings of `variational_linear_attention` for a piece, and the state for the next piece."""
     with no_autocast(v):
         inverse_BHmm, state_BHdm, keys_BH1m, count_B111 = carried
         absent_B1N1 = ~mask[:, None, :, None]

@@ -51,7 +51,7 @@ class EncoderBlock(nn.Module):
         dropout_masks: Tensor | None,
         carried: Tensors,
     ) -> tuple[Tensor, Tensors]:
-        """Return the layer's output for a piece of a segment, causally, and what the mixer carries on."""
+        """Return the layer's output for a piece of a causal segment, and the state for the next piece."""
         assert isinstance(self.mixer, CausalMixer)
         mixed, carried = self.mixer.advance(self._mixer_input(x_BND), positions, shared, carried)
         return self._after_mixer(x_BND, mixed, dropout_masks), carried

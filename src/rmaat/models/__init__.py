@@ -1,6 +1,6 @@
 """The models as Hugging Face classes.
 
-- `segment.py`: the segment step, which computes one segment.
+- `segment.py`: the segment step, which computes one segment; `segment_state.py`: its inputs and its state.
 - `recurrent.py`: `RmaatModel`, the recurrence over all segments of a sequence.
 - `pretrained.py`, `head.py`: the base classes of all models, and of those with a head.
 - `retention.py`: the retention factors of a batch.

@@ -13,7 +13,7 @@ from rmaat.attention.causal import Tensors
 
 @dataclass
 class RmaatCache:
-    """What a causal RMAAT remembers of the text so far; `generate` passes it as past_key_values.
+    """The state of a causal RMAAT after the text so far; `generate` passes it as past_key_values.
 
     Attributes:
         memory: (B, M, D), from the segments before the current one.

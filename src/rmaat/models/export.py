@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rmaat.errors import UserError
 from rmaat.models.classification import RmaatForSequenceClassification
-from rmaat.models.segment import SegmentInputs, SegmentState
+from rmaat.models.segment_state import SegmentInputs, SegmentState
 
 
 class SegmentStep(nn.Module):

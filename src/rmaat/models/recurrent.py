@@ -40,7 +40,8 @@ from rmaat.models.configuration import RmaatConfig
 from rmaat.models.functional import FunctionalModule, check_repeatable
 from rmaat.models.pretrained import RmaatPreTrainedModel
 from rmaat.models.retention import batch_factors
-from rmaat.models.segment import SegmentEncoder, SegmentInputs, SegmentState, TokenOutputs
+from rmaat.models.segment import SegmentEncoder
+from rmaat.models.segment_state import SegmentInputs, SegmentState, TokenOutputs
 
 SEED_STRIDE = 0x9E3779B97F4A7C15
 """The difference between the dropout seeds of successive segments.
@@ -331,7 +332,7 @@ class RmaatModel(RmaatPreTrainedModel):
             """Return entries for positions as (T, B, S), or (T, B, 0) if there are none."""
             if entries_BP is None:
                 return torch.zeros(total, len(lengths), 0, dtype=dtype, device=tokens.device)
-            # Fill up to whole segments; the step ignores what stands in the padding.
+            # Pad to whole segments; the step ignores the padding.
             entries_BP = entries_BP.to(dtype)[:, : total * size]
             padded_BP = pad(entries_BP, (0, total * size - entries_BP.shape[1]))
             return padded_BP.unflatten(1, (total, size)).transpose(0, 1)
