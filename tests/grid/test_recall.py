@@ -43,7 +43,7 @@ def untrained(**changes) -> FinishedRun:
     torch.manual_seed(1)
     model = RmaatForSequenceClassification(RmaatConfig(**source.model_settings())).eval()
     torch.nn.init.normal_(model.classifier.weight, std=10.0)
-    return FinishedRun(source, model)
+    return FinishedRun(Path(source.run.output_dir), source, model)
 
 
 @pytest.fixture(scope="session")

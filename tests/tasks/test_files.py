@@ -105,6 +105,34 @@ def test_validation_is_held_out_by_the_seed_from_each_class(tmp_path: Path) -> N
     assert texts(found[0]["validation"]) != texts(found[1]["validation"])
 
 
+def test_without_a_test_file_the_same_examples_are_held_out_for_every_seed(tmp_path: Path) -> None:
+    rows = rows_of("train", 60)
+    options = replace(put(tmp_path / "d", train=[*rows, *rows[:5]]), test_file=None)
+    task = files_task(options)
+    found = [load(task, tmp_path, seed=seed) for seed in (0, 1)]
+    for dataset in found:
+        assert part_statistics(dataset["test"]).classes == {"maybe": 2, "no": 2, "yes": 2}
+        assert part_statistics(dataset["test"]).notes == ["held out of train, because no test_file is given"]
+        assert sorted(text for part in dataset.values() for text in texts(part)) == sorted(row["text"] for row in rows)
+    assert texts(found[0]["test"]) == texts(found[1]["test"])
+    assert texts(found[0]["validation"]) != texts(found[1]["validation"])
+    held_out = set(texts(found[0]["test"]))
+    assert {words for (words,), _ in task.labelled_texts("test")} == held_out
+    assert {words for (words,), _ in task.labelled_texts("train")} == {row["text"] for row in rows} - held_out
+    # A tokenizer is made from these.
+    assert {*task.training_texts()} == {row["text"] for row in rows} - held_out
+
+
+def test_without_a_test_file_a_validation_file_is_used_whole(tmp_path: Path) -> None:
+    options = put(tmp_path / "d", train=rows_of("train", 60), validation=rows_of("validation", 5))
+    dataset = load(files_task(replace(options, test_file=None)), tmp_path)
+    assert texts(dataset["validation"]) == [row["text"] for row in rows_of("validation", 5)]
+    assert [len(dataset[part]) for part in ("train", "test")] == [54, 6]
+    # The same two files in other roles are another data set.
+    other = replace(options, test_file=options.validation_file, validation_file=None)
+    assert len(load(files_task(other), tmp_path)["test"]) == 5
+
+
 def test_a_validation_file_is_used_whole(tmp_path: Path) -> None:
     options = put(tmp_path / "d", validation=rows_of("validation", 5))
     one, other = (load(files_task(options), tmp_path, seed=seed) for seed in (0, 1))
@@ -273,7 +301,7 @@ def test_what_leaves_a_part_empty_is_told_with_its_file(tmp_path: Path) -> None:
         ),
         (
             put(tmp_path / "d", train=rows_of("a", 3) * 2),
-            r"no label has two examples \(3 were dropped: repeated, or in",
+            r"no label has two examples \(3 are repeated, or belong",
         ),
     ):
         with pytest.raises(UserError, match=word):
@@ -299,7 +327,6 @@ def test_mistakes_in_the_options(tmp_path: Path) -> None:
     options = put(tmp_path)
     for wrong, word in (
         (FilesOptions(), "the task files needs train_file"),
-        (FilesOptions(train_file=options.train_file), "the task files needs test_file"),
         (FilesOptions(train_file="none.jsonl"), "train_file none.jsonl is missing"),
         (put(tmp_path / "x", suffix=".jsonl", train=b""), "has no examples"),
     ):

@@ -281,6 +281,22 @@ def test_own_files_that_have_another_label_do_not_resume_a_run(own_files):
         train(replace(own_files, resume=True))
 
 
+def test_a_held_out_test_is_measured_again_until_the_file_changes(own_files, capsys):
+    run = replace(own_files, test_file=None, eval_steps=0)
+    metrics = train(run).metrics
+    assert metrics["test_examples"] == metrics["data"]["test"]["examples"] > 0
+    folder = Path(run.output_dir)
+    assert RunConfig.from_yaml(folder / "run.yaml").eval_steps == max(1, run.max_steps // 10)
+    assert evaluate(open_run(folder))["test_loss"] == pytest.approx(metrics["test_loss"])
+    with Path(own_files.train_file).open("a") as file:
+        file.write('{"a": "new", "kind": "same"}\n')
+    assert main(["evaluate", "--model", run.output_dir]) == 2
+    assert (
+        "the examples that were held out for the test are no longer known; give --test_file" in capsys.readouterr().err
+    )
+    assert main(["evaluate", "--model", run.output_dir, "--test_file", own_files.test_file]) == 0
+
+
 def test_own_test_file_is_measured_by_the_labels_of_the_model(own_files, capsys):
     metrics = train(own_files).metrics
     assert evaluate(open_run(Path(own_files.output_dir)))["test_accuracy"] == metrics["test_accuracy"]

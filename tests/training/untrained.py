@@ -1,6 +1,7 @@
 """Finished runs with random weights, and texts for them."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def untrained(plain: RunConfig | None = None, **changes: Any) -> FinishedRun:
     model = build_model(source).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(10)  # so that the texts have different probabilities
-    return FinishedRun(source, model)
+    return FinishedRun(Path(source.run.output_dir), source, model)
 
 
 def texts_of_lengths(*lengths: int) -> list[str]:

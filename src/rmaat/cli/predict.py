@@ -160,6 +160,8 @@ def _limit(finished: FinishedRun, truncate: bool) -> str:
     """Return the length of truncated texts and the reason, for a note."""
     text = "each text, " if finished.source.info.pair else ""
     reason = "as in training" if truncate else "because the model reads no more"
+    if not truncate and finished.config.num_segments == 1:
+        reason += ": it was trained with one segment, and with two or more it reads any length"
     return f"{finished.source.sequence_limit:,} tokens, {text}{reason}"
 
 

@@ -35,11 +35,12 @@ CSS = """
 .answer {font-size: 1.6em} .answer span {opacity: 0.75} .facts {opacity: 0.75}
 progress {width: 100%; height: 0.5em; accent-color: var(--color-accent)}
 .problem {padding: 0.8em; border-left: 4px solid #d62728; background: rgba(214, 39, 40, 0.1)}
-.marked {white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.6}
+.marked {white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.6; max-height: 70vh; overflow-y: auto}
 .marked mark {color: inherit; border: 2px solid; border-radius: 4px; padding: 0 2px}
 figcaption {font-weight: 600} .legend {float: right; font-weight: 400}
 figure {min-height: 6em} svg {width: 100%; height: auto} svg text {font-size: 12px; fill: currentColor; opacity: 0.7}
 svg .grid {stroke: currentColor; opacity: 0.2} svg polyline {fill: none; stroke-width: 2}
+#rows {max-height: 20em; overflow-y: auto}
 #rows table {width: 100%; border: 0; border-collapse: collapse}
 #rows :is(th, td) {border: 0 solid var(--border-color-primary); border-bottom-width: 1px;
   padding: 0.25em 0.6em; text-align: right}
@@ -106,8 +107,7 @@ def build(answers: Answers, name: str, passages: int) -> gradio.Blocks:
                 state = gradio.HTML(elem_id="summary")
             with gradio.Column(scale=3):
                 curves, flat = gradio.HTML(elem_id="curves"), gradio.HTML(elem_id="memory")
-        document = gradio.HTML(elem_id="document", max_height=420)
-        rows = gradio.HTML(elem_id="rows", max_height=320)
+        document, rows = gradio.HTML(elem_id="document"), gradio.HTML(elem_id="rows")
         outputs = [state, curves, flat, rows, document]  # in the order of `Parts`
         shown: dict[str, Any] = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", **model}
         events = [read.click(of_text, text, **shown), drop.upload(of_file, None, **shown)]

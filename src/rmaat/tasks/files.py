@@ -3,8 +3,9 @@
 A folder with a sub-folder of text files for each class is read too.
 
 Tokens are bytes, or the ids of a tokenizer. Examples of train that repeat one of validation or
-test, or an earlier one of train, are dropped and counted. Without a validation file a tenth of each
-class is held out of train, chosen by the seed.
+test, or an earlier one of train, are dropped and counted. Without a test file a tenth of each class
+is held out of train, always the same examples. Without a validation file a tenth of the rest is held
+out, chosen by the seed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +47,16 @@ INFO = TaskInfo(
     label_names=(),
     max_seq_len=4096,
     sizes=(0, 0, 0),
-    source="--train_file and --test_file: .jsonl, .csv, .tsv, .parquet, or a folder of a folder per class",
+    source="--train_file: .jsonl, .csv, .tsv, .parquet, or a folder of a folder per class",
     seeded=True,
 )
 """The task before files are named."""
+
+OTHER_FILES = ("validation_file", "test_file")
+"""Options of the files that may be left out."""
+
+TEST_SEED = 0
+"""Seed of the examples that are held out for the test. Runs of all seeds have the same test part."""
 
 
 class FilesTask(TokenizedTask):
@@ -65,6 +72,7 @@ class FilesTask(TokenizedTask):
 
     def __init__(self, options: FilesOptions, label_names: tuple[str, ...] | None = None) -> None:
         super().__init__(options)
+        self.holds_out_test = options.test_file is None
         self._model_labels = label_names
         self._label_column = options.label_column or "label"
         self._problem_type = options.problem_type or SINGLE_LABEL
@@ -89,11 +97,16 @@ class FilesTask(TokenizedTask):
         return replace(
             info,
             vocab_size=self.vocab_size,
-            label_names=self._train_labels() if self._model_labels is None else self._model_labels,
+            label_names=self._label_names,
             source=str(self.options.train_file),
             seeded=self.options.validation_file is None,
             pair=len(self._text_columns) == 2,
         )
+
+    @cached_property
+    def _label_names(self) -> tuple[str, ...]:
+        """The labels of the model, or else of the train file. Unlike `info` they need no tokenizer."""
+        return self._train_labels() if self._model_labels is None else self._model_labels
 
     def with_options(self, options: Mapping[str, Any]) -> FilesTask:
         """Return the task of these files; raises what `files_task` raises."""
@@ -105,6 +118,7 @@ class FilesTask(TokenizedTask):
         # Only if it is set, so that data sets of earlier versions keep their keys.
         optional: dict[str, Any] = {"skip_bad_rows": True} if self.options.skip_bad_rows else {}
         optional |= {"problem_type": self._problem_type} if self._problem_type != SINGLE_LABEL else {}
+        optional |= {"holds_out_test": True} if self.holds_out_test else {}
         # In a folder, names are the labels. A digest of the files holds neither names nor parts.
         paths = self._paths()
         if any(path.is_dir() for path in paths):
@@ -116,8 +130,7 @@ class FilesTask(TokenizedTask):
         return tuple(file for option in self._options() for file in _files_of(self._path(option)))
 
     def _options(self) -> tuple[str, ...]:
-        validation = ["validation_file"] if self.options.validation_file else []
-        return ("train_file", *validation, "test_file")
+        return ("train_file", *(name for name in OTHER_FILES if getattr(self.options, name)))
 
     def _paths(self) -> tuple[Path, ...]:
         """Return the paths of the options, files or folders."""
@@ -127,24 +140,28 @@ class FilesTask(TokenizedTask):
         """Read every file twice, as a stream: for labels and digests, then for the texts."""
         train, *others = self._paths()
         scans = {path: self._scan(path) for path in (train, *others)}
-        in_other, again = self._repeated(train, others)
-        usable = ~(in_other | again)
-        if not usable.any():
+        in_other, again = self._repeated()
+        if (in_other | again).all():
             raise UserError(
-                f"train_file {train}: no example is left to train on: all {len(usable):,} were dropped because they are "
+                f"train_file {train}: no example is left to train on: all {len(again):,} were dropped because they are "
                 f"also in {self._files_that_repeat(scans, train, others)}; give a train_file with other examples"
             )
-        parts = {}
+        held_out_test = self._held_out_test()
+        usable = ~(in_other | again | held_out_test)
+        validation = np.zeros(len(usable), bool)
         if self.options.validation_file is None:
-            chosen = self._hold_out(train, scans[train].labels, usable, seed)
-            parts["train"] = self._part(train, usable & ~chosen)
-            parts["validation"] = self._part(train, chosen, noted=False)
-        else:
-            parts["train"] = self._part(train, usable)
-            parts["validation"] = self._part(others[0], np.ones(len(scans[others[0]].labels), bool))
-            if in_test := set(scans[others[0]].digests) & set(scans[others[1]].digests):
-                parts["validation"].notes.append(f"{len(in_test):,} examples are in test too")
-        parts["test"] = self._part(others[-1], np.ones(len(scans[others[-1]].labels), bool))
+            validation = self._hold_out(usable, seed, "validation")
+        parts = {
+            "train": self._part(train, usable & ~validation),
+            "validation": self._part(train, validation, noted=False),
+            "test": self._part(train, held_out_test, noted=False),
+        }
+        for option, path in zip(self._options()[1:], others, strict=True):
+            parts[option.removesuffix("_file")] = self._part(path, np.ones(len(scans[path].labels), bool))
+        if self.holds_out_test:
+            parts["test"].notes.append("held out of train, because no test_file is given")
+        elif len(others) == 2 and (in_both := set.intersection(*(set(scans[path].digests) for path in others))):
+            parts["validation"].notes.append(f"{len(in_both):,} examples are in test too")
         parts["train"].notes.extend(repetition_notes(in_other, again, "examples"))
         if self._problem_type == SINGLE_LABEL and all(SEPARATOR in str(label) for label in scans[train].labels):
             recipe = PROBLEM_SETTINGS[MULTI_LABEL].recipe
@@ -157,9 +174,10 @@ class FilesTask(TokenizedTask):
         return _files_of(self._path("train_file"))
 
     def training_texts(self) -> Iterator[str]:
-        """Yield the texts of the train file, with those held out for validation."""
-        for _, texts, _ in self._examples("train_file"):
-            yield from texts
+        """Yield the texts of the train file, without those held out for the test."""
+        for (_, texts, _), left_out in zip(self._examples("train_file"), self._held_out_test(), strict=False):
+            if not left_out:
+                yield from texts
 
     def example_lengths(self, most: int) -> NDArray[np.int64]:
         """Return the tokens of each text of at most `most` examples of train, (E, columns).
@@ -177,21 +195,23 @@ class FilesTask(TokenizedTask):
         except UserError:
             return 0
 
-    def labelled_texts(self, option: str) -> Iterator[tuple[Sequence[str], EncodedLabel]]:
-        """Yield texts and encoded label of the examples of a file.
+    def labelled_texts(self, part: Literal["train", "test"]) -> Iterator[tuple[Sequence[str], EncodedLabel]]:
+        """Yield texts and encoded label of the examples of a part.
 
-        Examples of train that repeat one of validation or test, or an earlier one, are left out.
-
-        Args:
-            option: 'train_file', 'validation_file' or 'test_file'.
+        Those held out for validation count as train. Examples of train that repeat one of validation
+        or test, or an earlier one, are left out.
         """
-        ids = self._label_ids()
-        usable: Iterable[bool] = repeat(True)
-        if option == "train_file":
-            train, *others = self._paths()
-            usable = ~np.logical_or(*self._repeated(train, others))
-        for (_, texts, label), wanted in zip(self._examples(option), usable, strict=False):
-            if wanted and self._labels.unknown(label, ids) is None:
+        ids, option = self._label_ids(), "train_file"
+        wanted: Iterable[bool]
+        if part == "train":
+            in_other, again = self._repeated()
+            wanted = ~(in_other | again | self._held_out_test())
+        elif self.holds_out_test:
+            wanted = self._held_out_test()
+        else:
+            wanted, option = repeat(True), "test_file"
+        for (_, texts, label), is_wanted in zip(self._examples(option), wanted, strict=False):
+            if is_wanted and self._labels.unknown(label, ids) is None:
                 yield texts, self._labels.encode(label, ids)
 
     def _examples(self, option: str) -> Iterator[tuple[str, list[str], Label]]:
@@ -199,10 +219,18 @@ class FilesTask(TokenizedTask):
         bad_row = SkippedRows() if self.options.skip_bad_rows else refuse_with_advice
         return _examples(self._path(option), self._text_columns, self._label_column, self._labels, bad_row)
 
-    def _repeated(self, train: Path, others: Sequence[Path]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _repeated(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return the masks of the examples of train that are in another file too, and of repetitions."""
+        train, *others = self._paths()
         in_others = {digest for path in others for digest in self._scan(path).digests}
         return repeated(self._scan(train).digests, in_others)
+
+    def _held_out_test(self) -> NDArray[np.bool_]:
+        """Return the mask of the examples of train that are held out for the test; none with a test file."""
+        in_other, again = self._repeated()
+        if not self.holds_out_test:
+            return np.zeros(len(again), bool)
+        return self._hold_out(~(in_other | again), TEST_SEED, "test")
 
     def test_part(self) -> Part:
         """Return the test part, from the test file alone.
@@ -242,29 +270,27 @@ class FilesTask(TokenizedTask):
 
     def _files_that_repeat(self, scans: Mapping[Path, _Scan], train: Path, others: Sequence[Path]) -> str:
         """Return, for a message, options and paths of the files that repeat examples of train."""
-        options = ("validation_file", "test_file")[-len(others) :]
         return " or ".join(
             f"{option} {path}"
-            for option, path in zip(options, others, strict=True)
+            for option, path in zip(self._options()[1:], others, strict=True)
             if not set(scans[path].digests).isdisjoint(scans[train].digests)
         )
 
-    def _hold_out(
-        self, train: Path, labels: Sequence[Label], usable: NDArray[np.bool_], seed: int
-    ) -> NDArray[np.bool_]:
-        """Return the mask of the examples of train that are held out for validation."""
-        chosen = held_out(self._labels.strata(labels, self._label_ids()), usable, seed)
+    def _hold_out(self, usable: NDArray[np.bool_], seed: int, part: str) -> NDArray[np.bool_]:
+        """Return the mask of the usable examples of train that are held out for a part."""
+        train = self._path("train_file")
+        chosen = held_out(self._labels.strata(self._scan(train).labels, self._label_ids()), usable, seed)
         if not chosen.any():
             dropped = int((~usable).sum())
-            after = f" ({dropped:,} were dropped: repeated, or in the test_file too)" if dropped else ""
+            after = f" ({dropped:,} are repeated, or belong to another part)" if dropped else ""
             raise UserError(
-                f"train_file {train}: no label has two examples{after}, so none can be held out for validation; "
-                "give a validation_file, or more examples"
+                f"train_file {train}: no label has two examples{after}, so none can be held out for {part}; "
+                f"give a {part}_file, or more examples"
             )
         return chosen
 
     def _label_ids(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.info.label_names)}
+        return {name: i for i, name in enumerate(self._label_names)}
 
     def _part(self, path: Path, chosen: NDArray[np.bool_], noted: bool = True) -> Part:
         notes: list[str] = []

@@ -22,7 +22,8 @@ class FilesOptions:
             label. The task files needs it. For the task texts, a text file or any folder too.
         validation_file: the same for validation; null holds out a tenth of each class of train. The
             task texts holds out a twentieth of the text.
-        test_file: the same for the test; needed for the task files.
+        test_file: the same for the test; null holds out a tenth of each class of train, always the
+            same examples.
         text_column: column of the text; null means 'text'.
         other_text_column: column of the second text, for pairs; null means there is none.
         label_column: column of the label, a string or a number; null means 'label'.

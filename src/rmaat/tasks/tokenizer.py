@@ -48,7 +48,10 @@ class TokenizedTask(Task, ABC):
 
     @abstractmethod
     def training_texts(self) -> Iterator[str]:
-        """Yield the texts of the files of train."""
+        """Yield the texts of the files of train, without those held out for the test."""
+
+    holds_out_test: bool = False
+    """Whether the test part is held out of the files of train."""
 
     def __init__(self, options: FilesOptions) -> None:
         self.options = options
@@ -118,7 +121,7 @@ class TokenizedTask(Task, ABC):
         files = self.training_files()
         cache = cache_folder(Path())
         columns = [self.options.text_column, self.options.other_text_column, self.options.label_column]
-        reading = [type(self).__name__, *columns, self.options.skip_bad_rows]
+        reading = [type(self).__name__, *columns, self.options.skip_bad_rows, self.holds_out_test]
         content = combined_checksum(remembered_checksums(files, cache))
         key = json.dumps([content, reading, LARGEST_VOCABULARY, FEWEST_OCCURRENCES, BYTES_READ])
         folder = cache / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:16]}"

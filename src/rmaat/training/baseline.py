@@ -8,6 +8,7 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +25,7 @@ MOST_FEATURES = 2**20
 
 
 def tfidf_score(task: FilesTask, problem: Problem) -> float | None:
-    """Return the problem's main metric on the test file, of a linear model that the train file trained.
+    """Return the problem's main metric on the test part, of a linear model trained on the train file.
 
     Features are the TF-IDF of words and pairs of words that occur in two texts or more, with the
     logarithm of their counts. It has neither a validation part nor a random choice.
@@ -52,7 +53,7 @@ def tfidf_score(task: FilesTask, problem: Problem) -> float | None:
             # A label that each of the texts has, or none of them.
             warnings.filterwarnings("ignore", "Label .* is present in all training examples")
             rival = problem.rival().fit(vectorizer.fit_transform(texts), np.array(labels))
-        tested, correct = zip(*_examples(task, "test_file"), strict=True)
+        tested, correct = zip(*_examples(task, "test"), strict=True)
         return problem.rival_score(rival, vectorizer.transform(tested), np.array(correct))
     except (UserError, OSError, ValueError, MemoryError):
         return None
@@ -60,10 +61,10 @@ def tfidf_score(task: FilesTask, problem: Problem) -> float | None:
 
 def _training_examples(task: FilesTask) -> Iterator[tuple[str, EncodedLabel]]:
     """Return text and label of the training examples, or of so many that they fit into memory."""
-    size = sum(len(text) for text, _ in _examples(task, "train_file"))
-    return islice(_examples(task, "train_file"), 0, None, -(-size // CHARACTERS_READ))
+    size = sum(len(text) for text, _ in _examples(task, "train"))
+    return islice(_examples(task, "train"), 0, None, -(-size // CHARACTERS_READ))
 
 
-def _examples(task: FilesTask, option: str) -> Iterator[tuple[str, EncodedLabel]]:
-    """Yield text and label of the examples of a file; the texts of a pair are joined."""
-    return (("\n".join(texts), label) for texts, label in task.labelled_texts(option))
+def _examples(task: FilesTask, part: Literal["train", "test"]) -> Iterator[tuple[str, EncodedLabel]]:
+    """Yield text and label of the examples of a part; the texts of a pair are joined."""
+    return (("\n".join(texts), label) for texts, label in task.labelled_texts(part))

@@ -89,7 +89,8 @@ class RunConfig(ModelSettings, TaskOptions):
         bf16: bfloat16 autocast, on CPU or GPU; 'auto' uses it if the device has bf16 arithmetic.
         fp16: float16 autocast with gradient scaling, on GPU.
         torch_compile: compile the segment step.
-        eval_steps: steps between evaluations on the validation part, each followed by a checkpoint.
+        eval_steps: steps between evaluations on the validation part, each followed by a checkpoint;
+            0 means a tenth of all steps.
         eval_examples: validation examples used during training; 0 means all.
         test_examples: test examples used after training; 0 means all. `rmaat evaluate` uses all.
         logging_steps: steps between reports of the training loss.
@@ -159,7 +160,7 @@ class RunConfig(ModelSettings, TaskOptions):
     bf16: bool | Literal["auto"] = False
     fp16: bool = False
     torch_compile: bool = False
-    eval_steps: Length = 500
+    eval_steps: Count = 500
     eval_examples: Count = 0
     test_examples: Count = 0
     logging_steps: Length = 25

@@ -353,7 +353,8 @@ class RunData:
     def test_part(self, scratch: Path, bar: ProgressBar = no_bar) -> Dataset:
         """Return the test part for a finished run.
 
-        The user's own test file is read again, with the labels of the model.
+        The user's own test file is read again, with the labels of the model. Without such a file the
+        examples are those that training held out.
 
         Args:
             scratch: a folder for the examples of the user's own test file.
@@ -362,7 +363,7 @@ class RunData:
         Raises:
             UserError: if the data is missing or malformed, or holds a label unknown to the model.
         """
-        if not isinstance(self.task, FilesTask):
+        if not isinstance(self.task, FilesTask) or self.task.holds_out_test:
             return self.load(bar)["test"]
         path = scratch / "test.arrow"
         try:

@@ -12,6 +12,7 @@ from rmaat.training.config import RunConfig
 from rmaat.training.data import RunData
 from rmaat.training.quiet import quiet_transformers
 from rmaat.training.run_folder import RUN_CONFIG, check_is_run
+from rmaat.training.stages import read_stages
 from rmaat.training.stored_model import WEIGHTS, check_finished_run, first_mismatch, read_config, read_weights
 
 
@@ -23,6 +24,7 @@ class FinishedRun:
     positions.
     """
 
+    folder: Path
     source: RunData
     model: RmaatForSequenceClassification | RmaatForCausalLM
 
@@ -38,6 +40,20 @@ class FinishedRun:
             raise UserError(
                 f"the model of '{folder}' answers at many positions of {self.config.dataset}, and has no label for a text; "
                 f"measure it with `rmaat evaluate`, or in Python call RmaatForCausalLM.from_pretrained('{folder}')"
+            )
+
+    def check_held_out_test(self) -> None:
+        """Raise `UserError` if the test part is held out of a train file that has changed since the training.
+
+        Other examples would be held out then, which the model may have been trained on.
+        """
+        task = self.source.task
+        if not isinstance(task, FilesTask) or not task.holds_out_test:
+            return
+        if read_stages(self.folder)[-1].data != self.source.data_digest():
+            raise UserError(
+                f"train_file {task.options.train_file} or the way to read it has changed since the training, so "
+                "the examples that were held out for the test are no longer known; give --test_file"
             )
 
     def with_test_file(self, test_file: str | None = None, skip_bad_rows: bool | None = None) -> "FinishedRun":
@@ -96,7 +112,7 @@ def open_run(folder: Path) -> FinishedRun:
             f"{name} is {stored}, config.json requires {expected}"
         )
     source = replace(source, label_threshold=config.label_threshold)
-    return FinishedRun(source, model_class.from_pretrained(folder).eval())
+    return FinishedRun(folder, source, model_class.from_pretrained(folder).eval())
 
 
 def open_classifier(folder: Path) -> FinishedRun:

@@ -10,10 +10,16 @@ from rmaat.training.problems import Problem
 
 
 class Progress(TrainerCallback):
-    """A progress bar over steps, and lines for losses and metrics above it."""
+    """A progress bar over steps, and lines for losses and metrics above it.
 
-    def __init__(self, problem: Problem) -> None:
+    Args:
+        problem: the problem type.
+        best_metric: the metric by which the best checkpoint is chosen, reported beside the usual one.
+    """
+
+    def __init__(self, problem: Problem, best_metric: str) -> None:
         self._problem = problem
+        self._metrics = tuple(dict.fromkeys((problem.main_metric, best_metric)))
         self._bar: tqdm[Any] | None = None
 
     def on_train_begin(
@@ -44,9 +50,9 @@ class Progress(TrainerCallback):
             return
         if "eval_loss" in logs:
             report = f"validation loss {logs['eval_loss']:.4f}"
-            metric = self._problem.main_metric
-            if (score := logs.get(f"eval_{metric}")) is not None:
-                report += f"  {self._problem.titles[metric]} {self._problem.value(metric, score).strip()}"
+            for metric in self._metrics:
+                if metric != "loss" and (score := logs.get(f"eval_{metric}")) is not None:
+                    report += f"  {self._problem.titles[metric]} {self._problem.value(metric, score).strip()}"
             if "eval_segments" in logs:
                 report += f"  {100 * logs['eval_level_accuracy']:.2f}% on at most {logs['eval_segments']} segments"
         elif "loss" in logs:

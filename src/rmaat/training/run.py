@@ -1,5 +1,6 @@
 """`train` and `evaluate`: one run, from its config to its result files."""
 
+import math
 import os
 import sys
 import tempfile
@@ -40,6 +41,9 @@ from rmaat.training.stages import Stage, append_stage, check_same_run, read_stag
 from rmaat.training.stored_model import check_finished_run, load_initial_weights
 from rmaat.training.trainer import CausalObjective, MaskedObjective, SegmentTrainer, float_logits, reported_metrics
 
+EVALUATIONS = 10
+"""Evaluations during training, if eval_steps is 0."""
+
 
 @quiet_transformers()
 def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
@@ -58,8 +62,9 @@ def train(run: RunConfig, bar: ProgressBar = no_bar) -> Result:
     """
     chosen_lengths = run.max_seq_len == 0
     source = prepare_data(run)
-    run = source.run
     data, data_digest = source.load(bar), source.data_digest()
+    run = with_eval_steps(source.run, len(data["train"]))
+    source = replace(source, run=run)
     statistics = source.statistics(data)
     batch = run.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
     if len(data["train"]) < batch:
@@ -213,8 +218,9 @@ def evaluate(finished: FinishedRun, data_dir: str | None = None, bar: ProgressBa
 
     Raises:
         UserError: if the data is missing or malformed, or the user's own test file has a label
-            unknown to the model.
+            unknown to the model; if the test part was held out of a file that has changed.
     """
+    finished.check_held_out_test()
     config = finished.config
     # A model trained in float16 on a GPU can be evaluated in float32 on a CPU.
     fp16 = config.fp16 and device() == "cuda"
@@ -288,13 +294,23 @@ def label_loss(source: RunData, train_part: Dataset, label_std: float = 1.0) -> 
 
 
 def last_step(run: RunConfig, examples: int) -> int:
-    """Return the number of steps of a run, or -1 for the steps of num_train_epochs."""
+    """Return the number of steps of a run with so many training examples."""
     if run.max_steps:
         return run.max_steps
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     batches = examples // (run.per_device_train_batch_size * processes)
     of_an_epoch = max(1, -(-batches // run.gradient_accumulation_steps))
-    return run.min_steps if of_an_epoch * run.num_train_epochs < run.min_steps else -1
+    return max(math.ceil(of_an_epoch * run.num_train_epochs), run.min_steps)
+
+
+def with_eval_steps(run: RunConfig, examples: int) -> RunConfig:
+    """Return the run with an eval_steps of 0 replaced by a tenth of its steps, or by that of the run it resumes."""
+    if run.eval_steps:
+        return run
+    previous = Path(run.output_dir) / run_folder.RUN_CONFIG
+    if run.resume and previous.is_file():
+        return replace(run, eval_steps=RunConfig.from_yaml(previous).eval_steps)
+    return replace(run, eval_steps=max(1, last_step(run, examples) // EVALUATIONS))
 
 
 def build_trainer(
@@ -313,7 +329,6 @@ def build_trainer(
         use_cpu=not cuda,
         disable_tqdm=True,
         max_steps=last_step(run, len(data["train"])),
-        num_train_epochs=run.num_train_epochs,
         per_device_train_batch_size=run.per_device_train_batch_size,
         per_device_eval_batch_size=run.per_device_eval_batch_size,
         gradient_accumulation_steps=run.gradient_accumulation_steps,
@@ -383,7 +398,7 @@ def build_trainer(
         preprocess_logits_for_metrics=float_logits,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress(source.problem))
+    trainer.add_callback(Progress(source.problem, run.metric_for_best_model))
     if run.pooled_norm and run.objective == "labels" and len(data["train"]) > 1:
         trainer.add_callback(PooledNormStatistics(source, data["train"], trainer.averaged_weights))
     return trainer

@@ -70,8 +70,8 @@ def read_stages(folder: Path) -> list[Stage]:
     except (OSError, ValueError, TypeError):
         problem = "is damaged"
     raise UserError(
-        f"resume: '{path}' {problem}, and without it the settings of the run cannot be compared; "
-        "use --overwrite to begin anew"
+        f"'{path}' {problem}, and without it settings and data of the run cannot be compared; "
+        "train anew with --overwrite"
     )
 
 

@@ -1,6 +1,5 @@
 """`SegmentTrainer`: the Trainer of transformers with this project's batches, counts and checks."""
 
-import math
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -150,7 +149,7 @@ class SegmentTrainer(Trainer):
         """
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-            if state.global_step >= self._last_step() or self._patience_is_over(state):
+            if state.global_step >= self.args.max_steps or self._patience_is_over(state):
                 state.is_world_process_zero = self.is_world_process_zero()
                 state.is_local_process_zero = self.is_local_process_zero()
                 self.state = state
@@ -232,11 +231,6 @@ class SegmentTrainer(Trainer):
         """Return the names of the parameters with weight decay: neither biases, nor norms, nor rates."""
         names = super().get_decay_parameter_names(model)
         return [name for name in names if not name.endswith(WITHOUT_DECAY)]
-
-    def _last_step(self) -> int:
-        if self.args.max_steps > 0:
-            return self.args.max_steps
-        return math.ceil(self.args.num_train_epochs * self._steps_per_epoch)
 
     def _epoch(self) -> int:
         return self.state.global_step // self._steps_per_epoch
