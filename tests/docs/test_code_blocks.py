@@ -53,6 +53,7 @@ CHECKED_ONLY = {
     "compare memory": "measures in processes of its own; tests/cli/test_compare.py runs it",
     "compare speed": "measures in processes of its own; tests/cli/test_compare.py runs it",
     "search --recipe": "trains in processes of its own; tests/grid/test_search.py runs it",
+    "compare context": "needs a language model of others; tests/bench/test_context.py runs it",
     "compare recall": "trains in processes of its own; tests/grid/test_recall.py runs it",
 }
 """Commands that are parsed and checked, by a part of theirs, and the reason."""
@@ -271,6 +272,11 @@ def check_names(arguments: Any) -> None:
     from rmaat.grid.presets import GRIDS, MODEL_GROUPS
     from rmaat.tasks import task_of
 
+    if "caches" in arguments:
+        from rmaat.cli.compare.context import check as check_context
+
+        check_context(arguments)
+        return
     for model in set(arguments.get("models") or ()) - set(MODEL_GROUPS):
         parse_variant(model)
     for method in arguments.get("methods") or ():

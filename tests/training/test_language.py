@@ -1,6 +1,8 @@
 """A language model of one's own text: trained, measured by the place in a text, and let to write."""
 
+import gzip
 import json
+import lzma
 import math
 
 import pytest
@@ -46,6 +48,24 @@ def test_bits_are_those_of_the_logits_of_a_text_longer_than_trained_on(folder, c
     assert (second["first"], third["first"], third["tokens"]) == (256, 512, len(text) - 512)
     assert second["bits_per_byte"] == pytest.approx(sum(bits[255:511]) / 256, rel=1e-4)
     assert f"{record['bits_per_byte']:.4f}" in capsys.readouterr().out
+
+
+def test_it_is_compared_with_programs_that_compress(folder, capsys):
+    text = SENTENCE * 20 + "An owl slept."
+    (folder / "read.txt").write_text(text)
+    output = folder / "compared"
+    command = (
+        f"compare context --texts {folder / 'read.txt'} --output {output} --device cpu --tasks --runs {folder / 'run'}"
+    )
+    assert main(command.split()) == 0
+    run, by_gzip, by_xz = json.loads((output / "context.json").read_text())["readers"]
+    assert main(f"evaluate --model {folder / 'run'} --test_file {folder / 'read.txt'} --output {output}".split()) == 0
+    alone = json.loads((output / "evaluation.json").read_text())
+    assert (run["bits_per_byte"], run["by_place"]) == (alone["bits_per_byte"], alone["by_place"])
+    assert by_gzip["bits_per_byte"] == 8 * len(gzip.compress(text.encode(), 9)) / len(text)
+    assert by_xz["bits_per_byte"] == 8 * len(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)) / len(text)
+    assert (output / "by_place.png").stat().st_size > 10_000
+    assert "gzip -9" in capsys.readouterr().out
 
 
 def test_it_goes_on_with_a_prompt(folder, capsys):

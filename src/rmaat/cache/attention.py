@@ -12,7 +12,7 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from rmaat.cache.base import MARK, BudgetLayer
+from rmaat.cache.base import MARK
 from rmaat.errors import UserError, quoted
 
 NAME = "rmaat_budget"
@@ -78,7 +78,7 @@ def budget_attention(
         UserError: the mask is the user's own 4D mask, or the layer has a sliding window.
     """
     layer = getattr(key, MARK, None)
-    if not isinstance(layer, BudgetLayer):
+    if layer is None:
         tensors = (query, key, value, attention_mask)
         return sdpa_attention_forward(module, *tensors, scaling=scaling, **kwargs)
     if kwargs.get("sliding_window") is not None or kwargs.get("position_bias") is not None:
@@ -93,7 +93,8 @@ def budget_attention(
         return sdpa_attention_forward(module, *tensors, scaling=scaling, **kwargs)[0]
 
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return layer.attend(query, key, value, attention_mask, scale, attention), None
+    output: Tensor = layer.attend(query, key, value, attention_mask, scale, attention)
+    return output, None
 
 
 AttentionInterface.register(NAME, budget_attention)
