@@ -62,9 +62,10 @@ def test_a_recipe_may_change_another():
 
 
 def test_the_grids_read_the_recipes():
-    for name in GRIDS.names():
-        for task, settings in GRIDS[name].tasks.items():
-            run = RunConfig.resolved({"recipe": f"{name}/{task}"})
+    for grid in (GRIDS[name] for name in GRIDS.names()):
+        for recipe, (task, settings) in zip(grid.recipes, grid.tasks.items(), strict=True):
+            run = RunConfig.resolved({"recipe": recipe})
+            assert run.dataset == task
             assert {key: getattr(run, key) for key in settings} == settings
 
 
@@ -86,7 +87,7 @@ def test_the_output_folder_is_named_by_recipe_and_model():
         return RunConfig.resolved(*layers).output_dir
 
     assert folder({"recipe": "stories"}) == "runs/stories"
-    assert folder({"recipe": "cpu/listops"}, {"model": "rmt"}) == "runs/cpu-listops-rmt"
+    assert folder({"recipe": "paper/listops"}, {"model": "rmt"}) == "runs/paper-listops-rmt"
     assert folder({"dataset": "mnist"}) == "runs/mnist"
     assert folder({"recipe": "listops"}, {"output_dir": "here"}) == "here"
 

@@ -68,7 +68,7 @@ FILES = {
     },
     "docs/how-to/language.md": {"notes/notes.txt": "Notes of many days. " * 200},
     "docs/how-to/pretrain.md": {"notes/notes.txt": "Notes of many days. " * 200},
-    "docs/how-to/search.md": {"runs/search/rmt.yaml": "recipe: cpu/listops\nmodel: rmt\n"},
+    "docs/how-to/search.md": {"runs/search/rmt.yaml": "recipe: listops\nmodel: rmt\n"},
 }
 """Files that a page's commands name and do not make here: the reader's own, a search's."""
 

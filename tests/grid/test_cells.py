@@ -75,7 +75,7 @@ def test_the_presets_hold_the_benchmark_at_its_lengths():
     lengths = {"listops": 2048, "imdb_lra": 4096, "aan": 8192, "cifar10": 1024, "pathfinder32": 1024}
     assert {task: settings["max_seq_len"] for task, settings in GRIDS["paper"].tasks.items()} == lengths
     assert {s["max_seq_len"] // s["num_segments"] for s in GRIDS["paper"].tasks.values()} == {512}
-    assert set(GRIDS["cpu"].tasks) == {"listops", "imdb_lra", "aan_lite", "cifar10", "pathfinder32"}
+    assert set(GRIDS["cpu"].tasks) == {"listops", "imdb_lra", "aan_lite", "cifar10"}
     for settings in GRIDS["cpu"].tasks.values():
         assert (settings["hidden_size"], settings["num_hidden_layers"]) == (64, 2)
 

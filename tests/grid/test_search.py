@@ -294,7 +294,7 @@ def test_a_model_without_a_finished_trial_is_named(command, ran, outcome, tmp_pa
         (["--models", "rmatt"], "unknown model 'rmatt'; did you mean 'rmaat'"),
         (["--models", "rmaat[max_steps=3]"], "changes max_steps, which is the same in all trials"),
         (["--models", "rmt[learning_rate=0.1]"], "changes learning_rate, which --space has"),
-        (["--recipe", "cpu/listop"], "unknown recipe 'cpu/listop'; did you mean 'cpu/listops'"),
+        (["--recipe", "paper/listop"], "unknown recipe 'paper/listop'; did you mean 'paper/listops'"),
         (["--space", "learning_rate=1e-2:1e-4"], "the low end 0.01 must be below the high end"),
         (["--space", "learning_rte=1e-2,1e-4"], "did you mean 'learning_rate'"),
         (["--space", "num_segments=2,7"], "rmaat on listops_short: num_segments 7 does not divide"),

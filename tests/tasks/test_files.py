@@ -578,5 +578,5 @@ def test_the_name_of_a_recipe_is_no_task(tmp_path: Path) -> None:
         UserError, match=r"'files_multi_label' is a recipe of the task files, .* the task is: files --prob"
     ):
         task_of("files_multi_label")
-    with pytest.raises(UserError, match=r"'cpu/listops' is a recipe of the task listops"):
-        task_of("cpu/listops")
+    with pytest.raises(UserError, match=r"'paper/listops' is a recipe of the task listops"):
+        task_of("paper/listops")

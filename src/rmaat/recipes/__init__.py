@@ -17,7 +17,7 @@ SUFFIX = ".yaml"
 
 
 def recipe_names(group: str | None = None) -> tuple[str, ...]:
-    """Return the names of all recipes, or of those in one folder such as 'cpu', sorted."""
+    """Return the names of all recipes, or of those in one folder such as 'paper', sorted."""
     names = _names(resources.files(__name__), "")
     return tuple(sorted(name for name in names if group is None or name.startswith(f"{group}/")))
 
