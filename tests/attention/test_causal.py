@@ -62,6 +62,7 @@ def test_sums_are_those_of_a_loop_over_pairs(draw, rates, sizes):
 KINDS = [
     {"attention_type": "softmax"},
     {"attention_type": "linear"},
+    {"attention_type": "s4d"},
     {"attention_type": "astro"},
     {"attention_type": "astro", "hebbian_scale": None, "presynaptic_plasticity": False},
     {"attention_type": "astro", "hebbian_astro": False, "calcium_exponent": 1.0, "unit_features": True},

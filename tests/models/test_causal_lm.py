@@ -38,7 +38,7 @@ def tokens(batch, length):
 ALL_WRITE = {"associative_memory": True, "associative_writers": "all", "associative_rule": "delta"}
 
 MODELS = [
-    *({"attention_type": kind} for kind in ("astro", "softmax", "linear", "vla")),
+    *({"attention_type": kind} for kind in ("astro", "softmax", "linear", "vla", "s4d")),
     {"associative_memory": True, "associative_rule": "delta", "short_conv_size": 3},
     {"attention_decay": "learned", "rotary_positions": True, "reading_norm": True, "short_conv_size": 5},
     {"attention_type": "softmax", "num_memory_tokens": 0, "norm_first": False},
@@ -230,7 +230,7 @@ def test_it_is_stored_and_loaded_by_the_auto_class(tmp_path):
     ("settings", "message"),
     [
         ({"retention_schedule": "ltp"}, "'ltp' needs it; choose one of 'streaming', 'constant', 'none', 'rotating'"),
-        ({"attention_type": "s4d"}, "'s4d' has no causal form; 'astro', 'softmax', 'linear', 'vla' have one"),
+        ({"attention_type": "luna"}, "'luna' has no causal form; 'astro', 'softmax', 'linear', 'vla', 's4d' have one"),
         ({"hebbian_sigmoid": True}, "causal: true excludes hebbian_sigmoid"),
         ({"memory_layout": "back"}, "leave out memory_layout"),
     ],

@@ -211,6 +211,7 @@ BUILT_IN: dict[str, Attention] = {
     ),
     "s4d": Attention(
         module="rmaat.attention.s4d:S4DMixer",
+        causal=True,
         summary="diagonal state space in both directions (arXiv 2206.11893)",
         ordered=True,
         settings=S4DSettings,

@@ -1,7 +1,8 @@
 """Diagonal state spaces in both directions, as convolutions (S4D, arXiv 2206.11893).
 
 Axes: B batch, D features, N positions, k complex states of a feature (half of the state size: the
-other half is conjugate), R readouts.
+other half is conjugate), R readouts; in causal pieces C positions of a block, R rows with indices of
+their own (B, or 1 if all rows have the same).
 """
 
 import math
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, glu, pad
 from transformers import initialization as init
 
-from rmaat.attention.base import Mixer
+from rmaat.attention.base import CausalMixer
+from rmaat.attention.causal import BLOCK, CausalPositions, Tensors
 from rmaat.attention.precision import at_least_float32, no_autocast
 from rmaat.settings import ModelSettings
 
@@ -96,12 +98,82 @@ def two_sided_convolution(u: Tensor, kernel: Tensor) -> Tensor:
         return torch.fft.irfft(spectrum, n=2 * n)[..., :n].to(u.dtype)
 
 
+def causal_s4d(
+    u: Tensor,
+    log_step: Tensor,
+    log_decay: Tensor,
+    frequency: Tensor,
+    readout: Tensor,
+    kernel: Tensor,
+    positions: CausalPositions,
+    carried: Tensors,
+) -> tuple[Tensor, Tensors]:
+    """Return y_i = sum_{j <= i} K_{i-j} u_j over the inputs of the segment, and the state for the next piece.
+
+    i and j are the indices of the positions. Pieces whose rows share their places come in the order
+    of the indices.
+
+    Args:
+        u: (B, N, D), the piece; 0 at positions that are not in use.
+        log_step, log_decay, frequency: as in `s4d_kernel`.
+        readout: (D, k, 2).
+        kernel: (D, P), that of `readout`, for all distances in a segment.
+        positions: those of the piece.
+        carried: the state (B, D, k, 2) after an index of the segment, and the index (B,).
+
+    Returns:
+        (B, N, D) and the tensors to carry, in at least float32 under any autocast, in O(N BLOCK).
+    """
+    with no_autocast(u):
+        rate_Dk = torch.complex(-at_least_float32(log_decay).exp(), at_least_float32(frequency))
+        exponent_Dk = at_least_float32(log_step).exp()[:, None] * rate_Dk
+        input_Dk, readout_Dk = torch.expm1(exponent_Dk) / rate_Dk, _complex(readout)
+        u_BND, outputs = at_least_float32(u), []
+        for start in range(0, u.shape[1], BLOCK):
+            u_BCD, block = u_BND[:, start : start + BLOCK], positions.block(start, min(start + BLOCK, u.shape[1]))
+            state_BDk, last_B = _complex(carried[0]), carried[1]
+            index_RC, first_R1 = block.index, block.index[:, :1]
+            distance_RCC = index_RC[:, :, None] - index_RC[:, None]
+            within_DRCC = kernel[:, distance_RCC.clamp_min(0)] * (distance_RCC >= 0)
+            # The state as it is at the first index, and what it leaves from there on.
+            waited_BDk = state_BDk * _powers(exponent_Dk, first_R1 - last_B[:, None])[:, 0]
+            faded_RCDk = readout_Dk * _powers(exponent_Dk, index_RC - first_R1)
+            before_BCD = 2 * torch.einsum("bdk,bcdk->bcd", waited_BDk, faded_RCDk.expand(len(u), -1, -1, -1)).real
+            same = len(index_RC) == 1
+            within_BCD = (
+                torch.einsum("dij,bjd->bid", within_DRCC[:, 0], u_BCD)
+                if same
+                else torch.einsum("dbij,bjd->bid", within_DRCC, u_BCD)
+            )
+            outputs.append(before_BCD + within_BCD)
+            # Padding stands behind the tokens of a row; the row's later pieces go on where they end.
+            newest_R1 = index_RC[:, -1:] if same else index_RC.where(block.mask, 0).amax(1, keepdim=True)
+            newest_B1 = torch.where(block.mask.any(1, keepdim=True), newest_R1, last_B[:, None])
+            aged_BDk = state_BDk * _powers(exponent_Dk, newest_B1 - last_B[:, None])[:, 0]
+            written_RCDk = input_Dk * _powers(exponent_Dk, newest_R1 - index_RC)
+            new_BDk = torch.einsum("bcd,bcdk->bdk", u_BCD.to(written_RCDk), written_RCDk.expand(len(u), -1, -1, -1))
+            carried = torch.view_as_real(aged_BDk + new_BDk), newest_B1[:, 0]
+        return torch.cat(outputs, 1), carried
+
+
+def _complex(x: Tensor) -> Tensor:
+    """Return (..., 2) real numbers as complex ones."""
+    return torch.view_as_complex(at_least_float32(x).contiguous())
+
+
+def _powers(exponent_Dk: Tensor, steps_RC: Tensor) -> Tensor:
+    """Return e^(steps exponent), (R, C, D, k); negative steps count as 0."""
+    return torch.exp(steps_RC.clamp_min(0)[..., None, None] * exponent_Dk)
+
+
 FASTEST_STEP, SLOWEST_STEP = 0.1, 0.001
 """Steps Delta at the start are log-uniform between these (arXiv 2206.11893)."""
 
 
-class S4DMixer(Mixer):
+class S4DMixer(CausalMixer):
     """S4D-Lin (arXiv 2206.11893), in both directions, then GELU and a gated linear unit.
+
+    Causally the forward direction alone is left: nothing stands behind a prefix.
 
     Each feature has n/2 complex states A_k = -1/2 + i pi k at the start, a step Delta and one
     readout C a direction; B is 1. [C]: all parameters share the run's learning rate and weight
@@ -136,5 +208,22 @@ class S4DMixer(Mixer):
         """Convolve each feature with its kernels; a masked position adds nothing."""
         assert shared is not None
         u_BDN = x_BND.masked_fill(~mask_BN[..., None], 0).mT
-        y_BDN = two_sided_convolution(u_BDN, shared[..., : u_BDN.shape[-1]]) + self.skip[:, None] * u_BDN
-        return glu(self.output(gelu(y_BDN.mT)), -1)
+        return self._gated(two_sided_convolution(u_BDN, shared[..., : u_BDN.shape[-1]]).mT, u_BDN.mT)
+
+    def _gated(self, y_BND: Tensor, u_BND: Tensor) -> Tensor:
+        return glu(self.output(gelu(y_BND + self.skip * u_BND)), -1)
+
+    def start(self, batch: int, like: Tensor) -> Tensors:
+        """No input yet: the state (B, D, k, 2) is 0."""
+        state = at_least_float32(like).new_zeros(batch, *self.frequency.shape, 2)
+        return state, torch.zeros(batch, dtype=torch.int64, device=like.device)
+
+    def advance(
+        self, x_BND: Tensor, positions: CausalPositions, shared: Tensor | None, carried: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Convolve each feature with its forward kernel, beginning with the state of the piece before."""
+        assert shared is not None
+        u_BND = x_BND.masked_fill(~positions.mask[..., None], 0)
+        space = self.log_step, self.log_decay, self.frequency, self.readout[0]
+        y_BND, carried = causal_s4d(u_BND, *space, shared[0], positions, carried)
+        return self._gated(y_BND.to(x_BND.dtype), u_BND), carried
