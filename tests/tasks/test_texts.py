@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rmaat.errors import UserError
 from rmaat.tasks import load, task_of
 from rmaat.tasks.options import FilesOptions
 from rmaat.tasks.reader import TokenReader
+from rmaat.tasks.texts import FIRST, LATER
 
 
 def read(tmp_path, max_seq_len=64, seed=0, **options):
@@ -44,6 +46,11 @@ def test_a_folder_is_read_whole(tmp_path):
     assert max(map(len, train)) == 64
     share = sum(map(len, validation)) / sum(map(len, texts))
     assert 0.03 < share < 0.08
+    for part in (train, validation):
+        labels = TokenReader(data["train" if part is train else "validation"]).labels
+        goes_on = [any(before + piece in text for text in whole) for before, piece in pairwise(part)]
+        assert labels.tolist() == [FIRST, *(LATER if on else FIRST for on in goes_on)]
+    assert sum(goes_on) > 5
 
 
 def test_the_held_out_blocks_depend_on_the_seed_alone(tmp_path):

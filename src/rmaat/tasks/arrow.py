@@ -33,7 +33,7 @@ def write_part(
 ) -> None:
     """Write a part's rows to an Arrow stream, and its statistics beside it as `<stem>.json`.
 
-    Each sequence is truncated to `max_seq_len`, or cut into several if `part.cut`. Memory does not
+    Each sequence is truncated to `max_seq_len`, or cut into several if the part has a `later_label`. Memory does not
     grow with the number of rows. The columns are the token columns of `info`, lists of
     `token_dtype`, and `labels`, see `rmaat.tasks.labels`. `progress` is called with numbers of rows.
 
@@ -51,9 +51,9 @@ def write_part(
     lengths = {name: array("q") for name in info.columns}
     labels = LabelCounts(info)
     rows = _report_rows(part.rows, progress)
-    if part.cut:
+    if part.later_label is not None:
         assert info.problem_type != NEXT_TOKEN, "the labels of tokens would have to be cut too"
-        rows = _cut(rows, max_seq_len)
+        rows = _cut(rows, max_seq_len, part.later_label)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for batch in _batches(rows):
             arrays = []
@@ -102,10 +102,10 @@ def _report_rows(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
     progress(unreported)
 
 
-def _cut(rows: Iterator[Row], length: int) -> Iterator[Row]:
+def _cut(rows: Iterator[Row], length: int, later_label: int) -> Iterator[Row]:
     for sequences, label in rows:
         for start in range(0, max(map(len, sequences)), length):
-            yield [sequence[start : start + length] for sequence in sequences], label
+            yield [sequence[start : start + length] for sequence in sequences], later_label if start else label
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

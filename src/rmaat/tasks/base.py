@@ -122,8 +122,8 @@ class Part:
     """What was dropped or skipped. Complete after the last row."""
     expected: int | None = None
     """Approximate number of rows, for a progress bar; None if it is not known."""
-    cut: bool = False
-    """Cut a longer row into several, instead of truncating it."""
+    later_label: int | None = None
+    """Cut a longer row into several, of which all but the first have this label; None truncates it."""
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -139,6 +139,8 @@ class Task(ABC):
     """The archive that `rmaat data TASK --download` fetches."""
     unit: str = "tokens"
     """What a length counts, for people."""
+    has_labels: bool = True
+    """Whether the labels are something to learn."""
     names_are_data: bool = True
     """True if the content of a data set depends on file names. A folder names the label of IMDb reviews."""
     option_names: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ class Collator:
     | `other_input_ids`, `other_attention_mask` (B, N') | the second sequences of pairs |
     | `labels` (B,) int64, (B,) float32 for numbers, (B, C) float32 for sets | if the examples have them |
     | `labels` (B, N) int64 | those of tokens, padded with -100 |
+    | `visits` (B,) int64 | if the examples have them, see `rmaat.training.batches` |
 
     N is the longest length of the batch, rounded up to a multiple of `multiple`.
     """
@@ -69,6 +70,8 @@ class Collator:
         if "labels" in examples[0]:
             rows = [np.asarray(example["labels"]) for example in examples]
             batch["labels"] = _labels(rows, batch["attention_mask"].shape[1])
+        if "visit" in examples[0]:
+            batch["visits"] = torch.tensor([example["visit"] for example in examples])
         return batch
 
     def _pad(self, rows: list[NDArray[Any]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,6 +31,9 @@ BLOCK_CHARACTERS = (2**8, 2**16)
 BLOCKS = 40
 """Blocks that short texts are divided into, so that some can be held out."""
 
+FIRST, LATER = 0, 1
+"""Labels of the sequences: one begins a text, or goes on where the one before it in the part ended."""
+
 HELD_OUT = 20
 """One in so many blocks is held out for validation."""
 
@@ -39,7 +42,7 @@ INFO = TaskInfo(
     summary="your own texts without labels, for `rmaat pretrain`",
     kind="text",
     vocab_size=VOCAB_SIZE,
-    label_names=("text",),
+    label_names=("first", "later"),
     max_seq_len=4096,
     sizes=(0, 0, 0),
     source="--train_file: a text file, .jsonl, .csv, .tsv or .parquet, or a folder of them",
@@ -50,6 +53,7 @@ INFO = TaskInfo(
 class TextsTask(TokenizedTask):
     """The task of the user's own unlabelled texts."""
 
+    has_labels = False
     names_are_data = False
 
     option_names = ("train_file", "validation_file", "text_column", "tokenizer")
@@ -72,6 +76,7 @@ class TextsTask(TokenizedTask):
         return {
             "text_column": asdict(self.options)["text_column"],
             "files": kinds,
+            "labels": self.info.label_names,
             "tokenizer": self.tokenizer_checksum(),
         }
 
@@ -99,7 +104,7 @@ class TextsTask(TokenizedTask):
         else:
             train, validation = (self._part(option, BLOCK_CHARACTERS[1], None) for option in self._options())
         # Pre-training has no test; every data set has three parts.
-        test = Part([([np.zeros(1, token_dtype(self.vocab_size))], 0)])
+        test = Part([([np.zeros(1, token_dtype(self.vocab_size))], FIRST)])
         return {"train": train, "validation": validation, "test": test}
 
     def training_files(self) -> list[Path]:
@@ -145,11 +150,16 @@ class TextsTask(TokenizedTask):
 
     def _part(self, option: str, size: int, chosen: NDArray[np.bool_] | None) -> Part:
         expected = None if chosen is None else int(chosen.sum())
-        return Part(self._rows(option, size, chosen), expected=expected, cut=True)
+        return Part(self._rows(option, size, chosen), expected=expected, later_label=LATER)
 
     def _rows(self, option: str, size: int, chosen: NDArray[np.bool_] | None) -> Iterator[Row]:
-        blocks = ((where, block) for where, pieces in self._texts(option) for block in _blocks(pieces, size))
-        for index, (where, block) in enumerate(blocks):
+        blocks = (
+            (where, number, block)
+            for where, pieces in self._texts(option)
+            for number, block in enumerate(_blocks(pieces, size))
+        )
+        before = -1
+        for index, (where, number, block) in enumerate(blocks):
             if chosen is not None and not chosen[index]:
                 continue
             try:
@@ -157,7 +167,8 @@ class TextsTask(TokenizedTask):
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
             if len(ids):
-                yield [ids], 0
+                yield [ids], LATER if number and before == index - 1 else FIRST
+                before = index
 
     def _texts(self, option: str) -> Iterator[tuple[str, Iterator[str]]]:
         """Yield the place of each text that is not empty, and the text in pieces that fit into memory."""

@@ -35,12 +35,16 @@ class TrainingExamples(Dataset[dict[str, Any]]):
         reader: E examples.
         augmentation: a random change of one sequence, or None.
         seed: seed of all draws.
+        with_visits: give each example its `visit`.
     """
 
-    def __init__(self, reader: TokenReader, augmentation: Augmentation | None, seed: int) -> None:
+    def __init__(
+        self, reader: TokenReader, augmentation: Augmentation | None, seed: int, with_visits: bool = False
+    ) -> None:
         self._reader = reader
         self._augmentation = augmentation
         self._seed = seed
+        self._with_visits = with_visits
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -57,6 +61,9 @@ class TrainingExamples(Dataset[dict[str, Any]]):
                 rng = np.random.default_rng([AUGMENTATION_STREAM, self._seed, number, index])
                 for column in filter(example.__contains__, TOKEN_COLUMNS):
                     example[column] = self._augmentation(rng, example[column])
+        if self._with_visits:
+            for example, visit in zip(examples, visits, strict=True):
+                example["visit"] = visit
         return examples
 
 
@@ -96,6 +103,38 @@ class GroupedByLength(Sampler[int]):
         batches_KB = order[: len(self)].reshape(-1, self._batch_size)
         shuffled_KB = batches_KB[torch.randperm(len(batches_KB), generator=generator).numpy()]
         return iter((shuffled_KB.reshape(-1) + epoch * len(self._lengths)).tolist())
+
+
+class ConsecutiveSequences(Sampler[int]):
+    """An order in which row r of a batch goes on where row r of the batch before it ended.
+
+    The texts come in a random order, each from its beginning to its end, and are divided evenly among
+    the rows; a text at such a border is divided too. The order depends on the seed and the epoch
+    only. The few examples that do not fill a batch are left out of the epoch.
+
+    Args:
+        later_E: (E,) bool, True if an example goes on where the one before it ended.
+        batch_size: examples of a batch, of all processes together.
+        seed: seed of all draws.
+        epoch: returns the current epoch; called at the start of each pass.
+    """
+
+    def __init__(self, later_E: NDArray[np.bool_], batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
+        self._texts = np.split(np.arange(len(later_E)), np.flatnonzero(~later_E)[1:])
+        self._examples = len(later_E)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._examples // self._batch_size * self._batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = self._epoch()
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._texts))
+        examples_E = np.concatenate([self._texts[text] for text in order])
+        rows_BK = examples_E[: len(self)].reshape(self._batch_size, -1)
+        return iter((rows_BK.T.reshape(-1) + epoch * self._examples).tolist())
 
 
 class GroupedBySegments(Sampler[int]):

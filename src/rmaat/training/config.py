@@ -68,6 +68,9 @@ class RunConfig(ModelSettings, TaskOptions):
         seed: seed of the initial weights, the order of examples and dropout.
         objective: what is learned: the 'labels', 'masked' tokens or values, or each next token
             ('causal'); see `rmaat pretrain`.
+        carry_memory: begin each sequence of one's own texts with the memory that the sequence before
+            it in the same text left, without gradient. Needs the objective 'causal' and the task
+            texts.
         mask_share: share of the positions that are masked; null means the task's, as published in
             arXiv 2310.02980.
         masked_loss_weight: weight of a masked loss beside the loss of the labels; 0 means none.
@@ -142,6 +145,7 @@ class RunConfig(ModelSettings, TaskOptions):
     init_from: str | None = None
     seed: Seed = 0
     objective: Annotated[str, OneOf(OBJECTIVES)] = "labels"
+    carry_memory: bool = False
     mask_share: Annotated[float, Range(most=0.95, above=0)] | None = None
     masked_loss_weight: Annotated[float, Range(0, 1e3)] = 0.0
     max_steps: Count = 0
@@ -203,6 +207,11 @@ class RunConfig(ModelSettings, TaskOptions):
         if self.curriculum and self.early_stopping_patience is not None:
             raise UserError(
                 "early_stopping_patience excludes curriculum, because the accuracy on long examples rises late"
+            )
+        if self.carry_memory and (self.objective, self.dataset) != ("causal", "texts"):
+            raise UserError(
+                "carry_memory needs texts that are read in order: objective 'causal' and dataset 'texts', got "
+                f"'{self.objective}' and '{self.dataset}'"
             )
         if self.wandb and importlib.util.find_spec("wandb") is None:
             raise UserError("wandb: true needs the package wandb; install it with `pip install 'rmaat[wandb]'`")

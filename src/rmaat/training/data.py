@@ -97,7 +97,9 @@ class RunData:
         run, info = self.run, self.info
         if self.answers_at_many_positions:
             self._check_answers()
-        elif run.objective == "labels" and len(info.label_names) < (2 if info.problem_type == SINGLE_LABEL else 1):
+        elif run.objective == "labels" and (
+            not self.task.has_labels or len(info.label_names) < (2 if info.problem_type == SINGLE_LABEL else 1)
+        ):
             raise UserError(f"{run.dataset} has no labels to learn; use `rmaat pretrain`")
         RmaatConfig(**self.model_settings())
         if run.input_type == "values" and info.value_mean is None:

@@ -380,13 +380,15 @@ def build_trainer(
     if run.has_masked_loss:
         weight = run.masked_loss_weight if run.objective == "labels" else None
         objective = MaskedObjective(source.mask_share, run.patch_size, weight)
+    train_reader = TokenReader(data["train"])
     trainer = SegmentTrainer(
         model=model,
         args=arguments,
-        train_dataset=TrainingExamples(TokenReader(data["train"]), source.augmentation(), run.seed),
+        train_dataset=TrainingExamples(train_reader, source.augmentation(), run.seed, run.carry_memory),
         eval_dataset=source.longest_first(validation),
         train_lengths=source.lengths(data["train"]),
         curriculum=curriculum,
+        carry_labels=train_reader.labels if run.carry_memory else None,
         problem=source.problem,
         best_metric=run.metric_for_best_model,
         ema_decay=run.ema_decay,

@@ -18,10 +18,13 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rmaat.errors import TrainingDivergedError, UserError
+from rmaat.models import RmaatForCausalLM
 from rmaat.models.masked import draw_masked
 from rmaat.problems import SINGLE_LABEL
 from rmaat.tasks.reader import TokenReader
-from rmaat.training.batches import GroupedByLength, GroupedBySegments
+from rmaat.tasks.texts import LATER
+from rmaat.training.batches import ConsecutiveSequences, GroupedByLength, GroupedBySegments
+from rmaat.training.carried_memory import CarriedMemory
 from rmaat.training.checkpoints import checkpoint_at, checkpoint_damage, prune, seal
 from rmaat.training.curriculum import Curriculum
 from rmaat.training.label_loss import LabelLoss
@@ -96,6 +99,7 @@ class SegmentTrainer(Trainer):
         patience: int | None = None,
         ema_decay: float | None = None,
         objective: MaskedObjective | CausalObjective | None = None,
+        carry_labels: NDArray[np.int64] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -116,11 +120,17 @@ class SegmentTrainer(Trainer):
         self._steps_per_epoch = max(1, -(-batches // self.args.gradient_accumulation_steps))
         # The samplers compute the epoch from the step, because transformers does not call set_epoch
         # on a sampler when several processes resume.
-        self._train_sampler = (
-            GroupedByLength(train_lengths, batch, seed, self._epoch)
-            if curriculum is None
-            else GroupedBySegments(curriculum.train_segments, batch, seed, self._epoch, lambda: self.levels)
-        )
+        self._carried: CarriedMemory | None = None
+        self._train_sampler: Sampler[int]
+        if carry_labels is not None:
+            assert isinstance(self.model, RmaatForCausalLM)
+            self._carried = CarriedMemory(self.model)
+            self._train_sampler = ConsecutiveSequences(carry_labels == LATER, batch, seed, self._epoch)
+        elif curriculum is None:
+            self._train_sampler = GroupedByLength(train_lengths, batch, seed, self._epoch)
+        else:
+            segments_E = curriculum.train_segments
+            self._train_sampler = GroupedBySegments(segments_E, batch, seed, self._epoch, lambda: self.levels)
 
     @property
     def totals(self) -> dict[str, Any]:
@@ -165,6 +175,10 @@ class SegmentTrainer(Trainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, trial)
         self.args.save_total_limit = limit
+        if self._carried is not None:
+            self._carried.save(
+                checkpoint_at(Path(str(self.args.output_dir)), self.state.global_step), self.args.process_index
+            )
         # Each process writes its own random state.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
@@ -210,6 +224,8 @@ class SegmentTrainer(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._average is not None:
             self._average.load(Path(resume_from_checkpoint))
+        if self._carried is not None:
+            self._carried.load(Path(resume_from_checkpoint), self.args.process_index)
 
     def _load_best_model(self) -> None:
         """Load the weights of the best checkpoint, or of the last one if none was evaluated.
@@ -308,12 +324,17 @@ class SegmentTrainer(Trainer):
         """
         # Beside labels, positions are masked in training only: evaluations classify whole inputs.
         objective = self._objective if model.training or (self._objective and self._objective.alone) else None
+        carried = self._carried if model.training else None
+        if carried is not None:
+            inputs = carried.inputs(inputs)
         if objective is not None:
             inputs = objective.inputs(inputs)
         label_loss = self._label_loss if model.training and not self._label_loss.plain else None
         by_segment = {"output_segment_logits": True} if label_loss and label_loss.segment_weight else {}
         measured = {} if model.training or objective is not None else self._problem.evaluation_arguments
         loss, outputs = super().compute_loss(model, {**inputs, **by_segment, **measured}, return_outputs=True, **kwargs)
+        if carried is not None:
+            carried.keep(outputs, inputs)
         if label_loss is not None:
             loss = label_loss(outputs, inputs)
         if isinstance(objective, MaskedObjective) and not objective.alone:
