@@ -11,7 +11,7 @@ from rmaat.grid.published import FIGURES
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 HEADINGS = (
-    ("run", "task", "model", "test accuracy %", "commonest class %", "published RMAAT %"),
+    ("run", "task", "model", "test accuracy %", "commonest class %", "published %"),
     ("steps", "tokens", "minutes", "tokens/s", "commit"),
 )
 
@@ -20,9 +20,11 @@ def row(path: Path) -> str:
     """Return the row of the run with this metrics.json."""
     metrics = json.loads(path.read_text(encoding="utf-8"))
     run, task, model = path.parent.name, metrics.get("dataset", path.parent.name), metrics.get("model") or "rmaat"
-    # Other names, such as aan_lite_in_aan_form, are not the benchmark's own task.
+    # The figure of the model, or that of RMAAT for a model of this project. Other names of runs, such as
+    # aan_lite_in_aan_form, are not the benchmark's own task.
     as_published = run in (task, f"{task}_{model}", f"{task}_plus")
-    published = FIGURES["accuracy"].get(("rmaat", task), "") if as_published else ""
+    figures = FIGURES["accuracy"]
+    published = figures.get((model, task), figures.get(("rmaat", task), "")) if as_published else ""
     cells = (
         f"[{run}]({run}/metrics.json)",
         task,
