@@ -30,7 +30,8 @@ class CarriedMemory:
 
     def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return a batch without its visits, with the state of each row before it."""
-        visits_B, labels_B = batch.pop("visits"), batch["labels"]
+        visits_B, labels_B = batch["visits"], batch["labels"]
+        batch = {name: x for name, x in batch.items() if name != "visits"}
         device = labels_B.device
         left = {name: x.to(device) for name, x in self._left.items()}
         fresh = self._fresh(len(labels_B), device)
