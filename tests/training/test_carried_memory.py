@@ -62,11 +62,14 @@ def test_losses_are_those_of_texts_that_are_read_as_a_whole(run: RunConfig, tmp_
     honest = CarriedMemory.keep
 
     def noted(self, output, batch):
-        seen.append((batch["input_ids"].numpy().copy(), batch["attention_mask"].sum(1).tolist(), output.loss.item()))
+        if self._model.training:
+            seen.append(
+                (batch["input_ids"].numpy().copy(), batch["attention_mask"].sum(1).tolist(), output.loss.item())
+            )
         honest(self, output, batch)
 
     monkeypatch.setattr(CarriedMemory, "keep", noted)
-    train(replace(run, learning_rate=1e-30, weight_decay=0.0))
+    metrics = train(replace(run, learning_rate=1e-30, weight_decay=0.0)).metrics
     model = RmaatForCausalLM.from_pretrained(run.output_dir).eval()
     texts = [(tmp_path / "texts" / f"{number}.txt").read_bytes() for number in range(len(LENGTHS))]
     # Of each row: the text that it read last, where it began there, and where it ended.
@@ -90,6 +93,12 @@ def test_losses_are_those_of_texts_that_are_read_as_a_whole(run: RunConfig, tmp_
             losses.append(token_losses[-length:][1:])
         assert loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
     assert carried > 30
+    other = torch.tensor([list((tmp_path / "other.txt").read_bytes())])
+    with torch.no_grad():
+        losses_N = model(other, labels=other, output_token_losses=True).token_losses[0]
+    # Each sequence begins with a token that nothing predicts.
+    predicted_N = torch.arange(len(losses_N)) % WIDTH != 0
+    assert metrics["eval_loss"] == pytest.approx(float(losses_N[predicted_N].mean()), rel=1e-5)
 
 
 def test_a_resumed_run_goes_on_with_the_memory_of_its_checkpoint(run: RunConfig, monkeypatch) -> None:

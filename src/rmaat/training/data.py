@@ -397,6 +397,21 @@ class RunData:
         """Return what `lengths` returns, from the lengths (E,) of each token column."""
         return np.add.reduce(by_column) + 1 if self.joins_pairs else np.maximum.reduce(by_column)
 
+    def for_evaluation(self, part: Dataset, count: int = 0) -> TokenReader:
+        """Return the examples of a part in the order of an evaluation.
+
+        With `carry_memory` they are the first ones, in their order: each sequence needs the memory of the
+        one before. Else they are drawn, because the first ones of a file may all be of one class, and come
+        by falling length.
+
+        Args:
+            part: the part.
+            count: the number of examples; 0 means all.
+        """
+        if self.run.carry_memory:
+            return TokenReader(part.select(range(min(count or len(part), len(part)))))
+        return self.longest_first(draw_examples(part, count, self.run.data_seed))
+
     def longest_first(self, part: Dataset) -> TokenReader:
         """Return the examples of a part by falling length.
 

@@ -132,7 +132,7 @@ def measure(source: RunData, trainer: SegmentTrainer, part: Dataset, prefix: str
         part: the examples.
         prefix: 'test' or 'eval', at the beginning of each name, as in test_accuracy.
     """
-    examples = source.longest_first(part)
+    examples = source.for_evaluation(part)
     if trainer.compute_metrics is None:
         return {f"{prefix}_loss": trainer.evaluate(examples, metric_key_prefix=prefix)[f"{prefix}_loss"]}
     output = trainer.predict(examples, metric_key_prefix=prefix)

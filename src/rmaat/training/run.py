@@ -374,8 +374,6 @@ def build_trainer(
     # Use one GPU per process, because replay needs real parameters and DataParallel's copies have
     # none. torchrun starts a process for each GPU.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    # Draw the examples at random, because the first ones of a file may all be of one class.
-    validation = draw_examples(data["validation"], run.eval_examples, run.data_seed)
     objective: MaskedObjective | CausalObjective | None = CausalObjective() if run.objective == "causal" else None
     if run.has_masked_loss:
         weight = run.masked_loss_weight if run.objective == "labels" else None
@@ -385,7 +383,7 @@ def build_trainer(
         model=model,
         args=arguments,
         train_dataset=TrainingExamples(train_reader, source.augmentation(), run.seed, run.carry_memory),
-        eval_dataset=source.longest_first(validation),
+        eval_dataset=source.for_evaluation(data["validation"], run.eval_examples),
         train_lengths=source.lengths(data["train"]),
         curriculum=curriculum,
         carry_labels=train_reader.labels if run.carry_memory else None,

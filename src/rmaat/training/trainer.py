@@ -23,7 +23,7 @@ from rmaat.models.masked import draw_masked
 from rmaat.problems import SINGLE_LABEL
 from rmaat.tasks.reader import TokenReader
 from rmaat.tasks.texts import LATER
-from rmaat.training.batches import ConsecutiveSequences, GroupedByLength, GroupedBySegments
+from rmaat.training.batches import ConsecutiveSequences, GroupedByLength, GroupedBySegments, TrainingExamples
 from rmaat.training.carried_memory import CarriedMemory
 from rmaat.training.checkpoints import checkpoint_at, checkpoint_damage, prune, seal
 from rmaat.training.curriculum import Curriculum
@@ -274,7 +274,10 @@ class SegmentTrainer(Trainer):
         with preserved_random_state():
             # Every evaluation masks the same positions.
             torch.manual_seed(self.args.seed)
-            output = super().evaluation_loop(dataloader, *args, **kwargs)
+            if self._carried is None:
+                output = super().evaluation_loop(dataloader, *args, **kwargs)
+            else:
+                output = self._carried_evaluation(dataloader.dataset, kwargs.get("metric_key_prefix", "eval"))
         if output.predictions is not None:
             output = output._replace(predictions=joined(output.predictions), label_ids=joined(output.label_ids))
             self._check_finite_logits(output.predictions, dataloader.dataset)
@@ -298,6 +301,31 @@ class SegmentTrainer(Trainer):
                 # one after them, so that a resumed run draws the same batches.
                 self.levels.append([self._train_sampler.drawn, following])
         return output
+
+    @torch.no_grad()
+    def _carried_evaluation(self, examples: Any, prefix: str) -> EvalLoopOutput:
+        """Return the mean loss of texts that are read in order, with the memory of the sequences before.
+
+        Several texts are read side by side. The few examples that do not fill a batch are left out.
+        Each process reads all of them.
+        """
+        assert isinstance(examples, TokenReader)
+        assert isinstance(self.model, RmaatForCausalLM)
+        rows = min(self.args.per_device_eval_batch_size, int((examples.labels != LATER).sum()))
+        order_KB = np.arange(len(examples) // rows * rows).reshape(rows, -1).T.tolist()
+        carried, total, count = CarriedMemory(self.model), 0.0, 0
+        self.model.eval()
+        for visits in order_KB:
+            batch = self.data_collator(TrainingExamples(examples, None, 0, with_visits=True).__getitems__(visits))
+            inputs = CausalObjective().inputs(carried.inputs(self._prepare_inputs(batch)))
+            with self.compute_loss_context_manager():
+                output = self.model(**inputs)
+            carried.keep(output, inputs)
+            predicted = int((inputs["attention_mask"].sum(1) - 1).sum())
+            # A batch of single tokens predicts nothing.
+            total, count = total + (float(output.loss) * predicted if predicted else 0.0), count + predicted
+        metrics = {f"{prefix}_loss": total / max(count, 1)}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(examples))
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a batch, and what the problem type keeps of its outputs and labels."""
