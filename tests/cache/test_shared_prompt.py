@@ -19,7 +19,7 @@ MAKES = {
 }
 
 
-@pytest.mark.parametrize("build", [llama, qwen])
+@pytest.mark.parametrize("build", [llama, pytest.param(qwen, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("left_padding", [0, 5])
 @torch.no_grad()
 def test_each_cache_goes_on_as_if_it_had_read_the_prompt_alone(build, left_padding):

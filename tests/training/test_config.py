@@ -117,7 +117,7 @@ def test_a_file_of_comments_has_no_settings(tmp_path):
 
 def test_every_range_is_checked():
     for bad in (
-        {"eval_steps": 0},
+        {"eval_steps": -1},
         {"per_device_train_batch_size": 0},
         {"seed": -1},
         {"data_seed": -1},
