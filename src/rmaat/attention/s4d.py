@@ -135,10 +135,12 @@ def causal_s4d(
             index_RC, first_R1 = block.index, block.index[:, :1]
             distance_RCC = index_RC[:, :, None] - index_RC[:, None]
             within_DRCC = kernel[:, distance_RCC.clamp_min(0)] * (distance_RCC >= 0)
-            # The state as it is at the first index, and what it leaves from there on.
+            # 1. Inputs before the block: age the state to the block's first index, then let it fade along
+            # the block.
             waited_BDk = state_BDk * _powers(exponent_Dk, first_R1 - last_B[:, None])[:, 0]
             faded_RCDk = readout_Dk * _powers(exponent_Dk, index_RC - first_R1)
             before_BCD = 2 * torch.einsum("bdk,bcdk->bcd", waited_BDk, faded_RCDk.expand(len(u), -1, -1, -1)).real
+            # 2. Inputs within the block. If all rows have the same places, one matrix serves all of them.
             same = len(index_RC) == 1
             within_BCD = (
                 torch.einsum("dij,bjd->bid", within_DRCC[:, 0], u_BCD)
@@ -146,7 +148,8 @@ def causal_s4d(
                 else torch.einsum("dbij,bjd->bid", within_DRCC, u_BCD)
             )
             outputs.append(before_BCD + within_BCD)
-            # Padding stands behind the tokens of a row; the row's later pieces go on where they end.
+            # 3. The state at the last index in use. Padding stands behind the tokens of a row, whose later
+            # pieces go on where its tokens end.
             newest_R1 = index_RC[:, -1:] if same else index_RC.where(block.mask, 0).amax(1, keepdim=True)
             newest_B1 = torch.where(block.mask.any(1, keepdim=True), newest_R1, last_B[:, None])
             aged_BDk = state_BDk * _powers(exponent_Dk, newest_B1 - last_B[:, None])[:, 0]

@@ -69,10 +69,11 @@ def budgets_of(caches: Sequence[str], shares: Sequence[float]) -> list[Budget]:
 
 @dataclass(frozen=True)
 class ContextScore:
-    """What a cache did at one length.
+    """The result of one cache for one task and length of prompt.
 
     Attributes:
-        task, length, cache, share: what was measured.
+        task, length, cache, share: names of task and cache, tokens of a prompt, and the budget as a share
+            of them.
         accuracy: share of the answers whose tokens are all right; None if there is no number to find.
         accuracy_by_depth: the same for each depth, from 0 to 1.
         loss: mean negative log-likelihood of a token of the answer, in nats.
@@ -139,7 +140,7 @@ def measure_caches(
     Args:
         language: the model.
         texts: from which the prompts are cut, in turn.
-        task: what is asked for.
+        task: the task.
         length: tokens of a prompt.
         budgets: the caches.
         examples: prompts of each depth, counted from seed 0.
@@ -290,5 +291,5 @@ def perplexity(score: ContextScore) -> float:
 
 
 def as_records(scores: Sequence[ContextScore] | Sequence[ReaderScore]) -> list[dict[str, Any]]:
-    """Return what is stored."""
+    """Return the scores as JSON objects."""
     return [asdict(score) for score in scores]

@@ -16,7 +16,7 @@ CACHES = ("full", "streaming", "keydiff", "snapkv", "nestedkv", "zeromerge")
 
 @dataclass(frozen=True)
 class ContextTask:
-    """What a prompt asks for.
+    """A kind of prompt, and the answer that it needs.
 
     Attributes:
         name: its name.

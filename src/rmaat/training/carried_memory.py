@@ -38,6 +38,7 @@ class CarriedMemory:
         self._left = {"visits": visits_B}
         if not left or left["visits"].shape != visits_B.shape:
             return {**batch, **fresh}
+        # The next sequence of the same text is the next example. Any other begins with an empty memory.
         goes_on_B = (labels_B == LATER) & (visits_B == left["visits"] + 1)
 
         def chosen(name: str) -> Tensor:

@@ -1,7 +1,7 @@
 """`RunData`, the data of a run: its task, its batches, its statistics."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ from rmaat.presets import MODELS
 from rmaat.problems import NEXT_TOKEN, SINGLE_LABEL
 from rmaat.tasks import TASKS, Task, TaskInfo, data_folder, load, task_of
 from rmaat.tasks.arrow import read_part, write_part
-from rmaat.tasks.base import SPLITS, Augmentation, GeneratedTask, ProgressBar, no_bar
+from rmaat.tasks.base import Augmentation, GeneratedTask, ProgressBar, no_bar
 from rmaat.tasks.cache import data_digest
 from rmaat.tasks.collate import Collator, lengths
 from rmaat.tasks.files import FilesTask
 from rmaat.tasks.generate import made_from
 from rmaat.tasks.options import FilesOptions, TaskOptions
 from rmaat.tasks.reader import BeginningsReader, TokenReader
-from rmaat.tasks.splits import digest
 from rmaat.tasks.statistics import PartStatistics, dataset_statistics
 from rmaat.tasks.text import BytesTask
 from rmaat.tasks.tokenizer import AUTOMATIC, TokenizedTask, byte_tokenizer
 from rmaat.training.config import RunConfig
+from rmaat.training.equal_inputs import equal_inputs
 from rmaat.training.lengths import with_lengths
 from rmaat.training.problems import PROBLEMS, MultiLabel, Problem
 from rmaat.training.run_folder import RUN_CONFIG, tokenizer_folder
@@ -321,36 +321,12 @@ class RunData:
         """
         statistics = dataset_statistics(data)
         if isinstance(self.task, FilesTask):
-            for part, count in self._equal_inputs(data).items():
-                how = "truncated" if self.run.tokenizer is None else "truncated and tokenised"
+            tokenised = self.run.tokenizer is not None
+            for part, count in equal_inputs(data, self.info.columns, self.sequence_limit, tokenised).items():
+                how = "truncated and tokenised" if tokenised else "truncated"
                 notes = (*statistics[part].notes, f"{count:,} examples equal one of train once they are {how}")
                 statistics[part] = replace(statistics[part], notes=notes)
         return statistics
-
-    def _equal_inputs(self, data: DatasetDict) -> dict[str, int]:
-        """Return the number of examples that equal a training example, by part, without zeros."""
-        # Equal texts were dropped from train when the files were read. Truncation and the tokenizer
-        # can make different texts equal, which shows only now.
-        held_out = {part: list(self._comparable_digests(data[part])) for part in SPLITS[1:]}
-        all_held_out = set().union(*held_out.values())
-        # Keep only the shared digests of train, which may have many examples.
-        shared = {digest for digest in self._comparable_digests(data["train"]) if digest in all_held_out}
-        counts = {part: sum(digest in shared for digest in digests) for part, digests in held_out.items()}
-        return {part: count for part, count in counts.items() if count}
-
-    def _comparable_digests(self, part: Dataset) -> Iterator[bytes]:
-        """Yield the digests of the examples that may equal one of a different text.
-
-        They are the truncated examples or, with a tokenizer, all examples.
-        """
-        columns = self.info.columns
-        chosen = np.full(len(part), self.run.tokenizer is not None)
-        for column in columns:
-            chosen |= lengths(part, column) == self.sequence_limit
-        reader = TokenReader(part)
-        for rows in np.array_split(np.flatnonzero(chosen), 1 + len(part) // 1024):
-            for example in reader.__getitems__(rows.tolist()):
-                yield digest([example[column].tobytes() for column in columns])
 
     def test_part(self, scratch: Path, bar: ProgressBar = no_bar) -> Dataset:
         """Return the test part for a finished run.

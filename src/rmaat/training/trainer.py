@@ -313,10 +313,11 @@ class SegmentTrainer(Trainer):
         assert isinstance(self.model, RmaatForCausalLM)
         rows = min(self.args.per_device_eval_batch_size, int((examples.labels != LATER).sum()))
         order_KB = np.arange(len(examples) // rows * rows).reshape(rows, -1).T.tolist()
+        visited = TrainingExamples(examples, None, 0, with_visits=True)
         carried, total, count = CarriedMemory(self.model), 0.0, 0
         self.model.eval()
         for visits in order_KB:
-            batch = self.data_collator(TrainingExamples(examples, None, 0, with_visits=True).__getitems__(visits))
+            batch = self.data_collator(visited.__getitems__(visits))
             inputs = CausalObjective().inputs(carried.inputs(self._prepare_inputs(batch)))
             with self.compute_loss_context_manager():
                 output = self.model(**inputs)
